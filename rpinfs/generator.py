@@ -1,0 +1,67 @@
+"""The systemd generator: reads the machine, makes the units, writes them.
+
+Boot path: imports os and sys only, and its neighbours. Every file opened at boot is a round trip to the NAS.
+systemd ignores the exit status and keeps what was written before a crash, so everything is made in memory first.
+Source: systemd.generator(7).
+"""
+
+import os
+import sys
+
+from rpinfs.config import load
+from rpinfs.errors import ConfigError
+from rpinfs.host import Host
+from rpinfs.units import Units, units
+
+
+def main(arguments: "list[str]") -> int:
+    """Write the units of this machine to the first of the folders that systemd gives; 0, or 1 on a config error."""
+    environment = os.environ
+    if environment.get("SYSTEMD_SCOPE", "system") != "system" or environment.get("SYSTEMD_IN_INITRD") == "1":
+        return 0
+    if not arguments:
+        sys.stderr.write("rpinfs-generator: expected a folder to write units to; systemd starts this program\n")
+        return 2
+    host = Host.read()
+    try:
+        config = load(host)
+    except ConfigError as error:
+        # No mounts: the gate holds Docker back, and says this same sentence.
+        _log(error.message)
+        return 1
+    write(units(config, host.fstab), arguments[0])
+    return 0
+
+
+def write(made: Units, folder: str) -> None:
+    """Write unit files and links below a folder. Raises OSError."""
+    for name, text in made.files.items():
+        path = f"{folder}/{name}"
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(descriptor, text.encode("utf-8", "surrogateescape"))
+        finally:
+            os.close(descriptor)
+    for name, target in made.links.items():
+        path = f"{folder}/{name}"
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if os.path.lexists(path):
+            os.unlink(path)
+        os.symlink(target, path)
+
+
+def _log(message: str) -> None:
+    """Write to the kernel log: a generator's output goes to /dev/null, and the journal is not up yet."""
+    try:
+        # Opened for writing only: for reading it is refused in the sandbox of systemd 257.
+        descriptor = os.open("/dev/kmsg", os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError:
+        return
+    try:
+        os.write(descriptor, f"<3>rpinfs-generator[{os.getpid()}]: {message}\n".encode("utf-8", "replace"))
+    except OSError:
+        # Nothing is left to tell it to; the gate says it again.
+        return
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,322 @@
+"""What this machine says of itself, read once and kept as texts.
+
+Boot path: imports os only. `Host.read` is the one place on the boot path that reads; all that decides works
+on the texts it kept. `RPINFS_ROOT=DIR` moves every path below DIR, `SYSTEMD_PROC_CMDLINE` replaces the kernel command
+line as it does for systemd itself.
+"""
+
+import os
+
+MAIN_FILE = "/etc/rpinfs/rpinfs.conf"
+DROP_IN_FOLDERS = ("/etc/rpinfs/rpinfs.conf.d", "/run/rpinfs/rpinfs.conf.d", "/usr/lib/rpinfs/rpinfs.conf.d")
+"""Highest precedence first, as in systemd.syntax(7)."""
+
+COMMAND_LINE = "kernel command line"
+"""How messages call that origin."""
+
+_NFS_TYPES = ("nfs", "nfs4")
+
+
+class Host:
+    """Texts about one machine, and the few facts that follow from them."""
+
+    __slots__ = (
+        "root", "cmdline", "config_files", "unreadable", "fstab", "mountinfo", "serial", "mac", "hostname",
+        "machine_id", "container", "has_boot_firmware",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        root: str = "",
+        cmdline: str = "",
+        config_files: "list[tuple[str, str]] | None" = None,
+        unreadable: "list[tuple[str, str]] | None" = None,
+        fstab: str = "",
+        mountinfo: str = "",
+        serial: str = "",
+        mac: str = "",
+        hostname: str = "",
+        machine_id: str = "",
+        container: bool = False,
+        has_boot_firmware: bool = True,
+    ) -> None:
+        self.root = root
+        self.cmdline = cmdline
+        self.config_files = config_files or []
+        self.unreadable = unreadable or []
+        self.fstab = fstab
+        self.mountinfo = mountinfo
+        self.serial = serial
+        self.mac = mac
+        self.hostname = hostname
+        self.machine_id = machine_id
+        self.container = container
+        self.has_boot_firmware = has_boot_firmware
+
+    @classmethod
+    def read(cls, root: "str | None" = None) -> "Host":
+        """Read the machine below `root`, by default `$RPINFS_ROOT`. Missing files count as empty."""
+        if root is None:
+            root = os.environ.get("RPINFS_ROOT", "")
+        root = root.rstrip("/")
+        replaced = os.environ.get("SYSTEMD_PROC_CMDLINE")
+        cmdline = read_text(root + "/proc/cmdline") if replaced is None else replaced
+        mountinfo = read_text(root + "/proc/self/mountinfo")
+        config_files, unreadable = _read_config(root)
+        return cls(
+            root=root,
+            cmdline=cmdline.strip(),
+            config_files=config_files,
+            unreadable=unreadable,
+            fstab=read_text(root + "/etc/fstab"),
+            mountinfo=mountinfo,
+            serial=read_text(root + "/proc/device-tree/serial-number").strip("\0 \n"),
+            mac=_boot_mac(root, cmdline),
+            hostname=(read_text(root + "/proc/sys/kernel/hostname") or read_text(root + "/etc/hostname")).strip(),
+            machine_id=read_text(root + "/etc/machine-id").strip(),
+            container=_in_container(root),
+            has_boot_firmware=_has_boot_firmware(root, mountinfo),
+        )
+
+    @property
+    def switched_off(self) -> bool:
+        """Whether the kernel command line says `rpinfs=off`."""
+        last = ""
+        for name, value in words(self.cmdline):
+            if name == "rpinfs":
+                last = value
+        return last.lower() in ("off", "no", "false", "0")
+
+    @property
+    def root_server(self) -> "tuple[str, str]":
+        """Address of the server that the root came from and what told so; two empty texts where nothing does."""
+        return root_server(self.cmdline, self.mountinfo)
+
+    @property
+    def root_on_nfs(self) -> bool:
+        """Whether the root is an NFS mount, by the command line or by what is mounted."""
+        for name, value in words(self.cmdline):
+            if name == "nfsroot" or (name == "root" and value.startswith(("/dev/nfs", "nfs:", "nfs4:"))):
+                return True
+        return bool(_root_source(self.mountinfo))
+
+
+def read_text(path: str) -> str:
+    """Read a small file; what is not there or not readable is empty. Bytes that are no UTF-8 become surrogates."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        return _read_all(descriptor)
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
+
+
+def _read_all(descriptor: int) -> str:
+    chunks = []
+    # Files in /proc and /sys have no length to ask for, and give at most a page or so a read.
+    while chunk := os.read(descriptor, 65536):
+        chunks.append(chunk)
+    return b"".join(chunks).decode("utf-8", "surrogateescape")
+
+
+def words(cmdline: str) -> "list[tuple[str, str]]":
+    """Split a kernel command line into (name, value); double quotes protect spaces, as the kernel has it."""
+    found = []
+    current = ""
+    quoted = False
+    for character in cmdline + " ":
+        if character == '"':
+            quoted = not quoted
+        elif character in " \t\n" and not quoted:
+            if current == "--":
+                break
+            if current:
+                name, _, value = current.partition("=")
+                found.append((name, value))
+            current = ""
+        else:
+            current += character
+    return found
+
+
+# The server that the root came from
+
+
+def root_server(cmdline: str, mountinfo: str) -> "tuple[str, str]":
+    """Tell the NFS server of the root and its origin.
+
+    Sources: Linux Documentation/admin-guide/nfs/nfsroot.rst (`nfsroot=[<server-ip>:]<root-dir>[,<nfs-options>]`, else
+    the second field of `ip=`), dracut.cmdline(7) (`root=nfs4:[<server>:]<dir>[:<options>]`), else the mounted root.
+    """
+    nfsroot = ip_server = ""
+    for name, value in words(cmdline):
+        if name == "nfsroot":
+            nfsroot = _server_part(value)
+        elif name == "root" and value.startswith(("nfs:", "nfs4:")):
+            nfsroot = _server_part(value.partition(":")[2])
+        elif name == "ip":
+            fields = _ip_fields(value)
+            ip_server = fields[1] if len(fields) > 1 else ip_server
+    if nfsroot:
+        return nfsroot, "nfsroot= on the " + COMMAND_LINE
+    if ip_server:
+        return ip_server, "ip= on the " + COMMAND_LINE
+    source = _root_source(mountinfo)
+    return (source, "the mounted root") if source else ("", "")
+
+
+def _server_part(nfsroot: str) -> str:
+    if nfsroot.startswith("["):
+        return nfsroot[1:].partition("]")[0]
+    if nfsroot.startswith("/"):
+        return ""
+    server, colon, _ = nfsroot.partition(":")
+    return server if colon else ""
+
+
+def _ip_fields(value: str) -> "list[str]":
+    # <client-ip>:<server-ip>:<gw-ip>:<netmask>:<hostname>:<device>:<autoconf>:...; dracut puts brackets around IPv6.
+    fields = [""]
+    bracket = False
+    for character in value:
+        if character in "[]":
+            bracket = character == "["
+        elif character == ":" and not bracket:
+            fields.append("")
+        else:
+            fields[-1] += character
+    return fields
+
+
+def _root_source(mountinfo: str) -> str:
+    server = ""
+    for line in mountinfo.splitlines():
+        fields = line.split(" ")
+        if len(fields) < 10 or fields[4] != "/" or "-" not in fields:
+            continue
+        kind, source, options = (*fields[fields.index("-") + 1 :], "", "", "")[:3]
+        server = ""
+        if kind in _NFS_TYPES:
+            server = _server_part(source)
+            for option in options.split(","):
+                # The number that the kernel really talks to, also where the source says a name or nothing.
+                if option.startswith("addr="):
+                    server = option.removeprefix("addr=")
+    return server
+
+
+# Identity
+
+
+def _boot_mac(root: str, cmdline: str) -> str:
+    """Tell the MAC address of the NIC that booted: BOOTIF=, the device of ip=, the default route, the first NIC."""
+    device = ""
+    for name, value in words(cmdline):
+        if name == "BOOTIF" and len(value) == 20:
+            return value[3:].replace(":", "-").lower()
+        if name == "ip":
+            fields = _ip_fields(value)
+            if len(fields) > 5:
+                device = fields[5]
+            elif len(fields) == 2 and not fields[0][:1].isdigit():
+                # The short form of dracut: ip=<device>:<autoconf>.
+                device = fields[0]
+    return (
+        _mac_of(root, device)
+        or _mac_of(root, _default_route_device(root))
+        or next((mac for name in _network_devices(root) if (mac := _mac_of(root, name))), "")
+    )
+
+
+def _mac_of(root: str, device: str) -> str:
+    if not device or "/" in device:
+        return ""
+    mac = read_text(f"{root}/sys/class/net/{device}/address").strip()
+    return "" if mac == "00:00:00:00:00:00" else mac.replace(":", "-")
+
+
+def _default_route_device(root: str) -> str:
+    for line in read_text(root + "/proc/net/route").splitlines()[1:]:
+        fields = line.split()
+        if len(fields) > 7 and fields[1] == "00000000" and fields[7] == "00000000":
+            return fields[0]
+    return ""
+
+
+def _network_devices(root: str) -> "list[str]":
+    """Name the NICs that are hardware; bridges and the like have no `device`."""
+    folder = root + "/sys/class/net"
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return []
+    return [name for name in names if os.path.exists(f"{folder}/{name}/device")]
+
+
+def _in_container(root: str) -> bool:
+    told = os.environ.get("SYSTEMD_VIRTUALIZATION")
+    if told is not None:
+        return told.startswith("container:")
+    return os.path.exists(root + "/run/systemd/container")
+
+
+def _has_boot_firmware(root: str, mountinfo: str) -> bool:
+    # At a daemon-reload these folders are NFS mounts, and looking into one whose NAS is gone hangs PID 1
+    # (systemd#3353): where something is mounted, the mount table has the answer.
+    mounted = [fields[4] for line in mountinfo.splitlines() if len(fields := line.split(" ")) > 4]
+    if "/boot/firmware" in mounted:
+        return True
+    if "/boot" in mounted:
+        return False
+    return os.path.isdir(root + "/boot/firmware")
+
+
+# Configuration files
+
+
+def _read_config(root: str) -> "tuple[list[tuple[str, str]], list[tuple[str, str]]]":
+    """Read the main file, then the drop-ins by name: (path, text) pairs, and (path, reason) of what cannot be read."""
+    texts: list[tuple[str, str]] = []
+    unreadable: list[tuple[str, str]] = []
+    for path in [MAIN_FILE, *_drop_ins(root, unreadable)]:
+        try:
+            if (text := _read_file(root + path)) is not None:
+                texts.append((path, text))
+        except OSError as error:
+            unreadable.append((path, error.strerror or str(error)))
+    return texts, unreadable
+
+
+def _read_file(path: str) -> "str | None":
+    # One open for each file: whether it exists, is a mask or is a folder shows on the way.
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        if os.path.islink(path) and os.readlink(path) != "/dev/null":
+            raise
+        return None
+    try:
+        return _read_all(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _drop_ins(root: str, unreadable: "list[tuple[str, str]]") -> "list[str]":
+    found: dict[str, str] = {}
+    for folder in DROP_IN_FOLDERS:
+        try:
+            names = os.listdir(root + folder)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            unreadable.append((folder, error.strerror or str(error)))
+            continue
+        for name in names:
+            if name.endswith(".conf") and not name.startswith("."):
+                found.setdefault(name, f"{folder}/{name}")
+    return [found[name] for name in sorted(found)]

@@ -1,0 +1,530 @@
+"""The one table of settings.
+
+Parser, validation, `rpinfs config show`, the man page rpinfs.conf(5) and the tests derive from `SETTINGS`.
+Boot path: imports nothing; every parser is a pure function from text to value that raises `ValueError(rule)`,
+where the rule says what was expected and fits behind "Key=value: ".
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Value = str | int | bool | list[str]
+    Parser = Callable[[str], Value]
+
+KIB = 1024
+GIB = KIB**3
+TIB = KIB**4
+
+BLOCK_SIZE = 4096
+"""Bytes. Block size of the file systems and of the loop devices, so every image is a multiple of it."""
+
+SMALLEST_IMAGE = {"ext4": 64 * KIB**2, "xfs": 300 * KIB**2}
+"""Bytes. Below this mkfs.xfs refuses, and ext4 has no room for a journal worth having."""
+
+LARGEST_IMAGE = 16 * TIB - BLOCK_SIZE
+"""Bytes. The largest file that ext4, the usual file system of a NAS, can hold."""
+
+TEMPLATE_FIELDS = ("serial", "mac", "hostname", "machine-id")
+
+_SYSTEM_FOLDERS = frozenset(
+    (
+        "/bin", "/boot", "/boot/firmware", "/dev", "/etc", "/home", "/lib", "/lib64", "/media", "/mnt", "/nfs", "/opt",
+        "/proc", "/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/usr/bin", "/usr/lib", "/usr/local",
+        "/usr/sbin", "/usr/share", "/var", "/var/cache", "/var/lib", "/var/lib/dpkg", "/var/lib/systemd",
+        "/var/lib/rpinfs", "/var/log", "/var/run", "/var/spool", "/var/tmp",
+    )
+)  # fmt: skip
+_KERNEL_FOLDERS = ("/dev", "/proc", "/run", "/sys")
+_UNIT_SUFFIXES = (".service", ".socket", ".target", ".timer", ".path", ".mount", ".slice", ".scope")
+_LABEL = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_-")
+_DIGITS = frozenset("0123456789")
+_HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
+
+
+class Setting:
+    """One key of one section: how it is written, read and explained."""
+
+    __slots__ = (
+        "section",
+        "key",
+        "default",
+        "default_help",
+        "is_list",
+        "empty_is_value",
+        "parse",
+        "kind",
+        "help",
+    )
+
+    def __init__(
+        self,
+        section: str,
+        key: str,
+        default: str,
+        parse: "Parser",
+        kind: str,
+        help: str,
+        *,
+        default_help: str = "",
+        is_list: bool = False,
+        empty_is_value: bool = False,
+    ) -> None:
+        self.section = section
+        self.key = key
+        self.default = default
+        self.default_help = default_help
+        self.is_list = is_list
+        self.empty_is_value = empty_is_value
+        self.parse = parse
+        self.kind = kind
+        self.help = help
+
+
+# Values
+
+
+def _refuse_unprintable(text: str) -> None:
+    for character in text:
+        if character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff":
+            raise ValueError("expected printable UTF-8 text")
+
+
+def is_ipv4(text: str) -> bool:
+    """Whether text is an IPv4 address in dotted decimal."""
+    parts = text.split(".")
+    return len(parts) == 4 and all(
+        part and len(part) <= 3 and set(part) <= _DIGITS and int(part) < 256 for part in parts
+    )
+
+
+def is_ipv6(text: str) -> bool:
+    """Whether text is an IPv6 address without brackets; a zone (`%eth0`) may follow."""
+    address, percent, zone = text.partition("%")
+    if percent and not (zone and set(zone) <= _LABEL | {"."}):
+        return False
+    halves = address.split("::")
+    if len(halves) > 2:
+        return False
+    groups = 0
+    for index, half in enumerate(halves):
+        parts = half.split(":") if half else []
+        if parts and "." in parts[-1] and index == len(halves) - 1:
+            if not is_ipv4(parts.pop()):
+                return False
+            groups += 2
+        groups += len(parts)
+        if not all(part and len(part) <= 4 and set(part) <= _HEXADECIMAL for part in parts):
+            return False
+    return groups < 8 if len(halves) == 2 else groups == 8
+
+
+def _is_host_name(text: str) -> bool:
+    labels = text.rstrip(".").split(".")
+    return (
+        0 < len(text) <= 253
+        and all(0 < len(label) <= 63 and set(label) <= _LABEL and label[0] != "-" != label[-1] for label in labels)
+        and not set(labels[-1]) <= _DIGITS
+    )
+
+
+def parse_address(text: str) -> str:
+    """Accept an IPv4 address, an IPv6 address with or without brackets, or a host name."""
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if is_ipv6(bare) or (bare == text and (is_ipv4(text) or _is_host_name(text))):
+        return bare
+    raise ValueError("expected an IP address or a host name")
+
+
+def parse_version(text: str) -> str:
+    """Accept an NFS version."""
+    if text not in ("3", "4.0", "4.1", "4.2"):
+        raise ValueError("expected 3, 4.0, 4.1 or 4.2")
+    return text
+
+
+def _options(text: str, refused: dict[str, str]) -> list[str]:
+    options = [option.strip() for option in text.split(",") if option.strip()]
+    for option in options:
+        _refuse_unprintable(option)
+        if " " in option or "\\" in option or '"' in option:
+            raise ValueError("expected mount options separated by commas, without spaces, quotes and backslashes")
+        rule = refused.get(option) or refused.get(option.partition("=")[0] + "=")
+        if rule:
+            raise ValueError(f"{option} is refused: {rule}")
+    return options
+
+
+_WAITS = "it turns a pause of the NAS into I/O errors and a damaged image; leave it out"
+_NOT_BY_FSTAB = "it is for fstab; these are native units, use a drop-in for the unit"
+_NFS_REFUSED = {
+    "soft": _WAITS,
+    "softerr": _WAITS,
+    "bg": "the mount would look finished before it is; rpinfs waits for a late NAS itself",
+    "vers=": "say it with Version=",
+    "nfsvers=": "say it with Version=",
+    "minorversion=": "say it with Version=",
+    "noauto": "use Export= with no value, or rpinfs=off",
+    "x-systemd.requires=": _NOT_BY_FSTAB,
+    "x-systemd.automount": "Docker would start before the mount is there",
+}
+_POWER_CUT = "the image would not survive a power cut"
+_IMAGE_REFUSED = {
+    "loop": "the agent attaches the loop device itself",
+    "loop=": "the agent attaches the loop device itself",
+    "offset=": "an image holds its file system from the first byte",
+    "sizelimit=": "an image holds its file system up to the last byte",
+    "ro": "Docker must write",
+    "noload": _POWER_CUT,
+    "norecovery": _POWER_CUT,
+    "nobarrier": _POWER_CUT,
+    "barrier=": _POWER_CUT,
+    "journal_async_commit": _POWER_CUT,
+    "noauto": "remove the section instead, or use rpinfs=off",
+    "x-systemd.requires=": _NOT_BY_FSTAB,
+    "x-systemd.automount": "Docker would start before the mount is there",
+}
+
+
+def parse_server_options(text: str) -> list[str]:
+    """Accept options for both NFS mounts; refuse those that break a promise."""
+    return _options(text, {**_NFS_REFUSED, "ro": "the share must be writable; for /boot use [Boot] Options="})
+
+
+def parse_boot_options(text: str) -> list[str]:
+    """Accept options of the boot mount."""
+    return _options(text, _NFS_REFUSED)
+
+
+def parse_image_options(text: str) -> list[str]:
+    """Accept options of the file system in the image."""
+    return _options(text, _IMAGE_REFUSED)
+
+
+def _parse_path(text: str) -> str:
+    _refuse_unprintable(text)
+    if not text.startswith("/"):
+        raise ValueError("expected an absolute path")
+    if "\\" in text or '"' in text or "'" in text:
+        raise ValueError("expected a path without quotes and backslashes")
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise ValueError('expected a path without ".."')
+    if any(len(part.encode()) > 255 for part in parts):
+        raise ValueError("expected a path whose names have at most 255 bytes")
+    return "/" + "/".join(parts)
+
+
+def parse_export(text: str) -> str:
+    """Accept the path of an export as the server names it."""
+    return _parse_path(text)
+
+
+def parse_boot_export(text: str) -> str:
+    """Accept the path of the boot export, or nothing for no boot mount."""
+    return _parse_path(text) if text else ""
+
+
+def _parse_mount_point(text: str, allowed: tuple[str, ...] = ()) -> str:
+    path = _parse_path(text)
+    if path == "/" or (path in _SYSTEM_FOLDERS and path not in allowed):
+        raise ValueError("expected a mount point that is not a system folder")
+    if any(path.startswith(folder + "/") for folder in _KERNEL_FOLDERS):
+        raise ValueError("expected a mount point that is not below " + ", ".join(_KERNEL_FOLDERS))
+    if len(path) > 200:
+        # The unit name is the escaped path, and systemd's names end at 255 bytes.
+        raise ValueError("expected a mount point of at most 200 characters")
+    return path
+
+
+def parse_mount_point(text: str) -> str:
+    """Accept a mount point that hides nothing of the system."""
+    return _parse_mount_point(text)
+
+
+def parse_boot_mount_point(text: str) -> str:
+    """Accept a mount point for the boot files."""
+    return _parse_mount_point(text, ("/boot", "/boot/firmware"))
+
+
+def parse_file(text: str) -> str:
+    """Accept the name of a backing file below the share, with fields in braces."""
+    _refuse_unprintable(text)
+    if text.startswith("/") or text.endswith("/"):
+        raise ValueError("expected a file name below the share, not an absolute path or a folder")
+    parts = text.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        raise ValueError('expected a file name below the share without "." and ".." in it')
+    if "\\" in text or '"' in text or "'" in text:
+        raise ValueError("expected a file name without quotes and backslashes")
+    if ".rpinfs-" in text or parts[0] == ".rpinfs":
+        raise ValueError("expected a name without .rpinfs, which rpinfs keeps for its own files")
+    if any(len(part.encode()) > 200 for part in parts):
+        raise ValueError("expected names of at most 200 bytes")
+    rest = text
+    while "{" in rest or "}" in rest:
+        before, brace, rest = rest.partition("{")
+        field, closing, rest = rest.partition("}")
+        if "}" in before or not brace or not closing or field not in TEMPLATE_FIELDS:
+            raise ValueError("expected only the fields " + ", ".join("{" + name + "}" for name in TEMPLATE_FIELDS))
+    return text
+
+
+def parse_size(text: str) -> int:
+    """Accept a size and return bytes; K, M, G, T are powers of 1024 (systemd.syntax)."""
+    rule = "expected a size such as 20G (a whole number, then K, M, G or T, powers of 1024)"
+    number = text.removesuffix("B").removesuffix("i") if text[-3:-2] in tuple("KMGT") and text.endswith("iB") else text
+    exponent = "BKMGT".find(number[-1:]) if number else -1
+    if exponent > 0:
+        number = number[:-1]
+    if not number or not set(number) <= _DIGITS or len(number) > 20:
+        raise ValueError(rule)
+    size = int(number) << (10 * max(exponent, 0))
+    if size % BLOCK_SIZE:
+        raise ValueError("expected a multiple of 4096 bytes (4K)")
+    if size > LARGEST_IMAGE:
+        raise ValueError("expected less than 16T, the largest file that the usual NAS can hold")
+    if size < SMALLEST_IMAGE["ext4"]:
+        raise ValueError("expected at least 64M")
+    return size
+
+
+def parse_file_system(text: str) -> str:
+    """Accept a file system that Docker's overlay2 works on."""
+    if text not in SMALLEST_IMAGE:
+        raise ValueError("expected ext4 or xfs")
+    return text
+
+
+def parse_boolean(text: str) -> bool:
+    """Accept a boolean as systemd does."""
+    lower = text.lower()
+    if lower in ("1", "yes", "y", "true", "t", "on"):
+        return True
+    if lower in ("0", "no", "n", "false", "f", "off"):
+        return False
+    raise ValueError("expected yes or no")
+
+
+def parse_fence(text: str) -> str:
+    """Accept what keeps a second Pi away."""
+    if text not in ("lease", "mmp", "both"):
+        raise ValueError("expected lease, mmp or both")
+    return text
+
+
+def split_words(text: str) -> list[str]:
+    """Split at spaces as systemd does, outside of single and double quotes."""
+    words: list[str] = []
+    current = ""
+    quote = ""
+    started = False
+    for character in text:
+        if quote:
+            if character == quote:
+                quote = ""
+            else:
+                current += character
+        elif character in "\"'":
+            quote, started = character, True
+        elif character in " \t":
+            if started:
+                words.append(current)
+            current, started = "", False
+        else:
+            current += character
+            started = True
+    if quote:
+        raise ValueError("expected a closing quote")
+    if started:
+        words.append(current)
+    return words
+
+
+def parse_bind(text: str) -> list[str]:
+    """Accept folders to keep in the image."""
+    return [parse_mount_point(word) for word in split_words(text)]
+
+
+def parse_before(text: str) -> list[str]:
+    """Accept names of units that shall wait for the image."""
+    names = split_words(text)
+    for name in names:
+        if not name.endswith(_UNIT_SUFFIXES):
+            raise ValueError(f"expected unit names with their ending, such as {name}.service")
+        stem = name.rpartition(".")[0]
+        if not stem or not set(stem) <= _LABEL | set(":.\\@") or len(name) > 255:
+            raise ValueError(f"{name} cannot be the name of a unit")
+        if stem.startswith("rpinfs-"):
+            raise ValueError("a unit of rpinfs cannot wait for itself")
+    return names
+
+
+SETTINGS: "tuple[Setting, ...]" = (
+    Setting(
+        "Server",
+        "Address",
+        "",
+        parse_address,
+        "IP address or host name",
+        "The NAS. IPv6 addresses may stand in brackets.",
+        default_help="the server of the root: nfsroot= or ip= on the kernel command line, or the mounted root",
+    ),
+    Setting(
+        "Server",
+        "Version",
+        "4.1",
+        parse_version,
+        "3, 4.0, 4.1 or 4.2",
+        "NFS version of both mounts. 4.2 lets the image give freed blocks back; 3 has no lock that dies with"
+        " the Pi, so its images"
+        " need ext4's multi-mount protection.",
+    ),
+    Setting(
+        "Server",
+        "Options",
+        "",
+        parse_server_options,
+        "mount options",
+        "Options added to both NFS mounts, see nfs(5). soft and softerr are refused: they turn a pause of"
+        " the NAS into a damaged"
+        " image.",
+        is_list=True,
+    ),
+    Setting(
+        "Boot",
+        "Export",
+        "/tftpboot",
+        parse_boot_export,
+        "path on the server",
+        "The export with the boot files of the Pi. An empty value means no boot mount.",
+        empty_is_value=True,
+    ),
+    Setting(
+        "Boot",
+        "Where",
+        "",
+        parse_boot_mount_point,
+        "mount point",
+        "Where the boot files are mounted.",
+        default_help="/boot/firmware if the root has that folder, else /boot",
+    ),
+    Setting(
+        "Boot",
+        "Options",
+        "ro",
+        parse_boot_options,
+        "mount options",
+        "Options of the boot mount. It is read-only, so that nothing but a person changes what the Pi boots;"
+        " rpinfs boot edit"
+        " opens it for a while.",
+        is_list=True,
+    ),
+    Setting(
+        "Share",
+        "Export",
+        "/docker",
+        parse_export,
+        "path on the server",
+        "The export that holds the images.",
+    ),
+    Setting(
+        "Share",
+        "Where",
+        "/nfs/docker",
+        parse_mount_point,
+        "mount point",
+        "Where the share is mounted.",
+    ),
+    Setting(
+        "Image",
+        "File",
+        "{name}-{serial}.img",
+        parse_file,
+        "file name",
+        "Backing file below the share. {serial} is the serial number of the board (where there is none, the"
+        " MAC address of the"
+        " NIC that booted), {mac} that MAC address with dashes, {hostname} and {machine-id} are what they say.",
+        default_help="NAME-{serial}.img",
+    ),
+    Setting(
+        "Image",
+        "Size",
+        "10G",
+        parse_size,
+        "size",
+        "Size of the image. The file is sparse: it takes on the NAS what is written to it. The default is"
+        " only for making an"
+        " image; an image that is there keeps its size.",
+    ),
+    Setting(
+        "Image",
+        "FileSystem",
+        "ext4",
+        parse_file_system,
+        "ext4 or xfs",
+        "File system to make. An image that is there keeps its own.",
+    ),
+    Setting(
+        "Image",
+        "Where",
+        "/var/lib/docker",
+        parse_mount_point,
+        "mount point",
+        "Where the image is mounted.",
+    ),
+    Setting(
+        "Image",
+        "Options",
+        "noatime",
+        parse_image_options,
+        "mount options",
+        "Mount options of the file system in the image.",
+        is_list=True,
+    ),
+    Setting(
+        "Image",
+        "Bind",
+        "",
+        parse_bind,
+        "folders",
+        "Further folders that are kept in the image: each is a bind mount from the folder .rpinfs at its top.",
+        default_help="/var/lib/containerd for the image docker, else none",
+        is_list=True,
+    ),
+    Setting(
+        "Image",
+        "Before",
+        "",
+        parse_before,
+        "unit names",
+        "Units that wait behind the gate for this image. docker.service and containerd.service always wait"
+        " for all images.",
+        default_help="docker.service containerd.service for the image docker, else none",
+        is_list=True,
+    ),
+    Setting(
+        "Image",
+        "DirectIO",
+        "yes",
+        parse_boolean,
+        "yes or no",
+        "Whether the loop device goes past the page cache of the share: half the memory, and no double caching.",
+    ),
+    Setting(
+        "Image",
+        "Fence",
+        "lease",
+        parse_fence,
+        "lease, mmp or both",
+        "What keeps a second Pi from mounting the same image. mmp is ext4's multi-mount protection; it needs"
+        " DirectIO=yes."
+        " Version=3 shares have mmp at the least.",
+    ),
+)
+
+SECTIONS = ("Server", "Boot", "Share", "Image")
+IMAGE_DEFAULTS = {
+    "docker": {"Bind": "/var/lib/containerd", "Before": "docker.service containerd.service"},
+}
+"""Defaults that one image name has for itself: the image `docker` is there with no configuration at all."""

@@ -1,0 +1,131 @@
+"""What is really mounted and attached, from /proc/self/mountinfo and /sys, which answer whatever the NAS does.
+
+Boot path: imports os only, and its neighbours. Never touches a file on the share.
+Source: proc_pid_mountinfo(5), Linux Documentation/ABI/testing/sysfs-block-loop.
+"""
+
+import os
+
+from rpinfs.host import read_text
+from rpinfs.units import unescape_octal
+
+LOOP_MAJOR = 7
+
+
+class Mount:
+    """One line of the mount table."""
+
+    __slots__ = ("device", "top", "where", "options", "kind", "source", "super_options")
+
+    def __init__(
+        self,
+        device: "tuple[int, int]",
+        top: str,
+        where: str,
+        options: "list[str]",
+        kind: str,
+        source: str,
+        super_options: "list[str]",
+    ) -> None:
+        self.device = device
+        self.top = top
+        self.where = where
+        self.options = options
+        self.kind = kind
+        self.source = source
+        self.super_options = super_options
+
+    @property
+    def writable(self) -> bool:
+        """Whether neither this mount nor its file system is read-only; ext4 turns the latter so on an error."""
+        return "ro" not in self.options and "ro" not in self.super_options
+
+    @property
+    def is_nfs(self) -> bool:
+        """Whether this is a mount from an NFS server."""
+        return self.kind in ("nfs", "nfs4")
+
+
+class Loop:
+    """State of an attached loop device as sysfs shows it; block size in bytes."""
+
+    __slots__ = ("name", "backing_file", "direct_io", "autoclear", "block_size", "offset")
+
+    def __init__(
+        self, name: str, backing_file: str, direct_io: bool, autoclear: bool, block_size: int, offset: int
+    ) -> None:
+        self.name = name
+        self.backing_file = backing_file
+        self.direct_io = direct_io
+        self.autoclear = autoclear
+        self.block_size = block_size
+        self.offset = offset
+
+    @property
+    def path(self) -> str:
+        """Path of the device node."""
+        return f"/dev/{self.name}"
+
+
+def parse_mountinfo(text: str) -> "list[Mount]":
+    """Parse a mount table, in its order: of several mounts at one place the last one is on top."""
+    mounts = []
+    for line in text.splitlines():
+        left, separator, right = line.partition(" - ")
+        fields, last = left.split(" "), right.split(" ")
+        if not separator or len(fields) < 6 or len(last) < 3:
+            continue
+        major, _, minor = fields[2].partition(":")
+        mounts.append(
+            Mount(
+                (int(major), int(minor)),
+                unescape_octal(fields[3]),
+                unescape_octal(fields[4]),
+                fields[5].split(","),
+                last[0],
+                unescape_octal(last[1]),
+                last[2].split(","),
+            )
+        )
+    return mounts
+
+
+def mount_at(mounts: "list[Mount]", where: str) -> "Mount | None":
+    """Find what is on top at a mount point."""
+    return next((mount for mount in reversed(mounts) if mount.where == where), None)
+
+
+def loop_of(mount: Mount, root: str = "") -> "Loop | None":
+    """State of the loop device that a mount is from; None where it is from something else."""
+    major, minor = mount.device
+    return loop_state(f"loop{minor}", root, f"{root}/sys/dev/block/{major}:{minor}") if major == LOOP_MAJOR else None
+
+
+def loop_state(name: str, root: str = "", folder: str = "") -> "Loop | None":
+    """State of a loop device by name; None where nothing is attached."""
+    folder = folder or f"{root}/sys/block/{name}"
+    backing_file = read_text(f"{folder}/loop/backing_file").removesuffix("\n")
+    if not backing_file:
+        return None
+    return Loop(
+        name,
+        backing_file,
+        read_text(f"{folder}/loop/dio").strip() == "1",
+        read_text(f"{folder}/loop/autoclear").strip() == "1",
+        int(read_text(f"{folder}/queue/logical_block_size").strip() or 0),
+        int(read_text(f"{folder}/loop/offset").strip() or 0),
+    )
+
+
+def loops(root: str = "") -> "list[Loop]":
+    """All attached loop devices."""
+    try:
+        names = sorted(name for name in os.listdir(f"{root}/sys/block") if name.startswith("loop"))
+    except OSError:
+        return []
+    return [loop for name in names if (loop := loop_state(name, root))]
+
+
+def loops_on(path: str, root: str = "") -> "list[Loop]":
+    """Loop devices whose backing file has this path. By name: a look at the file itself could hang with the NAS."""
+    return [loop for loop in loops(root) if loop.backing_file == path]

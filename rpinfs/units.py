@@ -1,0 +1,235 @@
+"""From a configuration to unit files: which mounts, in which order, and what waits for them.
+
+Boot path: imports nothing but its neighbours. Pure: settings in, a table of names and texts out.
+
+The rules, each with the trouble that it avoids:
+
+1. No mount is ordered before local-fs.target. The fstab recipe is, and makes an ordering cycle on Debian 13 (the image
+   follows the share, the share follows the network, the network follows local-fs.target): `_netdev` on every mount.
+2. No mount fails the boot: `nofail` on every mount. It must stand in Options=, leaving out Before= is not enough
+   (zfs#17148).
+3. The image requires and follows the share (RequiresMountsFor=), but only wants the agent: a restart of a unit is
+   passed on to what requires it, and the image must outlive a restart of the agent.
+4. The image is mounted only once the agent has published its loop device (ConditionPathExists=). A mount whose
+   condition fails counts as started, so whatever needs the image binds to it: BindsTo= with After= insists that it is
+   really there (systemd.unit(5)). Else a bind mount would make its folder below the empty mount point.
+5. Docker follows the mounts directly, not only through the gate. The gate is inactive again once it has passed, and at
+   shutdown systemd orders only units that have something to stop.
+6. The gate wants the mounts and does not require them, so that it runs without them too, and says what is wrong.
+7. The share's own start is bounded. A job that waits for a late NAS keeps the whole boot unfinished; the agent waits
+   instead and starts the mounts when the NAS comes.
+"""
+
+from rpinfs.config import Config, Image
+from rpinfs.escape import escape_path, mount_unit, specifier, word
+
+AGENT = "rpinfs-agent.service"
+GATE = "rpinfs-gate.service"
+DROP_IN = "50-rpinfs-mounts.conf"
+RUNTIME_FOLDER = "/run/rpinfs"
+SYSTEM_UNITS = "/usr/lib/systemd/system"
+KEPT_FOLDER = ".rpinfs"
+"""Folder at the top of an image that holds what Bind= keeps there."""
+
+GUARDED = ("docker.service", "containerd.service")
+"""Units that require the gate by drop-ins of the package, so that the guard stands without the generator."""
+
+MOUNT_TIMEOUT = 30
+"""Seconds that one try to mount from the NAS may take."""
+
+
+class Units:
+    """Unit files (name to text), links (name to target), and remarks for a person."""
+
+    __slots__ = ("files", "links", "remarks")
+
+    def __init__(self) -> None:
+        self.files: dict[str, str] = {}
+        self.links: dict[str, str] = {}
+        self.remarks: list[str] = []
+
+
+def link_of(image: Image) -> str:
+    """Path of the link to the image's loop device that the agent publishes."""
+    return f"{RUNTIME_FOLDER}/{image.name}"
+
+
+def kept_folder(image: Image, bind: str) -> str:
+    """Path of the folder inside the mounted image that holds what belongs at `bind`."""
+    return f"{image.where}/{KEPT_FOLDER}/{escape_path(bind)}"
+
+
+def units(config: Config, fstab: str = "") -> Units:
+    """Make the units for a configuration; where fstab has a mount point already, fstab wins."""
+    made = Units()
+    if not config.in_use:
+        return made
+    taken = fstab_mount_points(fstab)
+    mounts = _mounts(config)
+    for where, text in mounts:
+        name = mount_unit(where)
+        if where in taken:
+            made.remarks.append(f"{where} is mounted by line {taken[where]} of /etc/fstab; rpinfs writes no {name}")
+            continue
+        made.files[name] = text
+        made.links[f"remote-fs.target.wants/{name}"] = f"../{name}"
+    _add_agent(made, config)
+    _add_gate(made, config)
+    for image in config.images:
+        _add_waiting(made, image)
+    return made
+
+
+def fstab_mount_points(fstab: str) -> "dict[str, int]":
+    """Mount points of an fstab with their line numbers; fstab(5) writes a space in octal."""
+    found: dict[str, int] = {}
+    for number, line in enumerate(fstab.splitlines(), 1):
+        fields = line.split()
+        if len(fields) < 3 or fields[0].startswith("#") or not fields[1].startswith("/"):
+            continue
+        path = unescape_octal(fields[1])
+        found["/" + "/".join(part for part in path.split("/") if part)] = number
+    return found
+
+
+def unescape_octal(text: str) -> str:
+    """Undo the octal escapes of fstab(5) and mountinfo."""
+    if "\\" not in text:
+        return text
+    head, *rest = text.split("\\")
+    for part in rest:
+        digits = part[:3]
+        if len(digits) == 3 and set(digits) <= set("01234567"):
+            head += chr(int(digits, 8)) + part[3:]
+        else:
+            head += "\\" + part
+    return head
+
+
+def _mounts(config: Config) -> "list[tuple[str, str]]":
+    """List mount points and unit texts, outer before inner."""
+    mounts = []
+    if config.boot:
+        mounts.append((config.boot.where, _boot_mount(config)))
+    mounts.append((config.share.where, _share_mount(config)))
+    for image in config.images:
+        mounts.append((image.where, _image_mount(config, image)))
+        mounts += [(bind, _bind_mount(image, bind)) for bind in image.bind]
+    return mounts
+
+
+def _boot_mount(config: Config) -> str:
+    assert config.boot
+    return _mount_text(
+        f"Boot files of this machine on {config.server.address}",
+        [],
+        what=f"{config.server.source}:{config.boot.export}",
+        where=config.boot.where,
+        kind="nfs",
+        options=[f"vers={config.server.version}", *config.boot.options, *config.server.options],
+        timeout=MOUNT_TIMEOUT,
+    )
+
+
+def _share_mount(config: Config) -> str:
+    return _mount_text(
+        f"Share for images on {config.server.address}",
+        [],
+        what=f"{config.server.source}:{config.share.export}",
+        where=config.share.where,
+        kind="nfs",
+        # Last wins in nfs(5): nothing that a person adds turns "hard" off.
+        options=[f"vers={config.server.version}", *config.server.options, "hard"],
+        timeout=MOUNT_TIMEOUT,
+    )
+
+
+def _image_mount(config: Config, image: Image) -> str:
+    return _mount_text(
+        f"Image {image.name} ({image.path})",
+        [
+            f"RequiresMountsFor={word(config.share.where)}",
+            f"Wants={AGENT}",
+            f"After={AGENT}",
+            f"ConditionPathExists={link_of(image)}",
+        ],
+        what=link_of(image),
+        where=image.where,
+        # The default is for making an image; one that is there may hold the other file system and is used as it is.
+        kind=image.filesystem if image.filesystem_is_set else "auto",
+        options=image.options,
+    )
+
+
+def _bind_mount(image: Image, bind: str) -> str:
+    outer = mount_unit(image.where)
+    return _mount_text(
+        f"Folder {bind}, kept in image {image.name}",
+        [f"BindsTo={outer}", f"After={outer}"],
+        what=kept_folder(image, bind),
+        where=bind,
+        kind="none",
+        options=["bind"],
+        # systemd makes the source of a bind mount; Docker and containerd keep theirs from other users.
+        extra=["DirectoryMode=0711"],
+    )
+
+
+def _mount_text(
+    description: str,
+    unit: "list[str]",
+    *,
+    what: str,
+    where: str,
+    kind: str,
+    options: "list[str]",
+    timeout: int = 0,
+    extra: "list[str] | None" = None,
+) -> str:
+    lines = [
+        "# Written by rpinfs-generator(8).",
+        "[Unit]",
+        f"Description={specifier(description)}",
+        "Documentation=man:rpinfs.conf(5) man:rpinfs-generator(8)",
+        *unit,
+        "",
+        "[Mount]",
+        f"What={specifier(what)}",
+        f"Where={specifier(where)}",
+        f"Type={kind}",
+        f"Options={specifier(','.join([*options, '_netdev', 'nofail']))}",
+        *(extra or []),
+    ]
+    if timeout:
+        lines.append(f"TimeoutSec={timeout}s")
+    return "\n".join(lines) + "\n"
+
+
+def _image_mounts(image: Image) -> "list[str]":
+    return [mount_unit(where) for where in (image.where, *image.bind)]
+
+
+def _add_agent(made: Units, config: Config) -> None:
+    share = mount_unit(config.share.where)
+    made.links[f"multi-user.target.wants/{AGENT}"] = f"{SYSTEM_UNITS}/{AGENT}"
+    # Wants, not Requires: the agent outlives a failed or restarted mount of the share, and mends it.
+    made.files[f"{AGENT}.d/{DROP_IN}"] = _drop_in([f"Wants={share}", f"After={share}"])
+
+
+def _add_gate(made: Units, config: Config) -> None:
+    mounts = " ".join(name for image in config.images for name in _image_mounts(image))
+    made.files[f"{GATE}.d/{DROP_IN}"] = _drop_in([f"Wants={mounts}", f"After={AGENT} {mounts}"])
+
+
+def _add_waiting(made: Units, image: Image) -> None:
+    mounts = " ".join(_image_mounts(image))
+    for unit in image.before:
+        lines = [] if unit in GUARDED else [f"Requires={GATE}", f"After={GATE}"]
+        name = f"{unit}.d/{DROP_IN}"
+        text = _drop_in([*lines, f"BindsTo={mounts}", f"After={mounts}"])
+        # A unit that waits for two images gets the lines of both.
+        made.files[name] = made.files[name] + "\n".join(text.splitlines()[2:]) + "\n" if name in made.files else text
+
+
+def _drop_in(lines: "list[str]") -> str:
+    return "\n".join(["# Written by rpinfs-generator(8).", "[Unit]", *lines]) + "\n"
