@@ -44,7 +44,8 @@ class Assignment:
 
     def error(self, rule: str) -> ConfigError:
         """Make the error for this value."""
-        return ConfigError(self.file, self.line, f"{_header(self.section, self.name)} {self.key}={self.text}", rule)
+        what = f"{_header(self.section, self.name)} {self.key}={_printable(self.text)}"
+        return ConfigError(self.file, self.line, what, rule)
 
 
 class Shown:
@@ -211,12 +212,13 @@ def parse_lines(file: str, text: str) -> "tuple[list[Assignment], list[tuple[str
     for line, content in _logical_lines(text):
         if any("\ud800" <= character <= "\udfff" or character == "\0" for character in content):
             errors.append(ConfigError(file, line, _printable(content), "expected UTF-8 text"))
+            skip = skip or content.startswith("[")
         elif content.startswith("["):
             try:
                 section, name = _parse_header(content)
                 skip = False
             except ValueError as error:
-                errors.append(ConfigError(file, line, content, str(error)))
+                errors.append(ConfigError(file, line, _printable(content), str(error)))
                 # What stands below a header that is wrong would only repeat the complaint.
                 skip = True
                 continue
@@ -228,11 +230,14 @@ def parse_lines(file: str, text: str) -> "tuple[list[Assignment], list[tuple[str
             key, equals, value = content.partition("=")
             assignment = Assignment(section, name, key.strip(), value.strip(), file, line)
             if not equals:
-                errors.append(ConfigError(file, line, content, "expected Key=value, a [Section] or a comment (# or ;)"))
+                rule = "expected Key=value, a [Section] or a comment (# or ;)"
+                errors.append(ConfigError(file, line, _printable(content), rule))
             elif not section:
-                errors.append(ConfigError(file, line, content, "expected a [Section] before the first Key=value"))
+                rule = "expected a [Section] before the first Key=value"
+                errors.append(ConfigError(file, line, _printable(content), rule))
+                skip = True
             elif unknown := _unknown_key(section, assignment.key):
-                errors.append(ConfigError(file, line, f"{_header(section, name)} {assignment.key}", unknown))
+                errors.append(assignment.error(unknown))
             else:
                 assignments.append(assignment)
     return assignments, images, errors
@@ -366,6 +371,8 @@ class _Reader:
         self.errors: list[ConfigError] = []
         self.shown: list[Shown] = []
         self.origins: dict[tuple[str, str, str], Assignment] = {}
+        self.word_origins: dict[tuple[str, str, str, str], Assignment] = {}
+        self.headers: dict[str, tuple[str, int]] = {}
         self.assignments: list[Assignment] = []
         self.names: list[str] = []
         self._read_texts()
@@ -378,10 +385,15 @@ class _Reader:
             self.assignments += assignments
             self.errors += errors
             self._add_names(name for name, _ in images)
+            for name, line in images:
+                self.headers.setdefault(name, (file, line))
         assignments, errors = parse_command_line(self.host.cmdline)
         self.assignments += assignments
         self.errors += errors
         self._add_names(assignment.name for assignment in assignments if assignment.name)
+        for assignment in assignments:
+            if assignment.name:
+                self.headers.setdefault(assignment.name, (COMMAND_LINE, 0))
         if not self.names:
             self.names.append("docker")
 
@@ -395,8 +407,10 @@ class _Reader:
         boot = self._boot()
         share = Share(self.text("Share", "", "Export"), self.text("Share", "", "Where"))
         images = [self._image(name, share, server.version) for name in self.names]
-        self._check_mount_points(boot, share, images)
-        self._check_files(images)
+        if not self.errors:
+            # Where a value is wrong its default stands in, and would only make up a second complaint.
+            self._check_mount_points(boot, share, images)
+            self._check_files(images)
         self.errors.sort(key=self._order)
         return Config(True, "", server, boot, share, images, self.shown)
 
@@ -426,6 +440,8 @@ class _Reader:
             except ValueError as error:
                 self.errors.append(assignment.error(str(error)))
                 continue
+            if isinstance(parsed, list):
+                self.word_origins.update(((setting.section, name, setting.key, word), assignment) for word in parsed)
             if isinstance(parsed, list) and isinstance(value, list) and not fresh:
                 parsed = value + parsed
                 separator = "," if "options" in setting.kind else " "
@@ -456,8 +472,14 @@ class _Reader:
     def is_set(self, section: str, name: str, key: str) -> bool:
         return self.origins[section, name, key].file != DEFAULT and self.origins[section, name, key].text != ""
 
-    def fail(self, section: str, name: str, key: str, rule: str) -> None:
-        self.errors.append(self.origins[section, name, key].error(rule))
+    def fail(self, section: str, name: str, key: str, rule: str, word: str = "") -> None:
+        """Record a rule that a value breaks, or one word of a list."""
+        origin = self.word_origins.get((section, name, key, word)) or self.origins[section, name, key]
+        error = origin.error(rule)
+        if origin.file == DEFAULT and name in self.headers:
+            # Nobody wrote this value, but somebody wrote the section that has it.
+            error = ConfigError(*self.headers[name], error.what, rule)
+        self.errors.append(error)
 
     # Sections
 
@@ -467,7 +489,7 @@ class _Reader:
         if not address and found:
             address = found
             self.shown[-1].text, self.shown[-1].origin = found, origin
-        elif not address and not any(error.what.startswith("[Server] Address=") for error in self.errors):
+        elif not address and not self.errors:
             self.fail(
                 "Server", "", "Address",
                 "nfsroot= and ip= on the kernel command line do not name the server; set Address= in [Server]",
@@ -562,19 +584,16 @@ class _Reader:
         for index, (path, section, name, key) in enumerate(places):
             for other, other_section, other_name, other_key in places[:index]:
                 what = f"{_header(other_section, other_name)} {other_key}={other}"
-                # The complaint goes to the value that somebody wrote.
-                culprit = (
-                    (section, name, key) if self.is_set(section, name, key) else (other_section, other_name, other_key)
-                )
+                # The complaint goes to the value that somebody wrote, of two such to the later one.
+                to_later = self.is_set(section, name, key) or not self.is_set(other_section, other_name, other_key)
+                culprit = (section, name, key) if to_later else (other_section, other_name, other_key)
+                word = path if to_later else other
                 if path == other:
-                    self.fail(
-                        *culprit,
-                        f"two mounts at {path}: "
-                        + (what if culprit == (section, name, key) else f"{_header(section, name)} {key}={path}"),
-                    )
+                    peer = what if to_later else f"{_header(section, name)} {key}={path}"
+                    self.fail(*culprit, f"two mounts at {path}: {peer}", word)
                 elif path.startswith(other + "/") or other.startswith(path + "/"):
                     inner, outer = (path, other) if path.startswith(other + "/") else (other, path)
-                    self.fail(*culprit, f"the mount point {inner} lies below the mount point {outer}")
+                    self.fail(*culprit, f"the mount point {inner} lies below the mount point {outer}", word)
 
     def _check_files(self, images: "list[Image]") -> None:
         seen: dict[str, str] = {}

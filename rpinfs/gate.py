@@ -114,7 +114,11 @@ def agent_state(root: str = "") -> "dict[str, dict[str, dict[str, object]]]":
 
 
 def _of_image(image: Image, root: str, key: str) -> str:
-    return str(agent_state(root).get("images", {}).get(image.name, {}).get(key) or "")
+    # Whatever stands in the file, the gate has its sentence.
+    found: object = agent_state(root)
+    for step in ("images", image.name, key):
+        found = found.get(step) if isinstance(found, dict) else None
+    return str(found or "")
 
 
 def _why(image: Image, root: str) -> str:

@@ -29,7 +29,11 @@ def main(arguments: "list[str]") -> int:
         # No mounts: the gate holds Docker back, and says this same sentence.
         _log(error.message)
         return 1
-    write(units(config, host.fstab), arguments[0])
+    try:
+        write(units(config, host.fstab), arguments[0])
+    except OSError as error:
+        _log(f"units cannot be written: {error}")
+        return 1
     return 0
 
 
@@ -59,7 +63,9 @@ def _log(message: str) -> None:
     except OSError:
         return
     try:
-        os.write(descriptor, f"<3>rpinfs-generator[{os.getpid()}]: {message}\n".encode("utf-8", "replace"))
+        line = f"<3>rpinfs-generator[{os.getpid()}]: {message}".encode("utf-8", "replace")
+        # The kernel refuses records that are longer (printk, LOG_LINE_MAX), and a refused one says nothing at all.
+        os.write(descriptor, line[:900] + b"\n")
     except OSError:
         # Nothing is left to tell it to; the gate says it again.
         return

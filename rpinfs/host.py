@@ -7,6 +7,8 @@ line as it does for systemd itself.
 
 import os
 
+from rpinfs.settings import is_ipv4, is_ipv6
+
 MAIN_FILE = "/etc/rpinfs/rpinfs.conf"
 DROP_IN_FOLDERS = ("/etc/rpinfs/rpinfs.conf.d", "/run/rpinfs/rpinfs.conf.d", "/usr/lib/rpinfs/rpinfs.conf.d")
 """Highest precedence first, as in systemd.syntax(7)."""
@@ -161,7 +163,9 @@ def root_server(cmdline: str, mountinfo: str) -> "tuple[str, str]":
             nfsroot = _server_part(value.partition(":")[2])
         elif name == "ip":
             fields = _ip_fields(value)
-            ip_server = fields[1] if len(fields) > 1 else ip_server
+            # The short form of dracut, ip=<device>:<autoconf>, has no server there.
+            if len(fields) > 1 and (is_ipv4(fields[1]) or is_ipv6(fields[1])):
+                ip_server = fields[1]
     if nfsroot:
         return nfsroot, "nfsroot= on the " + COMMAND_LINE
     if ip_server:
@@ -195,7 +199,7 @@ def _ip_fields(value: str) -> "list[str]":
 
 def _root_source(mountinfo: str) -> str:
     server = ""
-    for line in mountinfo.splitlines():
+    for line in mountinfo.split("\n"):
         fields = line.split(" ")
         if len(fields) < 10 or fields[4] != "/" or "-" not in fields:
             continue
@@ -268,7 +272,7 @@ def _in_container(root: str) -> bool:
 def _has_boot_firmware(root: str, mountinfo: str) -> bool:
     # At a daemon-reload these folders are NFS mounts, and looking into one whose NAS is gone hangs PID 1
     # (systemd#3353): where something is mounted, the mount table has the answer.
-    mounted = [fields[4] for line in mountinfo.splitlines() if len(fields := line.split(" ")) > 4]
+    mounted = [fields[4] for line in mountinfo.split("\n") if len(fields := line.split(" ")) > 4]
     if "/boot/firmware" in mounted:
         return True
     if "/boot" in mounted:

@@ -1,9 +1,11 @@
 """The one table of settings.
 
 Parser, validation, `rpinfs config show`, the man page rpinfs.conf(5) and the tests derive from `SETTINGS`.
-Boot path: imports nothing; every parser is a pure function from text to value that raises `ValueError(rule)`,
-where the rule says what was expected and fits behind "Key=value: ".
+Boot path: imports nothing but a neighbour; every parser is a pure function from text to value that raises
+`ValueError(rule)`, where the rule says what was expected and fits behind "Key=value: ".
 """
+
+from rpinfs.escape import mount_unit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,6 +13,9 @@ if TYPE_CHECKING:
 
     Value = str | int | bool | list[str]
     Parser = Callable[[str], Value]
+
+LONGEST_NAME = 255
+"""Bytes. Neither a unit of systemd nor a file may have a longer name."""
 
 KIB = 1024
 GIB = KIB**3
@@ -94,7 +99,9 @@ def is_ipv4(text: str) -> bool:
     """Whether text is an IPv4 address in dotted decimal."""
     parts = text.split(".")
     return len(parts) == 4 and all(
-        part and len(part) <= 3 and set(part) <= _DIGITS and int(part) < 256 for part in parts
+        # No leading zeros: some programs read such a number as octal.
+        0 < len(part) <= 3 and set(part) <= _DIGITS and int(part) < 256 and part == str(int(part))
+        for part in parts
     )
 
 
@@ -120,7 +127,7 @@ def is_ipv6(text: str) -> bool:
 
 
 def _is_host_name(text: str) -> bool:
-    labels = text.rstrip(".").split(".")
+    labels = text.removesuffix(".").split(".")
     return (
         0 < len(text) <= 253
         and all(0 < len(label) <= 63 and set(label) <= _LABEL and label[0] != "-" != label[-1] for label in labels)
@@ -150,6 +157,8 @@ def _options(text: str, refused: dict[str, str]) -> list[str]:
         if " " in option or "\\" in option or '"' in option:
             raise ValueError("expected mount options separated by commas, without spaces, quotes and backslashes")
         rule = refused.get(option) or refused.get(option.partition("=")[0] + "=")
+        if not rule and option.startswith("x-systemd."):
+            rule = _NOT_BY_FSTAB
         if rule:
             raise ValueError(f"{option} is refused: {rule}")
     return options
@@ -164,8 +173,8 @@ _NFS_REFUSED = {
     "vers=": "say it with Version=",
     "nfsvers=": "say it with Version=",
     "minorversion=": "say it with Version=",
+    **dict.fromkeys(("v2", "v3", "v4", "v4.0", "v4.1", "v4.2"), "say it with Version="),
     "noauto": "use Export= with no value, or rpinfs=off",
-    "x-systemd.requires=": _NOT_BY_FSTAB,
     "x-systemd.automount": "Docker would start before the mount is there",
 }
 _POWER_CUT = "the image would not survive a power cut"
@@ -178,10 +187,9 @@ _IMAGE_REFUSED = {
     "noload": _POWER_CUT,
     "norecovery": _POWER_CUT,
     "nobarrier": _POWER_CUT,
-    "barrier=": _POWER_CUT,
+    "barrier=0": _POWER_CUT,
     "journal_async_commit": _POWER_CUT,
     "noauto": "remove the section instead, or use rpinfs=off",
-    "x-systemd.requires=": _NOT_BY_FSTAB,
     "x-systemd.automount": "Docker would start before the mount is there",
 }
 
@@ -231,9 +239,9 @@ def _parse_mount_point(text: str, allowed: tuple[str, ...] = ()) -> str:
         raise ValueError("expected a mount point that is not a system folder")
     if any(path.startswith(folder + "/") for folder in _KERNEL_FOLDERS):
         raise ValueError("expected a mount point that is not below " + ", ".join(_KERNEL_FOLDERS))
-    if len(path) > 200:
-        # The unit name is the escaped path, and systemd's names end at 255 bytes.
-        raise ValueError("expected a mount point of at most 200 characters")
+    if len(mount_unit(path)) > LONGEST_NAME:
+        # systemd writes each byte but ASCII letters and digits as four.
+        raise ValueError(f"expected a mount point whose unit name has at most {LONGEST_NAME} characters")
     return path
 
 

@@ -70,7 +70,8 @@ class Loop:
 def parse_mountinfo(text: str) -> "list[Mount]":
     """Parse a mount table, in its order: of several mounts at one place the last one is on top."""
     mounts = []
-    for line in text.splitlines():
+    # Only \n ends a line: the kernel leaves other separators in names as they are.
+    for line in text.split("\n"):
         left, separator, right = line.partition(" - ")
         fields, last = left.split(" "), right.split(" ")
         if not separator or len(fields) < 6 or len(last) < 3:

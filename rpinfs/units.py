@@ -83,7 +83,7 @@ def units(config: Config, fstab: str = "") -> Units:
 def fstab_mount_points(fstab: str) -> "dict[str, int]":
     """Mount points of an fstab with their line numbers; fstab(5) writes a space in octal."""
     found: dict[str, int] = {}
-    for number, line in enumerate(fstab.splitlines(), 1):
+    for number, line in enumerate(fstab.split("\n"), 1):
         fields = line.split()
         if len(fields) < 3 or fields[0].startswith("#") or not fields[1].startswith("/"):
             continue

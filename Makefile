@@ -1,0 +1,95 @@
+# rpinfs: build, test and try it. Works from a fresh clone on a bare Debian 12 or 13, as root or with sudo.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+# Debian's Python first, whatever else (pyenv) is in PATH: the package and python3-pystemd are for it.
+export PATH := /usr/sbin:/usr/bin:/sbin:/bin:$(PATH)
+export PYTHONDONTWRITEBYTECODE := 1
+
+SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
+CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/rpinfs
+
+# What building, linting and the tests run, by Debian's names (the same in 12 and 13 but where said).
+PACKAGES := \
+  git make build-essential debhelper dh-python lintian man-db \
+  python3 python3-venv python3-pip python3-psutil python3-pyroute2 python3-pystemd python3-sdnotify \
+  e2fsprogs xfsprogs btrfs-progs kmod mount util-linux nfs-common systemd systemd-container \
+  bash-completion mmdebstrap debian-archive-keyring busybox-static dnsmasq-base iproute2 \
+  nfs-ganesha nfs-ganesha-vfs $(QEMU)
+QEMU := $(if $(filter arm64,$(shell dpkg --print-architecture)),qemu-system-arm,qemu-system-x86)
+# They run on Python 3.11 (Debian 12) and 3.13 (Debian 13).
+TOOLS := ruff==0.17.6 mypy==2.4.1 pytest==9.2.0 hypothesis==6.170.15
+
+hash = $(firstword $(shell printf '%s' '$(1)' | sha256sum | cut -c -12))
+STAMP := $(CACHE)/packages-$(call hash,$(sort $(PACKAGES)))
+VENV := $(CACHE)/venv-$(call hash,$(TOOLS) $(shell /usr/bin/python3 --version 2>/dev/null))
+PYTHON := $(VENV)/bin/python
+DIST := dist
+DEB = $(firstword $(wildcard $(DIST)/rpinfs_*_all.deb))
+LINTED := rpinfs tests units/man/build.py
+
+.PHONY: help deps venv deb lint test test-fast demo clean
+
+help: ## show this
+	@sed -nE 's/^([a-z-]+):.* ## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r target text; do
+	    printf '  make %-10s %s\n' "$$target" "$$text"
+	done
+
+deps: ## install the Debian packages that everything here needs
+	@test ! -e '$(STAMP)' || dpkg-query -W $(PACKAGES) >/dev/null 2>&1 || rm -f '$(STAMP)'
+	if [ ! -e '$(STAMP)' ]; then
+	    $(SUDO) apt-get update
+	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-upgrade --no-install-recommends $(PACKAGES)
+	    mkdir -p '$(CACHE)'
+	    touch '$(STAMP)'
+	fi
+
+venv: deps ## make the Python environment with the linters and pytest, outside of the tree
+	@if [ ! -e '$(VENV)/complete' ]; then
+	    rm -rf '$(VENV)'
+	    /usr/bin/python3 -m venv --system-site-packages '$(VENV)'
+	    '$(PYTHON)' -m pip --quiet --disable-pip-version-check install $(TOOLS)
+	    touch '$(VENV)/complete'
+	fi
+
+# The build runs in a copy of what git tracks or would track, so that nothing is left in the tree or beside it.
+# A clone that belongs to somebody else is fine: root may build it.
+deb: deps ## build the Debian package into dist/
+	@work=$$(mktemp -d)
+	trap 'rm -rf "$$work"' EXIT
+	mkdir -p '$(DIST)' "$$work/rpinfs"
+	git -c safe.directory='$(CURDIR)' ls-files -z --cached --others --exclude-standard |
+	    while IFS= read -r -d '' file; do
+	        if [ -e "$$file" ] || [ -L "$$file" ]; then printf '%s\0' "$$file"; fi
+	    done |
+	    tar --create --null --files-from=- | tar --extract --directory="$$work/rpinfs"
+	if ! (cd "$$work/rpinfs" && env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS dpkg-buildpackage --build=binary --no-sign) \
+	    >"$$work/log" 2>&1; then
+	    cat "$$work/log" >&2
+	    exit 1
+	fi
+	rm -f '$(DIST)'/rpinfs_*_all.deb
+	cp "$$work"/rpinfs_*_all.deb '$(DIST)'
+	ls '$(DIST)'/rpinfs_*_all.deb
+
+lint: venv ## ruff and mypy
+	@'$(PYTHON)' -m ruff check $(LINTED)
+	'$(PYTHON)' -m ruff format --check $(LINTED)
+	'$(PYTHON)' -m mypy $(LINTED)
+
+test: venv deb lint ## everything: package, linters, all tests with the lab's boots (root)
+	@$(SUDO) env PATH="$$PATH" RPINFS_DEB="$(abspath $(DEB))" '$(PYTHON)' -m pytest
+
+test-fast: venv ## the tests that need neither root nor the lab
+	@'$(PYTHON)' -m pytest -m 'not root and not lab'
+
+demo: deb ## boot an emulated Pi for the first time, up to a running container (root)
+	@$(SUDO) env PATH="$$PATH" python3 -m tests.lab.demo --deb $(DEB)
+
+clean: ## remove what was built; the caches in ~/.cache/rpinfs stay
+	@rm -rf dist debian/man debian/rpinfs debian/.debhelper debian/files debian/*.substvars debian/*.debhelper \
+	    debian/debhelper-build-stamp .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,31 @@
+"""The entry point: /usr/bin/rpinfs and `python3 -m rpinfs`.
+
+The gate and the agent are on the way of the boot, where each file opened is a round trip to the NAS: they start before
+anything of the command line is imported.
+"""
+
+import sys
+
+
+def main(arguments: "list[str]") -> int:
+    """Run a command; returns the exit status."""
+    if arguments == ["gate"]:
+        from rpinfs import gate
+
+        return gate.main()
+    if arguments == ["agent"]:
+        from rpinfs import agent
+
+        return agent.main()
+    if arguments == ["--version"]:
+        from rpinfs import __version__
+
+        print(f"rpinfs {__version__}")
+        return 0
+    from rpinfs import cli
+
+    return cli.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

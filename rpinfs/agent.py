@@ -1,0 +1,554 @@
+"""The agent: makes the images at the first boot, checks and attaches them, and watches over them for life.
+
+The main thread never touches the share: it waits for events (the mount table, the worker, signals), decides, and
+tells systemd and people how things are. What may hang with the NAS happens in two threads: the worker prepares
+images, the pulse asks the share every half minute whether it answers. So the watchdog is fed and STATUS= stays true
+whatever the NAS does.
+
+The agent may die at any time: a mounted image holds its loop device by itself, and the next agent finds it in sysfs.
+"""
+
+import contextlib
+import os
+import queue
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from rpinfs import gate, prepare, storage
+from rpinfs.config import Config, Image, load
+from rpinfs.errors import ConfigError, RpinfsError
+from rpinfs.escape import mount_unit
+from rpinfs.host import Host, read_text
+from rpinfs.lease import LeaseError, Owner, acquire
+from rpinfs.units import RUNTIME_FOLDER, fstab_mount_points, link_of, units
+
+PULSE_SECONDS = 30.0
+"""How often the share is asked whether it answers, and how full it is."""
+
+SILENT_SECONDS = 15.0
+"""After this long without an answer the share counts as silent."""
+
+RETRY_SECONDS = (5.0, 20.0)
+"""How long to wait before a late share is tried again, at first and at most; a try lasts up to units.MOUNT_TIMEOUT."""
+
+GRACE_SECONDS = 5.0
+"""How long systemd has to mount an attached image by itself before the agent asks it to."""
+
+_EXTENSION_USEC = 120_000_000
+_TICK_SECONDS = 5.0
+
+
+def main() -> int:
+    """Run until stopped. Exit status 0; 2 on a config error, which a restart does not mend."""
+    host = Host.read()
+    try:
+        config = load(host)
+    except ConfigError as error:
+        _log(3, error.message)
+        return error.status
+    with _signals() as wakeups:
+        return Agent(host, config, wakeups).run()
+
+
+def _log(priority: int, message: str) -> None:
+    """Write one line to the journal (sd-daemon(3): the number in front is the priority)."""
+    sys.stderr.write(f"<{priority}>{message}\n")
+    sys.stderr.flush()
+
+
+def now() -> float:
+    """Seconds since the boot. A Pi has no clock of its own: the wall clock may be in 1970, and jumps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[int]:
+    """Give the end of a pipe that becomes readable when SIGTERM or SIGINT came."""
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(writer)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    try:
+        yield reader
+    finally:
+        signal.set_wakeup_fd(-1)
+        os.close(reader)
+        os.close(writer)
+
+
+@dataclass
+class Held:
+    """What the agent knows of one image. `since` in seconds since the boot, sizes in bytes."""
+
+    image: Image
+    state: str = "waiting"
+    since: float = 0.0
+    message: str = ""
+    remedy: str = ""
+    prepared: prepare.Prepared | None = None
+    late: bool = False
+    lease_refused: bool = False
+
+    def become(self, state: str, message: str, remedy: str = "") -> bool:
+        """Take a new state; True when it differs from the last."""
+        changed = (state, message) != (self.state, self.message)
+        if state != self.state:
+            self.since = now()
+        self.state, self.message, self.remedy = state, message, remedy
+        return changed
+
+
+@dataclass
+class ShareState:
+    """What the agent knows of the share. Times in seconds, sizes in bytes."""
+
+    state: str = "waiting"
+    since: float = 0.0
+    message: str = ""
+    remedy: str = ""
+    size: int | None = None
+    free: int | None = None
+    answer: float | None = None
+    asked: float | None = None
+    error: str = ""
+
+
+@dataclass
+class Agent:
+    """The main thread: waits, decides, tells."""
+
+    host: Host
+    config: Config
+    wakeups: int
+    share: ShareState = field(default_factory=ShareState)
+    held: list[Held] = field(default_factory=list)
+    ready_at: float | None = None
+    started: float = field(default_factory=now)
+
+    def __post_init__(self) -> None:
+        from sdnotify import SystemdNotifier
+
+        self._notifier = SystemdNotifier()
+        self._owner = Owner.of(self.host)
+        self._by_fstab = fstab_mount_points(self.host.fstab)
+        self._mounts: list[storage.Mount] = []
+        self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._event_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._worker: threading.Thread | None = None
+        self._pulse_wanted = threading.Event()
+        self._next_try = 0.0
+        self._retry_wait = RETRY_SECONDS[0]
+        self._published = ""
+        self._told = ""
+
+    # The main loop
+
+    def run(self) -> int:
+        """Run until SIGTERM; 0."""
+        if not self.config.in_use:
+            self._notify("READY=1", f"STATUS=not in use: {self.config.reason}")
+            _log(6, f"not in use: {self.config.reason}")
+            return 0
+        for remark in units(self.config, self.host.fstab).remarks:
+            _log(5, remark)
+        # An image whose mount point belongs to fstab is not the agent's to attach.
+        self.held = [Held(image, since=now()) for image in self.config.images if image.where not in self._by_fstab]
+        self._read_mounts()
+        self._find_attached()
+        threading.Thread(target=self._pulse, daemon=True, name="pulse").start()
+        with open("/proc/self/mountinfo", "rb") as mountinfo:
+            poll = select.poll()
+            # The kernel marks the mount table with POLLPRI when it changes (proc_pid_mounts(5)).
+            poll.register(mountinfo, select.POLLPRI | select.POLLERR)
+            poll.register(self._event_fd, select.POLLIN)
+            poll.register(self.wakeups, select.POLLIN)
+            while not self._stopping():
+                self._step()
+                poll.poll(_TICK_SECONDS * 1000)
+                self._read_mounts()
+        return self._stop()
+
+    def _step(self) -> None:
+        self._take_events()
+        self._look_at_share()
+        self._look_at_images()
+        self._start_worker()
+        self._maybe_ready()
+        self._help_late()
+        self._tell()
+
+    def _stopping(self) -> bool:
+        try:
+            return bool(os.read(self.wakeups, 64))
+        except BlockingIOError:
+            return False
+
+    def _take_events(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._event_fd)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._events.get_nowait()()
+
+    def _post(self, event: Callable[[], None]) -> None:
+        """Hand something to the main thread."""
+        self._events.put(event)
+        os.eventfd_write(self._event_fd, 1)
+
+    def _read_mounts(self) -> None:
+        self._mounts = storage.parse_mountinfo(read_text("/proc/self/mountinfo"))
+
+    # What is so
+
+    def _look_at_share(self) -> None:
+        """Tell the NFS share from the empty folder below it, and from somebody else's mount."""
+        share = self.share
+        where = self.config.share.where
+        mount = storage.mount_at(self._mounts, where)
+        expected = f"{self.config.server.source}:{self.config.share.export}"
+        if mount is None:
+            self._share_becomes("waiting", f"{expected} is not mounted at {where} yet", _share_remedy(self.config))
+        elif not mount.is_nfs or (where not in self._by_fstab and _same_export(mount.source, expected) is False):
+            self._share_becomes(
+                "waiting",
+                f"{where} is not the share: expected {expected}, found {mount.source} ({mount.kind})",
+                f"unmount it: umount {where}",
+            )
+        elif share.asked is not None and now() - share.asked > SILENT_SECONDS:
+            self._share_becomes("silent", f"{self.config.server.address} does not answer", _share_remedy(self.config))
+        elif share.error:
+            self._share_becomes("failing", share.error, _share_remedy(self.config))
+            self._pulse_wanted.set()
+        elif share.state != "silent" or share.asked is None:
+            if share.state == "silent":
+                _log(5, f"{self.config.server.address} answers again after {now() - share.since:.0f} s")
+            self._share_becomes("mounted", f"{expected} is mounted at {where}", "", quiet=True)
+            self._pulse_wanted.set()
+
+    def _share_becomes(self, state: str, message: str, remedy: str, quiet: bool = False) -> None:
+        share = self.share
+        if (state, message) == (share.state, share.message):
+            return
+        if state != share.state or not share.since:
+            # The silence began when the question was asked that got no answer.
+            share.since = share.asked if state == "silent" and share.asked is not None else now()
+        share.state, share.message, share.remedy = state, message, remedy
+        _log(6 if quiet else 4, message)
+
+    def _look_at_images(self) -> None:
+        for held in self.held:
+            mounted = self._is_mounted(held.image)
+            if mounted and held.state in ("attached", "lost"):
+                self._image_becomes(held, "mounted", _mounted_message(held))
+                if held.late:
+                    self._start_waiting_units(held)
+            elif not mounted and held.state == "mounted":
+                self._image_becomes(
+                    held,
+                    "lost",
+                    f"was unmounted from {held.image.where}",
+                    f"systemctl start {mount_unit(held.image.where)}",
+                )
+            elif mounted and held.state == "mounted" and (errors := self._errors(held)):
+                self._image_becomes(
+                    held,
+                    "mounted",
+                    f"mounted, but ext4 has recorded {errors} errors",
+                    f"stop Docker, unmount {held.image.where}, then: rpinfs image check {held.image.path}",
+                )
+
+    def _is_mounted(self, image: Image) -> bool:
+        mount = storage.mount_at(self._mounts, image.where)
+        loop = storage.loop_of(mount) if mount else None
+        return loop is not None and loop.backing_file == image.path
+
+    def _errors(self, held: Held) -> int:
+        name = held.prepared.loop if held.prepared else ""
+        return int(read_text(f"/sys/fs/ext4/{name}/errors_count").strip() or 0)
+
+    def _image_becomes(self, held: Held, state: str, message: str, remedy: str = "") -> None:
+        if held.become(state, message, remedy):
+            _log(4 if state in ("refused", "lost") or remedy else 6, f"image {held.image.name}: {message}")
+
+    def _find_attached(self) -> None:
+        """Find what an earlier agent attached and systemd mounted, and hold on to it again."""
+        for held in self.held:
+            if self._is_mounted(held.image):
+                held.prepared = prepare.hold(held.image)
+                self._image_becomes(held, "mounted", _mounted_message(held))
+
+    # Preparing, in a thread
+
+    def _start_worker(self) -> None:
+        if self._worker is not None or self.share.state != "mounted":
+            return
+        waiting = [held for held in self.held if held.state == "waiting"]
+        unleased = [held for held in self.held if held.prepared and not held.prepared.lease and not held.lease_refused]
+        for held in waiting:
+            held.become("preparing", f"looking at {held.image.path}")
+        if waiting or unleased:
+            self._worker = threading.Thread(target=self._work, args=(waiting, unleased), daemon=True, name="worker")
+            self._worker.start()
+
+    def _work(self, waiting: list[Held], unleased: list[Held]) -> None:
+        """Thread: everything that touches images on the share."""
+        try:
+            for held in unleased:
+                self._renew(held)
+            self._prepare(waiting)
+        finally:
+            self._post(self._worker_ended)
+
+    def _renew(self, held: Held) -> None:
+        """Thread: take up the lease of an image that was mounted before this agent was there."""
+        try:
+            lease = acquire(held.image.path, self._owner)
+        except LeaseError as error:
+            self._post(lambda error=error: self._lease_refused(held, error))  # type: ignore[misc]
+        except OSError as error:
+            _log(4, f"image {held.image.name}: no lease: {error.strerror}")
+            self._post(lambda: setattr(held, "lease_refused", True))
+        else:
+            self._post(lambda: setattr(held.prepared, "lease", lease))
+
+    def _lease_refused(self, held: Held, error: LeaseError) -> None:
+        """Say that another Pi took an image which is mounted here; cutting it off now would only do more harm."""
+        held.lease_refused = True
+        self._image_becomes(held, "mounted", f"mounted here, but {error.message}", "shut one of the two Pis down now")
+
+    def _prepare(self, waiting: list[Held]) -> None:
+        """Prepare images one after the other."""
+        for held in waiting:
+
+            def progress(message: str, held: Held = held) -> None:
+                self._post(lambda: self._progress(held, message))
+
+            def outcome(event: Callable[[Held], None], held: Held = held) -> None:
+                self._post(lambda: event(held))
+
+            try:
+                prepared = prepare.prepare(held.image, self._owner, progress)
+            except RpinfsError as error:
+                outcome(lambda held, error=error: self._refused(held, error))  # type: ignore[misc]
+            except OSError as error:
+                refusal = RpinfsError(f"{held.image.path}: {error.strerror or error}", _share_remedy(self.config))
+                outcome(lambda held, refusal=refusal: self._refused(held, refusal))  # type: ignore[misc]
+            else:
+                outcome(lambda held, prepared=prepared: self._prepared(held, prepared))  # type: ignore[misc]
+
+    def _progress(self, held: Held, message: str) -> None:
+        held.become("preparing", message)
+
+    def _refused(self, held: Held, error: RpinfsError) -> None:
+        self._image_becomes(held, "refused", error.message, error.remedy or "rpinfs status")
+
+    def _prepared(self, held: Held, prepared: prepare.Prepared) -> None:
+        for remark in prepared.remarks:
+            _log(5, f"image {held.image.name}: {remark}")
+        held.prepared = prepared
+        held.late = self.ready_at is not None
+        _publish(held.image, prepared.path)
+        self._image_becomes(held, "attached", f"{held.image.path} is attached as {prepared.path}")
+
+    def _worker_ended(self) -> None:
+        self._worker = None
+
+    # Asking the share, in a thread
+
+    def _pulse(self) -> None:
+        """Thread: ask the share for its size. It hangs here, and only here, for as long as the NAS is gone."""
+        while True:
+            self._pulse_wanted.wait()
+            self._pulse_wanted.clear()
+            asked = now()
+            self._post(lambda asked=asked: self._asked(asked))  # type: ignore[misc]
+            try:
+                answer: os.statvfs_result | OSError = os.statvfs(self.config.share.where)
+            except OSError as error:
+                answer = error
+            self._post(lambda answer=answer: self._answered(answer))  # type: ignore[misc]
+            time.sleep(PULSE_SECONDS)
+
+    def _asked(self, when: float) -> None:
+        self.share.asked = when
+
+    def _answered(self, answer: os.statvfs_result | OSError) -> None:
+        share = self.share
+        if share.asked is not None:
+            share.answer = now() - share.asked
+        share.asked = None
+        if isinstance(answer, OSError):
+            share.error = f"{self.config.share.where}: {answer.strerror}"
+        else:
+            share.error = ""
+            share.size = answer.f_blocks * answer.f_frsize
+            share.free = answer.f_bavail * answer.f_frsize
+
+    # What systemd is told
+
+    def _maybe_ready(self) -> None:
+        """READY as soon as nothing is being prepared; a late share does not hold the boot up, see `_help_late`."""
+        if self.ready_at is None:
+            if any(held.state == "preparing" for held in self.held):
+                self._notify(f"EXTEND_TIMEOUT_USEC={_EXTENSION_USEC}")
+            else:
+                self.ready_at = now()
+                self._notify("READY=1")
+
+    def _help_late(self) -> None:
+        """Start what systemd gave up on: a share that came late, and images that could be attached only then."""
+        if self.ready_at is None or now() < max(self._next_try, self.ready_at + GRACE_SECONDS):
+            return
+        wanted: list[str] = []
+        if self.share.state == "waiting":
+            wanted.append(mount_unit(self.config.share.where))
+        for held in self.held:
+            if held.state == "attached" and now() - held.since > (0 if held.late else GRACE_SECONDS):
+                held.late = True
+                wanted += [mount_unit(where) for where in (held.image.where, *held.image.bind)]
+        if wanted:
+            self._next_try = now() + self._retry_wait
+            # Each try that is refused leaves lines in the journal.
+            self._retry_wait = min(self._retry_wait * 1.5, RETRY_SECONDS[1])
+            self._start_units(wanted)
+        else:
+            self._retry_wait = RETRY_SECONDS[0]
+
+    def _start_waiting_units(self, held: Held) -> None:
+        """Start the enabled units that the gate refused while the image was not there."""
+        held.late = False
+        from rpinfs import systemd
+
+        try:
+            states = systemd.unit_states(held.image.before)
+        except RpinfsError as error:
+            _log(4, error.message)
+            return
+        wanted = [
+            name
+            for name, state in states.items()
+            if state.enabled == "enabled" and state.active in ("inactive", "failed")
+        ]
+        if wanted:
+            _log(5, f"image {held.image.name} came late; starting {' '.join(wanted)}")
+            self._start_units(wanted)
+
+    def _start_units(self, names: list[str]) -> None:
+        # Imported here: pystemd costs half a thousand requests on a cold root, and an ordinary boot has no need of it.
+        from rpinfs import systemd
+
+        for name in names:
+            try:
+                systemd.start_unit(name)
+            except RpinfsError as error:
+                _log(4, error.message)
+
+    def _tell(self) -> None:
+        self._notify("WATCHDOG=1")
+        status = self._status_line()
+        if status != self._told:
+            self._told = status
+            self._notify(f"STATUS={status}")
+        self._publish_state()
+
+    def _status_line(self) -> str:
+        parts = []
+        if self.share.state != "mounted":
+            parts.append(f"{self.share.message}, since {_duration(now() - self.share.since)}")
+        parts += [f"{held.image.name}: {held.message}" for held in self.held if self.share.state != "waiting"]
+        if self.share.free is not None and self.share.size and self.share.state == "mounted":
+            parts.append(f"share {100 - 100 * self.share.free // self.share.size}% full")
+        return (
+            "; ".join(parts).encode("ascii", "replace").decode() or "nothing to do: all mount points are in /etc/fstab"
+        )
+
+    def _notify(self, *lines: str) -> None:
+        self._notifier.notify("\n".join(lines))
+
+    def _publish_state(self) -> None:
+        """Write what is known to `gate.STATE_FILE`, whole or not at all, for the gate and `rpinfs status`."""
+        import json
+
+        share = {
+            key: getattr(self.share, key) for key in ("state", "since", "message", "remedy", "size", "free", "answer")
+        }
+        images = {held.image.name: _image_state(held) for held in self.held}
+        text = json.dumps({"version": 1, "pid": os.getpid(), "since": self.started, "share": share, "images": images})
+        if text == self._published:
+            return
+        self._published = text
+        temporary = f"{gate.STATE_FILE}.new"
+        with open(temporary, "w", encoding="utf-8") as file:
+            # Nothing in it is secret, and `rpinfs status` is for everybody.
+            os.fchmod(file.fileno(), 0o644)
+            file.write(text)
+        os.replace(temporary, gate.STATE_FILE)
+
+    # The end
+
+    def _stop(self) -> int:
+        """Let go. What is mounted stays mounted, and keeps its loop device; at shutdown it is unmounted by now."""
+        self._notify("STOPPING=1", "STATUS=stopping")
+        self._read_mounts()
+        for held in self.held:
+            if held.prepared is None:
+                continue
+            if not self._is_mounted(held.image):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(link_of(held.image))
+            # The last one to close a loop device detaches it, and so frees the share for its unmounting.
+            held.prepared.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(gate.STATE_FILE)
+        # Not sys.exit: a thread that waits for a dead NAS must not keep the shutdown waiting.
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _publish(image: Image, device: str) -> None:
+    """Point /run/rpinfs/NAME at the loop device; it is there whole or not at all."""
+    link = link_of(image)
+    temporary = f"{RUNTIME_FOLDER}/.{image.name}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+    os.symlink(device, temporary)
+    os.replace(temporary, link)
+
+
+def _image_state(held: Held) -> dict[str, object]:
+    prepared = held.prepared
+    return {
+        "state": held.state,
+        "since": held.since,
+        "message": held.message,
+        "remedy": held.remedy,
+        "file": held.image.path,
+        "loop": prepared.loop if prepared else "",
+        "direct_io": prepared.direct_io if prepared else None,
+        "size": prepared.size if prepared else None,
+        "allocated": prepared.allocated if prepared else None,
+    }
+
+
+def _mounted_message(held: Held) -> str:
+    how = "" if held.prepared is None else ", direct I/O" if held.prepared.direct_io else ", buffered (no direct I/O)"
+    return f"mounted at {held.image.where}{how}"
+
+
+def _share_remedy(config: Config) -> str:
+    server = config.server.address
+    return f"look whether {server} is up and exports {config.share.export}: showmount -e {server}"
+
+
+def _same_export(found: str, expected: str) -> bool:
+    return found.rstrip("/") == expected.rstrip("/")
+
+
+def _duration(seconds: float) -> str:
+    """A length of time for people, coarse enough not to change at every tick."""
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds // 10 * 10:.0f} s"

@@ -1,0 +1,339 @@
+"""Loop devices: attach an image, look at what is attached, grow, detach.
+
+The kernel's own interface is used instead of losetup(8), because only LOOP_CONFIGURE sets everything in one
+step (no moment in which the device is there with the wrong block size) and because the open file descriptor
+is the point: with autoclear the device lives as long as somebody has it open, first we, then the mount. An
+agent that is killed before the mount leaves nothing attached; one that is killed after it takes nothing away.
+
+Layouts and numbers: linux/loop.h; behaviour: drivers/block/loop.c.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rpinfs.errors import RpinfsError
+from rpinfs.run import run
+
+LOOP_CLR_FD = 0x4C01
+LOOP_GET_STATUS64 = 0x4C05
+LOOP_SET_CAPACITY = 0x4C07
+LOOP_SET_DIRECT_IO = 0x4C08
+LOOP_CONFIGURE = 0x4C0A
+LOOP_CTL_GET_FREE = 0x4C82
+
+LO_FLAGS_AUTOCLEAR = 4
+LO_FLAGS_DIRECT_IO = 16
+
+LOOP_MAJOR = 7
+
+# struct loop_info64: device, inode, rdevice, offset, sizelimit; number, encrypt_type, key_size, flags;
+# file_name, crypt_name, encrypt_key; init[2]
+_LOOP_INFO64 = struct.Struct("=5Q4I64s64s32s2Q")
+# struct loop_config: fd, block_size; info; reserved[8]
+_LOOP_CONFIG = struct.Struct(f"=2I{_LOOP_INFO64.size}s64x")
+
+# Each attempt takes another device; more than this many lost races in a row is a fault, not bad luck.
+_ATTEMPTS = 64
+
+
+class LoopError(RpinfsError):
+    """An image that cannot be attached, or a loop device that does not do what it is told."""
+
+
+@dataclass(frozen=True)
+class LoopState:
+    """What the kernel says about an attached loop device, read from sysfs.
+
+    Attributes:
+        name: "loop3".
+        backing_file: its path as the kernel sees it; ends in " (deleted)" when it was unlinked on this host.
+        direct_io: past the page cache of the backing file. What is so, not what was asked for.
+        offset: bytes into the backing file.
+        block_size: logical block size in bytes.
+        size: bytes.
+    """
+
+    name: str
+    backing_file: str
+    direct_io: bool
+    autoclear: bool
+    partscan: bool
+    offset: int
+    block_size: int
+    size: int
+    read_only: bool
+
+    @property
+    def path(self) -> str:
+        """Its node: "/dev/loop3"."""
+        return f"/dev/{self.name}"
+
+
+class LoopDevice:
+    """An attached loop device that we hold open.
+
+    Attributes:
+        path: "/dev/loop3".
+        fd: the open file descriptor, valid until close().
+        direct_io: whether it really does direct I/O.
+        block_size: logical block size in bytes, as it really is.
+    """
+
+    def __init__(self, path: str, fd: int) -> None:
+        self.path = path
+        self.fd = fd
+        self.direct_io = False
+        self.block_size = 512
+
+    def __enter__(self) -> "LoopDevice":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def refresh(self) -> LoopState:
+        """Read the device's state anew; updates direct_io and block_size."""
+        now = state(self.path)
+        if now is None:
+            raise LoopError(f"{self.path}: expected an attached image, found none")
+        self.direct_io = now.direct_io
+        self.block_size = now.block_size
+        return now
+
+    def configure(self, file: int, *, direct_io: bool, block_size: int, name: str) -> None:
+        """Attach the open file in one step (LOOP_CONFIGURE). Raises OSError."""
+        flags = LO_FLAGS_AUTOCLEAR | (LO_FLAGS_DIRECT_IO if direct_io else 0)
+        # The kernel cuts the name to 63 bytes and a NUL; it is only for people (losetup -l reads sysfs).
+        shown = os.fsencode(name)[:63]
+        info = _LOOP_INFO64.pack(0, 0, 0, 0, 0, 0, 0, 0, flags, shown, b"", b"", 0, 0)
+        fcntl.ioctl(self.fd, LOOP_CONFIGURE, _LOOP_CONFIG.pack(file, block_size, info))
+
+    def set_direct_io(self, wanted: bool) -> None:
+        """Switch direct I/O (LOOP_SET_DIRECT_IO). Raises OSError: EINVAL where the backing file cannot."""
+        fcntl.ioctl(self.fd, LOOP_SET_DIRECT_IO, int(wanted))
+        self.refresh()
+
+    def set_capacity(self) -> None:
+        """Make the device as large as its backing file has become (LOOP_SET_CAPACITY). Raises OSError."""
+        fcntl.ioctl(self.fd, LOOP_SET_CAPACITY)
+
+    def identity(self) -> tuple[int, int]:
+        """st_dev and st_ino of the backing file (LOOP_GET_STATUS64). Raises OSError: ENXIO when none."""
+        return _identity(self.fd)
+
+    def detach(self) -> None:
+        """Take the image off (LOOP_CLR_FD), at the latest when the last other user closes the device."""
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self.fd, LOOP_CLR_FD)
+        self.close()
+
+    def close(self) -> None:
+        """Let go. The kernel detaches the image when nobody else, such as a mount, has the device open."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def attach(path: str, *, direct_io: bool = True, block_size: int = 4096) -> LoopDevice:
+    """Attach an image, read-write, to a free loop device with autoclear.
+
+    Where the kernel refuses direct I/O, the image is attached without: see LoopDevice.direct_io.
+
+    Args:
+        path: a regular file; not a symbolic link.
+        block_size: logical block size in bytes. 4096 keeps every write of the file system a whole page of the
+            file, which direct I/O and multi-mount protection need.
+
+    Raises:
+        LoopError: the file cannot be opened, is attached already, or no device can be had.
+    """
+    with _opened(path) as file:
+        _refuse_second_attachment(path)
+        device = _bind(file, path, direct_io, block_size)
+    try:
+        if direct_io and not device.refresh().direct_io:
+            # LOOP_CONFIGURE drops the flag silently where it does not fit; asking again is the only way left.
+            with contextlib.suppress(OSError):
+                device.set_direct_io(True)
+        device.refresh()
+    except BaseException:
+        device.close()
+        raise
+    return device
+
+
+def hold(device: str) -> LoopDevice:
+    """Open a loop device that is attached already, as an agent does after its own restart.
+
+    Raises:
+        LoopError: there is no such device, or nothing is attached to it.
+    """
+    held = LoopDevice(device, _open_device(device))
+    try:
+        held.refresh()
+    except BaseException:
+        held.close()
+        raise
+    return held
+
+
+def state(device: str, *, sysfs: str = "/sys") -> LoopState | None:
+    """The state of one loop device ("loop3" or "/dev/loop3"); None when nothing is attached to it.
+
+    Reads sysfs only: these texts come from the kernel's memory, so it never waits for a share.
+    """
+    name = os.path.basename(device)
+    folder = f"{sysfs}/block/{name}"
+    try:
+        return LoopState(
+            name=name,
+            backing_file=_text(f"{folder}/loop/backing_file"),
+            direct_io=_text(f"{folder}/loop/dio") == "1",
+            autoclear=_text(f"{folder}/loop/autoclear") == "1",
+            partscan=_text(f"{folder}/loop/partscan") == "1",
+            offset=int(_text(f"{folder}/loop/offset")),
+            block_size=int(_text(f"{folder}/queue/logical_block_size")),
+            size=int(_text(f"{folder}/size")) * 512,
+            read_only=_text(f"{folder}/ro") == "1",
+        )
+    except OSError:
+        return None  # No such device, or detached before or while we read.
+
+
+def states(*, sysfs: str = "/sys") -> list[LoopState]:
+    """All loop devices that have something attached, by number. Reads sysfs only, as state() does."""
+    names = [name for name in os.listdir(f"{sysfs}/block") if name[:4] == "loop" and name[4:].isdigit()]
+    found = (state(name, sysfs=sysfs) for name in sorted(names, key=lambda name: int(name[4:])))
+    return [one for one in found if one is not None]
+
+
+def find(path: str) -> list[LoopState]:
+    """The loop devices that a file is attached to, under whatever name.
+
+    Decided by device and inode number (LOOP_GET_STATUS64), since the name in sysfs is the one of the time of
+    attaching: it differs after a rename, over a bind mount, a hard link or another mount namespace. The ioctl
+    asks for the inode number alone, which NFS answers from memory (loop_get_status(), nfs_getattr()): a dead
+    share below *another* loop device does not stop us. The file itself is stat()ed: where its own share may
+    hang, call this in rpinfs.probe.within(), or compare the names in states().
+
+    Raises:
+        OSError: the file cannot be stat()ed.
+    """
+    wanted, real_path = os.stat(path), os.path.realpath(path)
+    return [one for one in states() if _backed_by(one, wanted, real_path)]
+
+
+def _backed_by(one: LoopState, wanted: os.stat_result, real_path: str) -> bool:
+    try:
+        fd = os.open(one.path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        # No node to ask by (a container with some of /dev): the name is all there is.
+        return one.backing_file == real_path
+    try:
+        return _identity(fd) == (wanted.st_dev, wanted.st_ino)
+    except OSError:
+        return False  # Detached in the meantime.
+    finally:
+        os.close(fd)
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    answer = fcntl.ioctl(fd, LOOP_GET_STATUS64, bytes(_LOOP_INFO64.size))
+    device, inode = _LOOP_INFO64.unpack(answer)[:2]
+    return device, inode
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[int]:
+    """The image, open for reading and writing; O_NONBLOCK so that a FIFO cannot hold us."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise LoopError(f"{path}: cannot be opened for writing: {error.strerror}") from error
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise LoopError(f"{path}: expected a regular file, found something else")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _refuse_second_attachment(path: str) -> None:
+    """Two loop devices on one file are two page caches on one file system: it would be torn to pieces."""
+    for other in find(path):
+        raise LoopError(f"{path}: is attached to {other.path} already", f"losetup -l {other.path}")
+
+
+def _bind(file: int, path: str, direct_io: bool, block_size: int) -> LoopDevice:
+    """Attach the open file to the next free device, again while others are quicker."""
+    for _ in range(_ATTEMPTS):
+        device = _free_device()
+        try:
+            device.configure(file, direct_io=direct_io, block_size=block_size, name=path)
+        except OSError as error:
+            device.close()
+            if error.errno == errno.EINVAL and direct_io:
+                direct_io = False
+            elif error.errno not in (errno.EBUSY, errno.EAGAIN):
+                raise LoopError(f"{path}: cannot be attached to {device.path}: {error.strerror}") from error
+        else:
+            return device
+    raise LoopError(f"{path}: no free loop device in {_ATTEMPTS} attempts", "losetup -a")
+
+
+def _free_device() -> LoopDevice:
+    number = _free_number()
+    path = f"/dev/loop{number}"
+    _ensure_node(path, number)
+    return LoopDevice(path, _open_device(path))
+
+
+def _free_number() -> int:
+    """The number of a free loop device; the kernel makes one when all are taken (LOOP_CTL_GET_FREE)."""
+    try:
+        with _loop_control() as control:
+            return fcntl.ioctl(control, LOOP_CTL_GET_FREE)
+    except OSError as error:
+        raise LoopError(f"/dev/loop-control: no loop device to be had: {error.strerror}", "modprobe loop") from error
+
+
+@contextlib.contextmanager
+def _loop_control() -> Iterator[int]:
+    """/dev/loop-control, whose opening loads the module; where even the node is missing, we load it."""
+    if not os.path.exists("/dev/loop-control"):
+        run(["modprobe", "loop"])
+    fd = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _ensure_node(path: str, number: int) -> None:
+    """Make the device's node where nobody has: a /dev that is no devtmpfs, or not the kernel's own."""
+    with contextlib.suppress(FileExistsError):
+        if not os.path.lexists(path):
+            os.mknod(path, stat.S_IFBLK | 0o660, os.makedev(LOOP_MAJOR, number))
+
+
+def _open_device(path: str) -> int:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise LoopError(f"{path}: cannot be opened: {error.strerror}") from error
+    found = os.fstat(fd)
+    if not stat.S_ISBLK(found.st_mode) or os.major(found.st_rdev) != LOOP_MAJOR:
+        os.close(fd)
+        raise LoopError(f"{path}: expected a loop device, found something else")
+    return fd
+
+
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read().removesuffix("\n")

@@ -1,0 +1,169 @@
+"""The window on systemd: states of units, and starting them, over systemd's private socket.
+
+The private socket (/run/systemd/private, root only) answers before D-Bus is up and after it is down. Properties are
+read by name on one connection: pystemd's own objects first fetch and parse a description of every interface of
+every unit. What is here may be called from any thread; each call has a connection of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rpinfs.errors import RpinfsError
+
+_ADDRESS = b"unix:path=/run/systemd/private"
+_NAME = b"org.freedesktop.systemd1"
+_MANAGER_PATH = b"/org/freedesktop/systemd1"
+_MANAGER = b"org.freedesktop.systemd1.Manager"
+_UNIT = b"org.freedesktop.systemd1.Unit"
+_WITH_RESULT = {"service": "Service", "mount": "Mount", "socket": "Socket", "swap": "Swap", "timer": "Timer"}
+
+
+@dataclass(frozen=True)
+class UnitState:
+    """How a unit is, in the words of systemctl(1).
+
+    Attributes:
+        load: "loaded", "not-found", "masked", "bad-setting", ...
+        active: "active", "activating", "inactive", "failed", ...
+        sub: such as "running", "mounted", "dead".
+        result: of the last run, "success" or what went wrong; empty for a kind of unit that has none.
+        enabled: state of the unit file, "enabled", "static", "generated", ...; empty where there is none.
+        job: a job that waits or runs, such as "start"; empty where there is none.
+        since: seconds of CLOCK_MONOTONIC at which it came into this state; None where it was never in another.
+        has_run: whether it has left the state "inactive" since the boot.
+    """
+
+    name: str
+    load: str
+    active: str
+    sub: str
+    result: str
+    enabled: str
+    job: str
+    since: float | None
+    has_run: bool
+
+
+def unit_states(names: Iterable[str]) -> dict[str, UnitState]:
+    """Ask for the states of units; a name that systemd does not know comes back as "not-found".
+
+    Raises:
+        RpinfsError: systemd cannot be reached, or refuses.
+    """
+    wanted = list(dict.fromkeys(names))
+    if not wanted:
+        return {}
+    with _manager() as bus:
+        return {name: _unit_state(bus, name) for name in wanted}
+
+
+def start_unit(name: str) -> None:
+    """Queue the start of a unit, as `systemctl start --no-block` does; how it ends is in its state.
+
+    Raises:
+        RpinfsError: systemd cannot be reached, or refuses.
+    """
+    start_units([name])
+
+
+def start_units(names: Sequence[str]) -> None:
+    """Queue the start of units, one job each; see `start_unit`."""
+    from pystemd.dbuslib import apply_signature
+
+    with _manager() as bus:
+        for name in names:
+            arguments = apply_signature(b"ss", [name.encode(), b"replace"])
+            with _explained(f"systemd refuses to start {name}"):
+                bus.call_method(_NAME, _MANAGER_PATH, _MANAGER, b"StartUnit", arguments)
+
+
+def system_state() -> str:
+    """Ask for the state of the whole system: "running", "degraded", "starting", ... (systemctl is-system-running).
+
+    Raises:
+        RpinfsError: systemd cannot be reached.
+    """
+    with _manager() as bus:
+        return _text(bus.get_property(_NAME, _MANAGER_PATH, _MANAGER, b"SystemState", b"s"))
+
+
+def _unit_state(bus: Any, name: str) -> UnitState:  # noqa: ANN401  pystemd has no types
+    from pystemd.dbuslib import path_encode
+
+    path = path_encode(b"/org/freedesktop/systemd1/unit", name.encode())
+
+    def read(key: str, kind: bytes = b"s", interface: bytes = _UNIT) -> Any:  # noqa: ANN401
+        return bus.get_property(_NAME, path, interface, key.encode(), kind)
+
+    with _explained(f"systemd does not tell the state of {name}"):
+        changed = int(read("StateChangeTimestampMonotonic", b"t"))
+        kind = _WITH_RESULT.get(name.rpartition(".")[2])
+        job = read("Job", b"(uo)")
+        return UnitState(
+            name=name,
+            load=_text(read("LoadState")),
+            active=_text(read("ActiveState")),
+            sub=_text(read("SubState")),
+            result=_text(read("Result", interface=f"{_NAME.decode()}.{kind}".encode())) if kind else "",
+            enabled=_text(read("UnitFileState")),
+            job=_job_type(bus, job),
+            since=changed / 1e6 if changed else None,
+            has_run=bool(read("InactiveExitTimestampMonotonic", b"t")),
+        )
+
+
+def _job_type(bus: Any, job: Any) -> str:  # noqa: ANN401
+    number, path = job
+    if not number:
+        return ""
+    try:
+        return _text(bus.get_property(_NAME, path, b"org.freedesktop.systemd1.Job", b"JobType", b"s"))
+    except _bus_error():
+        # It has ended in the meantime.
+        return ""
+
+
+@contextlib.contextmanager
+def _manager() -> Iterator[Any]:
+    """A connection to systemd itself."""
+    try:
+        from pystemd.dbuslib import DBusAddress
+    except ImportError as error:
+        raise RpinfsError(f"systemd cannot be asked: {error}", "apt install python3-pystemd") from error
+    bus = DBusAddress(_ADDRESS, peer_to_peer=True)
+    with _explained("systemd cannot be reached over /run/systemd/private", "run this as root, on a running system"):
+        bus.open()
+    try:
+        yield bus
+    finally:
+        bus.close()
+
+
+@contextlib.contextmanager
+def _explained(what: str, remedy: str | None = None) -> Iterator[None]:
+    try:
+        yield
+    except _bus_error() as error:
+        raise RpinfsError(f"{what}: {_reason(error)}", remedy) from error
+
+
+def _reason(error: Exception) -> str:
+    """systemd's own sentence; str(error) would show it as a Python literal behind an error number."""
+    return _text(getattr(error, "err_message", "") or error)
+
+
+def _bus_error() -> type[Exception]:
+    """What every error of pystemd's is derived from. A compiled module without types, hence the cast."""
+    from pystemd.dbusexc import DBusBaseError
+
+    error: type[Exception] = DBusBaseError
+    return error
+
+
+def _text(value: object) -> str:
+    """Values of pystemd are bytes."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
