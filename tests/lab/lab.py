@@ -1,0 +1,176 @@
+"""The netboot-in-a-box: a switch, a NAS and any number of Pis, on this machine and gone without a trace."""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from .initramfs import kernel_version, make_initramfs
+from .machine import native_machine
+from .nas import GaneshaNas
+from .network import Switch, namespaces_of, processes_in, wait_readable
+from .pi import Pi
+from .process import LabError, run
+from .root import Progress, copy_root, locked, root_with
+
+WORK = Path("/var/tmp")
+PREFIX = "rpinfs-lab-"
+KILL_SECONDS = 60.0
+CONFIG_TXT = "[all]\narm_64bit=1\nkernel=vmlinuz\ninitramfs initramfs.img followkernel\n"
+
+_numbers = itertools.count(1)
+
+
+class Lab:
+    """A lab of our own, from `with Lab() as lab:` to the end of the block.
+
+    deb is the package to install in the Pis' roots; None leaves it out. release is "trixie" or "bookworm".
+    nas serves everything and is on; second_nas() adds one for shares alone.
+    """
+
+    def __init__(
+        self,
+        deb: Path | None = None,
+        release: str = "trixie",
+        progress: Progress | None = None,
+        work: Path = WORK,
+    ) -> None:
+        self.name = f"{PREFIX}{os.getpid()}-{next(_numbers)}"
+        self.folder = work / self.name
+        self.machine = native_machine()
+        self.pis: dict[str, Pi] = {}
+        self._progress = progress or (lambda line: None)
+        self._deb = deb
+        self._release = release
+        self._undo = ExitStack()
+
+    def __enter__(self) -> Lab:
+        self._base = root_with(self._release, self.machine, self._deb, self._progress)
+        remove_leftovers(self.folder.parent)
+        # Undone from the last to the first, once, whichever way this process ends; killed outright, by the janitor.
+        self._undo.callback(dismiss, start_janitor(self.folder.parent))
+        self._undo.callback(claim(self.folder).close)
+        self._undo.callback(demolish, self.folder)
+        atexit.register(self.close)
+        try:
+            self.switch = Switch(f"{self.name}-switch")
+            self.nas = GaneshaNas(self.name, "nas", self.switch, 1, self.folder / "nas")
+            self._fill_tftpboot()
+            self.nas.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End everything and remove it; can be called twice."""
+        atexit.unregister(self.close)
+        self._undo.close()
+
+    def pi(self, name: str = "pi1") -> Pi:
+        """A new Pi, off, with a fresh root; or the one that has this name already."""
+        if name not in self.pis:
+            copy_root(self._base, self.nas.root_of(name))
+            number = len(self.pis) + 1
+            folder = self.folder / name
+            pi = Pi(self.name, name, number, self.machine, self.switch, self.nas, folder)
+            pi.personalize()
+            self.pis[name] = pi
+        return self.pis[name]
+
+    def second_nas(self) -> GaneshaNas:
+        """Another NAS at 10.77.0.2, off, for shares only: it can fail while the Pis' roots stay."""
+        return GaneshaNas(self.name, "nas2", self.switch, 2, self.folder / "nas2", netboot=False)
+
+    def _fill_tftpboot(self) -> None:
+        boot = self.nas.tftpboot
+        (boot / "config.txt").write_text(CONFIG_TXT)
+        shutil.copyfile(self._base / "boot" / f"vmlinuz-{kernel_version(self._base)}", boot / "vmlinuz")
+        (boot / "initramfs.img").write_bytes(make_initramfs(self._base))
+
+
+def claim(folder: Path) -> IO[str]:
+    """Make the lab's folder; it is ours for as long as the returned file, a lock on it, is open."""
+    with locked(folder.with_name(f"{PREFIX}lock")):
+        folder.mkdir()
+        file = (folder / "lock").open("w")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return file
+
+
+def remove_leftovers(work: Path = WORK) -> None:
+    """Remove the labs whose process is gone: nobody holds their lock."""
+    with locked(work / f"{PREFIX}lock"):
+        for folder in work.glob(f"{PREFIX}*-*"):
+            with unclaimed(folder) as ours:
+                if ours:
+                    demolish(folder)
+
+
+@contextmanager
+def unclaimed(folder: Path) -> Iterator[bool]:
+    """Whether nobody holds the lock of a lab's folder."""
+    with (folder / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def demolish(folder: Path) -> None:
+    """End every process in a lab's namespaces, then remove the namespaces and the folder."""
+    for namespace in namespaces_of(folder.name):
+        for pid in processes_in(namespace):
+            end(pid)
+        run(["ip", "netns", "del", namespace])
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def end(pid: int) -> None:
+    """Kill a process and wait until it is gone, child of ours or not."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        wait_readable(handle, KILL_SECONDS, f"end of process {pid}")
+    finally:
+        os.close(handle)
+
+
+def start_janitor(work: Path) -> subprocess.Popen[bytes]:
+    """A process that cleans up after us should we be killed: it waits for the end of a pipe that only we hold."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.lab", "clean", "--after-stdin", work],
+        stdin=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+        start_new_session=True,
+    )
+
+
+def dismiss(janitor: subprocess.Popen[bytes]) -> None:
+    """Tell the janitor that there is nothing left to do."""
+    janitor.communicate()
+
+
+def require_root() -> None:
+    """Namespaces, chroot and file handles need root."""
+    if os.geteuid() != 0:
+        raise LabError("the lab needs root: network namespaces, chroot, nfs-ganesha")

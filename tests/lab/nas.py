@@ -1,0 +1,215 @@
+"""The NAS: three shares over NFS, and what a Pi needs to netboot (DHCP, DNS, TFTP)."""
+
+from __future__ import annotations
+
+import shutil
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from .network import NETWORK, PREFIX_LENGTH, Namespace, Switch
+from .process import Daemon, LabError
+
+READY_SECONDS = 60.0
+# Short, so that a test need not wait long for a dead Pi's locks; longer than an emulated Pi's worst pause.
+LEASE_SECONDS = 20
+GRACE_SECONDS = 20
+
+
+class Nas(ABC):
+    """What a test may do with a NAS, whatever serves the files.
+
+    tftpboot, nfsroot and share are the folders behind /tftpboot, /nfsroot and /docker as the host sees them.
+    """
+
+    name: str
+    address: str
+    tftpboot: Path
+    nfsroot: Path
+    share: Path
+
+    @abstractmethod
+    def start(self) -> None:
+        """Switch on; returns when it serves."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Shut down in order; returns when it serves no more."""
+
+    @abstractmethod
+    def pull_power(self) -> None:
+        """Take the power away."""
+
+    @abstractmethod
+    def unplug(self) -> None:
+        """Pull its network cable."""
+
+    @abstractmethod
+    def plug(self) -> None:
+        """Put the network cable back."""
+
+    @abstractmethod
+    def add_pi(self, name: str, mac: str, address: str) -> None:
+        """Know a Pi in DHCP and DNS."""
+
+    @abstractmethod
+    def log(self) -> str:
+        """What its servers have written, for error messages."""
+
+    def root_of(self, pi: str) -> Path:
+        """A Pi's root as the host sees it."""
+        return self.nfsroot / pi
+
+    def image_path(self, name: str) -> Path:
+        """An image on the share as the host sees it."""
+        return self.share / name
+
+
+class GaneshaNas(Nas):
+    """nfs-ganesha and dnsmasq in a network namespace: no kernel module, nothing of the host's network."""
+
+    def __init__(self, lab: str, name: str, switch: Switch, number: int, folder: Path, netboot: bool = True) -> None:
+        self.name = name
+        self._with_netboot = netboot
+        self.address = f"{NETWORK}.{number}"
+        self._switch = switch
+        self._work = folder / "work"
+        self._dhcp_hosts = self._work / "dhcp-hosts"
+        self.tftpboot, self.nfsroot, self.share = (folder / each for each in ("tftpboot", "nfsroot", "docker"))
+        for path in (self.tftpboot, self.nfsroot, self.share, self._dhcp_hosts, self._work / "recovery"):
+            path.mkdir(parents=True)
+        self._namespace = Namespace(f"{lab}-{name}")
+        switch.connect(self._namespace, name)
+        self._namespace.ip("address", "add", f"{self.address}/{PREFIX_LENGTH}", "dev", "eth0")
+        self.nfs: Daemon | None = None
+        self.netboot: Daemon | None = None
+
+    def start(self) -> None:
+        if self._with_netboot:
+            self.start_netboot()
+        self.start_nfs()
+
+    def stop(self) -> None:
+        self.stop_nfs()
+        self.stop_netboot()
+
+    def pull_power(self) -> None:
+        for daemon in filter(None, (self.nfs, self.netboot)):
+            daemon.kill()
+        self.nfs = self.netboot = None
+
+    def unplug(self) -> None:
+        self._switch.unplug(self.name)
+
+    def plug(self) -> None:
+        self._switch.plug(self.name)
+
+    def start_nfs(self) -> None:
+        """Start the NFS server alone."""
+        if self.nfs is not None:
+            raise LabError(f"{self.name}: the NFS server is running already")
+        config = self._work / "ganesha.conf"
+        config.write_text(self._ganesha_config())
+        argv = ("ganesha.nfsd", "-F", "-L", "STDOUT", "-p", self._work / "ganesha.pid", "-f", config)
+        self.nfs = Daemon(f"{self.name}: nfs-ganesha", self._namespace.inside(*argv), self._work / "ganesha.log")
+        self.nfs.wait_for("NFS SERVER INITIALIZED", READY_SECONDS)
+
+    def stop_nfs(self) -> None:
+        """Stop the NFS server alone: the Pis' I/O waits."""
+        if self.nfs is not None:
+            self.nfs.terminate()
+            self.nfs = None
+
+    def start_netboot(self) -> None:
+        """Start DHCP, DNS and TFTP alone."""
+        if self.netboot is not None:
+            raise LabError(f"{self.name}: dnsmasq is running already")
+        config = self._work / "dnsmasq.conf"
+        config.write_text(self._dnsmasq_config())
+        argv = ("dnsmasq", "--keep-in-foreground", "--log-facility=-", f"--conf-file={config}")
+        self.netboot = Daemon(f"{self.name}: dnsmasq", self._namespace.inside(*argv), self._work / "dnsmasq.log")
+        self.netboot.wait_for(r"TFTP root is", READY_SECONDS)
+
+    def stop_netboot(self) -> None:
+        """Stop DHCP, DNS and TFTP alone."""
+        if self.netboot is not None:
+            self.netboot.terminate()
+            self.netboot = None
+
+    def add_pi(self, name: str, mac: str, address: str) -> None:
+        # dnsmasq watches the folder: no restart is needed.
+        (self._dhcp_hosts / name).write_text(f"{mac},{address},{name},infinite\n")
+
+    def log(self) -> str:
+        return "".join(path.read_text(errors="replace") for path in sorted(self._work.glob("*.log")))
+
+    def remove_root(self, pi: str) -> None:
+        """Throw a Pi's root away."""
+        shutil.rmtree(self.root_of(pi))
+
+    def _ganesha_config(self) -> str:
+        exports = enumerate((("/tftpboot", self.tftpboot), ("/nfsroot", self.nfsroot), ("/docker", self.share)), 1)
+        return GANESHA_CONFIG.format(
+            recovery=self._work / "recovery", lease=LEASE_SECONDS, grace=GRACE_SECONDS
+        ) + "".join(GANESHA_EXPORT.format(number=number, pseudo=pseudo, path=path) for number, (pseudo, path) in exports)
+
+    def _dnsmasq_config(self) -> str:
+        return DNSMASQ_CONFIG.format(
+            address=self.address,
+            network=f"{NETWORK}.0",
+            hosts=self._dhcp_hosts,
+            leases=self._work / "dhcp.leases",
+            tftpboot=self.tftpboot,
+        )
+
+
+# No Bind_addr: it keeps ganesha from starting in a namespace. No 4.2: its READ_PLUS answers EIO for a hole.
+GANESHA_CONFIG = """\
+NFS_CORE_PARAM {{
+    Protocols = 4;
+    Enable_NLM = false;
+    Enable_RQUOTA = false;
+}}
+NFSv4 {{
+    Minor_Versions = 0, 1;
+    Only_Numeric_Owners = true;
+    RecoveryBackend = fs;
+    RecoveryRoot = {recovery};
+    Lease_Lifetime = {lease};
+    Grace_Period = {grace};
+}}
+NFS_KRB5 {{
+    Active_krb5 = false;
+}}
+EXPORT_DEFAULTS {{
+    Access_Type = RW;
+    Squash = No_Root_Squash;
+    SecType = sys;
+    Transports = TCP;
+}}
+"""
+GANESHA_EXPORT = """\
+EXPORT {{
+    Export_Id = {number};
+    Path = {path};
+    Pseudo = {pseudo};
+    FSAL {{ Name = VFS; }}
+}}
+"""
+DNSMASQ_CONFIG = """\
+user=root
+interface=eth0
+bind-interfaces
+no-hosts
+no-resolv
+host-record=nas.local,nas,{address}
+dhcp-range={network},static
+dhcp-hostsdir={hosts}
+dhcp-leasefile={leases}
+dhcp-authoritative
+# The ROM and the initramfs name themselves differently and are one machine all the same.
+dhcp-ignore-clid
+log-dhcp
+pxe-service=0,"Raspberry Pi Boot"
+enable-tftp
+tftp-root={tftpboot}
+"""

@@ -1,0 +1,217 @@
+"""The .deb: what it holds, and that it builds, installs and goes on Debian 12 and 13, with no systemd running."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from rpinfs import __version__
+from tests.package import chroot
+from tests.package.chroot import Chroot, files_below
+from tests.package.conftest import TREE, make_deb
+
+EXECUTABLE = ("usr/bin/rpinfs", "usr/lib/systemd/system-generators/rpinfs-generator")
+INSTALLED = (
+    "etc/rpinfs/rpinfs.conf.d",
+    "usr/lib/rpinfs/rpinfs.conf.d",
+    "usr/lib/systemd/system/rpinfs-agent.service",
+    "usr/lib/systemd/system/rpinfs-gate.service",
+    "usr/lib/systemd/system/docker.service.d/rpinfs.conf",
+    "usr/lib/systemd/system/containerd.service.d/rpinfs.conf",
+    "usr/share/bash-completion/completions/rpinfs",
+    "usr/share/doc/rpinfs/copyright",
+    "usr/share/doc/rpinfs/examples/rpinfs.conf",
+    "usr/share/man/man5/rpinfs.conf.5.gz",
+    "usr/share/man/man8/rpinfs-generator.8.gz",
+    "usr/share/man/man8/rpinfs.8.gz",
+    *EXECUTABLE,
+)
+# dpkg's and the system's own records of what happened.
+RECORDS = re.compile(
+    r"var/(lib/dpkg|log|cache|lib/systemd)/|tmp/|run/|proc/|.*/__pycache__(/|$)|usr/share/python3/debpython/"
+)
+
+
+def install(root: Chroot, deb: Path) -> None:
+    root.put(deb, "/tmp/rpinfs.deb")
+    root.run("dpkg", "-i", "/tmp/rpinfs.deb")
+
+
+def kept_files(root: Chroot) -> set[str]:
+    return {path for path in files_below(root.root) if not RECORDS.match(path)}
+
+
+def assert_shims_are_ours(root: Path) -> None:
+    """Packaging helpers like to rewrite first lines, and -ISB is what keeps Python short at boot."""
+    for path in EXECUTABLE:
+        shim = (root / path).read_text()
+        assert shim.startswith("#!/usr/bin/python3 -ISB\n")
+        assert shim == (TREE / "units" / Path(path).name).read_text()
+
+
+def pyc_of(source: Path) -> list[Path]:
+    return list((source.parent / "__pycache__").glob(f"{source.stem}.cpython-*.pyc"))
+
+
+def test_versions_agree() -> None:
+    changelog = (TREE / "debian" / "changelog").read_text()
+    assert changelog.startswith(f"rpinfs ({__version__}) ")
+
+
+@pytest.mark.root
+def test_install_remove_purge(deb: Path, release: str) -> None:
+    with chroot.chroot(release) as root:
+        before = kept_files(root)
+        install(root, deb)
+
+        for path in INSTALLED:
+            assert root.path(path).exists(), path
+        for path in EXECUTABLE:
+            assert root.path(path).stat().st_mode & 0o777 == 0o755
+        # No config: nothing is to be configured on a Pi whose root is on NFS.
+        assert not root.path("/etc/rpinfs/rpinfs.conf").exists()
+
+        sources = list(root.path("/usr/share/rpinfs/rpinfs").glob("*.py"))
+        assert {source.name for source in sources} == {source.name for source in (TREE / "rpinfs").glob("*.py")}
+        assert [source.name for source in sources if not pyc_of(source)] == []
+        assert_shims_are_ours(root.root)
+        assert root.run("rpinfs", "--version").stdout.split()[-1] == __version__
+        assert root.run("dpkg", "--verify", "rpinfs").stdout == ""
+
+        admins = root.path("/etc/rpinfs/rpinfs.conf")
+        admins.write_text("[Image docker]\nSize=20G\n")
+        root.run("dpkg", "-i", "/tmp/rpinfs.deb")
+        root.run("dpkg", "-r", "rpinfs")
+        assert admins.exists()
+        assert not root.path("/usr/share/rpinfs").exists()
+        root.run("dpkg", "-P", "rpinfs")
+        assert kept_files(root) == before
+
+
+@pytest.mark.root
+def test_running_it_writes_no_byte_code(deb: Path, release: str) -> None:
+    """Files written by root below /usr/share would stay behind at the removal, and cost the NAS a write at boot."""
+    with chroot.chroot(release) as root:
+        install(root, deb)
+        byte_code = root.path("/usr/share/rpinfs/rpinfs/__pycache__")
+        before = sorted(path.name for path in byte_code.iterdir())
+        root.run("rm", "-rf", "/usr/share/rpinfs/rpinfs/__pycache__")
+        assert before
+        root.run("rpinfs", "--version")
+        root.run("/usr/lib/systemd/system-generators/rpinfs-generator", "/tmp", "/tmp", "/tmp")
+        assert not byte_code.exists()
+
+
+@pytest.mark.root
+def test_completion_offers_the_commands(deb: Path) -> None:
+    with chroot.chroot("trixie") as root:
+        install(root, deb)
+        script = (
+            "source /usr/share/bash-completion/completions/rpinfs;"
+            'complete_at() { COMP_WORDS=(rpinfs "$@"); COMP_CWORD=$#; COMPREPLY=(); _rpinfs; echo "${COMPREPLY[*]}"; };'
+            'complete_at ""; complete_at image ""; complete_at image create file --f; complete_at config i;'
+            "complete_at image create file --filesystem x"
+        )
+        offered = root.run("bash", "-euc", script).stdout.splitlines()
+        assert offered == [
+            "status check units config image boot",
+            "create show check",
+            "--filesystem",
+            "import-fstab",
+            "xfs",
+        ]
+        for command in offered[0].split():
+            assert root.run("rpinfs", command, "--help").stdout
+
+
+@pytest.mark.root
+def test_builds_on_either_release(deb: Path, release: str) -> None:
+    """The same tree gives the same files, whichever release and debhelper built them."""
+    with chroot.chroot(release) as root:
+        source = root.path("/build/rpinfs")
+        source.mkdir(parents=True)
+        tracked = subprocess.run(
+            ["git", "-c", f"safe.directory={TREE}", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=TREE,
+            capture_output=True,
+            check=True,
+        ).stdout
+        listed = b"\0".join(name for name in tracked.split(b"\0") if name and (TREE / name.decode()).exists())
+        packed = subprocess.run(
+            ["tar", "-c", "--null", "-T", "-"], cwd=TREE, input=listed, capture_output=True, check=True
+        ).stdout
+        subprocess.run(["tar", "-x"], cwd=source, input=packed, check=True)
+        root.run("sh", "-ec", "cd /build/rpinfs && dpkg-buildpackage --build=binary --no-sign")
+        (built,) = root.path("/build").glob("rpinfs_*_all.deb")
+        assert listing(built) == listing(deb)
+        subprocess.run(["dpkg-deb", "--extract", built, root.path("/built")], check=True)
+        assert_shims_are_ours(root.path("/built"))
+
+
+def listing(deb: Path) -> list[str]:
+    return subprocess.run(
+        ["dpkg-deb", "--contents", deb], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+
+
+def test_build_is_reproducible_and_leaves_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def status() -> str:
+        return subprocess.run(
+            ["git", "-c", f"safe.directory={TREE}", "status", "--porcelain", "--ignored", "--untracked-files=all"],
+            cwd=TREE,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    before = set(status().splitlines()), sorted(path.name for path in TREE.parent.iterdir())
+    first = make_deb(tmp_path / "first")
+    # Another time zone, and a Python that is not Debian's first in PATH, as pyenv puts it there.
+    fake = tmp_path / "pyenv" / "python3"
+    fake.parent.mkdir()
+    fake.write_text("#!/bin/sh\necho 'this is not the Python of Debian' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:/usr/sbin:/usr/bin:/sbin:/bin")
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    second = make_deb(tmp_path / "second")
+    assert first.read_bytes() == second.read_bytes()
+    assert (set(status().splitlines()), sorted(path.name for path in TREE.parent.iterdir())) == before
+
+
+def test_lintian_finds_nothing(deb: Path) -> None:
+    found = subprocess.run(
+        ["lintian", "--fail-on", "error,warning", "--allow-root", str(deb)], capture_output=True, text=True, check=False
+    )
+    assert (found.returncode, found.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("page", ["man5/rpinfs.conf.5", "man8/rpinfs.8", "man8/rpinfs-generator.8"])
+def test_man_pages_are_clean(deb: Path, tmp_path: Path, page: str) -> None:
+    subprocess.run(["dpkg-deb", "--extract", deb, tmp_path], check=True)
+    shown = subprocess.run(
+        ["man", "--local-file", "--warnings", "-E", "UTF-8", f"{tmp_path}/usr/share/man/{page}.gz"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "MANROFFSEQ": "", "MANWIDTH": "80"},
+    )
+    assert shown.stderr == ""
+    assert "@" not in re.sub(r"\S+@\S+\.\S+", "", shown.stdout)
+
+
+def test_every_setting_is_in_the_man_page_and_the_example(deb: Path, tmp_path: Path) -> None:
+    from rpinfs.settings import SETTINGS
+
+    subprocess.run(["dpkg-deb", "--extract", deb, tmp_path], check=True)
+    example = (tmp_path / "usr/share/doc/rpinfs/examples/rpinfs.conf").read_text()
+    page = subprocess.run(
+        ["zcat", tmp_path / "usr/share/man/man5/rpinfs.conf.5.gz"], capture_output=True, text=True, check=True
+    ).stdout
+    for setting in SETTINGS:
+        assert f"\n#{setting.key}=" in example
+        assert f"\n.BR {setting.key}= " in page
+    # The example as it is shipped changes nothing.
+    assert [line for line in example.splitlines() if line and not line.startswith("#")] == []

@@ -1,0 +1,101 @@
+"""The shipped units under a real systemd.
+
+The sandbox of the agent leaves it what it needs, and nothing that happens to the agent or to the package disturbs a
+running container.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.package import chroot
+from tests.package.sandboxed import IMAGE, LINK, MOUNT, RESULT
+
+SECONDS = 240.0
+INSIDE = "/srv/sandboxed.py"
+
+UNITS = {
+    "rpinfs-agent.service.d/test.conf": f"[Service]\nExecStart=\nExecStart=/usr/bin/python3 {INSIDE} agent\n",
+    # As the generator writes it, for an image on a share that is a plain folder.
+    "var-lib-docker.mount": (
+        "[Unit]\nWants=rpinfs-agent.service\nAfter=rpinfs-agent.service\n"
+        f"ConditionPathExists={LINK}\n[Mount]\nWhat={LINK}\nWhere={MOUNT}\nType=ext4\nOptions=_netdev,nofail\n"
+    ),
+    "docker.service": "[Service]\nExecStart=/bin/sleep infinity\n",
+    "docker.service.d/50-rpinfs-mounts.conf": "[Unit]\nBindsTo=var-lib-docker.mount\nAfter=var-lib-docker.mount\n",
+    "asked-for.service": "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n",
+    "drive.service": (
+        "[Unit]\nSuccessAction=exit-force\nFailureAction=exit-force\n"
+        f"[Service]\nType=exec\nExecStart=/usr/bin/python3 {INSIDE} drive\n"
+    ),
+}
+
+
+def boot(root: chroot.Chroot) -> dict[str, Any]:
+    """Boot the root as a container until drive.service has ended; what it wrote down."""
+    loops = [
+        "/dev/loop-control",
+        *sorted(str(path) for path in Path("/dev").glob("loop[0-9]*") if path.is_block_device()),
+    ]
+    done = subprocess.run(
+        [
+            "systemd-nspawn",
+            "--boot",
+            "--register=no",
+            "--keep-unit",
+            "--console=pipe",
+            "--quiet",
+            f"--directory={root.root}",
+            *(f"--bind={device}" for device in loops),
+            "systemd.unit=drive.service",
+            "systemd.show_status=no",
+        ],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    result = root.path(str(RESULT))
+    assert result.exists(), done.stdout + done.stderr
+    found: dict[str, Any] = json.loads(result.read_text())
+    return found
+
+
+@pytest.mark.root
+def test_containers_outlive_the_agent_and_the_package(deb: Path, release: str) -> None:
+    with chroot.chroot(release) as root:
+        root.put(deb, "/tmp/rpinfs.deb")
+        root.run("dpkg", "-i", "/tmp/rpinfs.deb")
+        # /tmp is cleaned at boot, or a tmpfs.
+        root.put(deb, "/srv/rpinfs.deb")
+        root.put(Path(__file__).with_name("sandboxed.py"), INSIDE)
+        for name, text in UNITS.items():
+            unit = root.path(f"/etc/systemd/system/{name}")
+            unit.parent.mkdir(parents=True, exist_ok=True)
+            unit.write_text(text)
+        blank = root.path(IMAGE)
+        blank.parent.mkdir(parents=True)
+        blank.touch()
+        root.run("chown", "1000:1000", IMAGE)
+        seen = boot(root)
+
+    steps = ("start", "kill", "upgrade", "remove")
+    for step in steps:
+        what = f"{step}: {json.dumps(seen.get(step), indent=1)}"
+        assert seen[step]["docker"] == "active", what
+        assert seen[step]["docker_pid"] == seen["start"]["docker_pid"], what
+        assert seen[step]["mounted"], what
+        assert seen[step]["backing_file"] == IMAGE, what
+        assert seen[step]["same_mounts"], what
+    assert [seen[step]["agent"] for step in steps] == ["active", "active", "active", "inactive"], seen
+    assert len({seen[step]["agent_pid"] for step in steps}) == len(steps), seen
+    # systemd answered over its private socket.
+    assert seen["start"]["asked_for"] == "active"
+    # Nobody holds a copy of the mount: when it goes, the loop device goes.
+    assert (seen["stop"]["mounted"], seen["stop"]["backing_file"]) == (False, "")

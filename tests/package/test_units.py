@@ -1,0 +1,86 @@
+"""The static units: systemd has nothing to say about them, and each may do little."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.package import chroot
+from tests.package.conftest import TREE
+
+UNITS = TREE / "units"
+SERVICES = ("rpinfs-agent.service", "rpinfs-gate.service")
+GUARDED = ("docker.service", "containerd.service")
+# What `systemd-analyze security` gives; what the units may not lose is said in them. Lower is better: 10 is no sandbox.
+EXPOSURE = {"rpinfs-agent.service": 3.1, "rpinfs-gate.service": 2.9}
+# Each of these makes a mount namespace for the service (systemd.exec(5)); why there must be none is said in the units.
+MOUNT_NAMESPACE = re.compile(
+    r"^(Protect(System|Home|Proc|KernelTunables|KernelModules|KernelLogs|ControlGroups|Hostname)|ProcSubset|"
+    r"Private(Tmp|Devices|Mounts|Network|Users|IPC)|(ReadWrite|ReadOnly|Inaccessible|Exec|NoExec)Paths|Bind(ReadOnly)?Paths|"
+    r"TemporaryFileSystem|RootDirectory|RootImage|MountFlags|MountAPIVFS|DynamicUser|LogNamespace)=",
+    re.MULTILINE,
+)
+
+
+def put_units(folder: Path) -> None:
+    """The units as they are shipped, beside a Docker and a containerd of no content."""
+    folder.mkdir(parents=True)
+    for name in SERVICES:
+        shutil.copy(UNITS / name, folder)
+    for name in GUARDED:
+        shutil.copytree(UNITS / f"{name}.d", folder / f"{name}.d")
+        (folder / name).write_text("[Service]\nExecStart=/bin/true\n")
+
+
+def verify(root: chroot.Chroot, level: str) -> str:
+    """Everything that systemd-analyze of the root says about the units."""
+    done = root.run(
+        "env", "SYSTEMD_UNIT_PATH=/units:", f"SYSTEMD_LOG_LEVEL={level}",
+        "systemd-analyze", "verify", "--man=no", *(f"/units/{name}" for name in (*SERVICES, *GUARDED)),
+    )  # fmt: skip
+    return done.stdout + done.stderr
+
+
+@pytest.mark.root
+def test_verify_is_silent_and_docker_follows_the_gate(release: str) -> None:
+    """systemd 252 and 257. The exit status is 0 for unknown keys too: it must say nothing at all."""
+    with chroot.chroot(release) as root:
+        put_units(root.path("/units"))
+        shim = root.path("/usr/bin/rpinfs")
+        shutil.copy(UNITS / "rpinfs", shim)
+        assert verify(root, "info") == ""
+        computed = verify(root, "debug")
+        for name in GUARDED:
+            unit = re.search(rf"^\t(?:->|→) Unit {re.escape(name)}:\n((?:\t\t.*\n)+)", computed, re.MULTILINE)
+            assert unit, computed
+            assert re.search(r"^\t\tRequires: rpinfs-gate\.service", unit[1], re.MULTILINE)
+            assert re.search(r"^\t\tAfter: rpinfs-gate\.service", unit[1], re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_exposure(name: str) -> None:
+    report = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", str(UNITS / name)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+    ).stdout
+    found = re.search(r"exposure level for \S+: ([0-9.]+)", report)
+    assert found, report
+    assert float(found[1]) <= EXPOSURE[name], report
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_mount_namespace(name: str) -> None:
+    assert MOUNT_NAMESPACE.findall((UNITS / name).read_text()) == []
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_nothing_enables_the_units(name: str) -> None:
+    """The generator and the drop-ins pull them in: an [Install] would start them where rpinfs is not in use."""
+    assert "\n[Install]" not in (UNITS / name).read_text()

@@ -1,0 +1,161 @@
+"""From texts to settings: whether rpinfs is in use, where values come from, and the parts of the parser.
+
+Wrong and right values have a table of their own, test_wrong_values.py.
+"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rpinfs.config import DEFAULT, Config, distance, examine, load, parse_command_line, parse_lines
+from rpinfs.errors import ConfigError
+from rpinfs.host import COMMAND_LINE, MAIN_FILE, Host
+
+ON_NFS = "root=/dev/nfs nfsroot=10.0.0.1:/pi ip=dhcp"
+NFS_ROOT = "30 1 0:26 / / rw,relatime shared:1 - nfs4 10.0.0.2:/pi rw,vers=4.2,addr=10.0.0.2\n"
+DISK_ROOT = "30 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
+
+
+def host(
+    config: str = "", cmdline: str = ON_NFS, mountinfo: str = "", container: bool = False, drop_in: str | None = None
+) -> Host:
+    files = [(MAIN_FILE, config)] + ([] if drop_in is None else [("/etc/rpinfs/rpinfs.conf.d/a.conf", drop_in)])
+    return Host(config_files=files, cmdline=cmdline, mountinfo=mountinfo, container=container, serial="5e", mac="aa-bb")
+
+
+@pytest.mark.parametrize(
+    ("machine", "reason"),
+    [
+        (host(), ""),
+        (host(cmdline="nfsroot=/pi"), "server"),
+        (host(cmdline="root=nfs4:10.0.0.1:/pi"), ""),
+        (host(cmdline="", mountinfo=NFS_ROOT), ""),
+        (host(cmdline="root=/dev/sda1", mountinfo=DISK_ROOT), "the root is not on NFS and there is no configuration"),
+        (host("# nothing\n\n;\n", cmdline=""), "the root is not on NFS and there is no configuration"),
+        (host("[Server]\nAddress=nas\n", cmdline=""), ""),
+        (host("", cmdline="", drop_in="[Server]\nAddress=nas\n"), ""),
+        (host("", cmdline="rpinfs.server.address=nas"), ""),
+        (host("[Server]\nAddress=nas\n", ON_NFS + " rpinfs=off"), "rpinfs=off stands on the kernel command line"),
+        (host(cmdline=ON_NFS + " rpinfs=No"), "rpinfs=off stands on the kernel command line"),
+        (host(cmdline=ON_NFS + ' "rpinfs=off"'), "rpinfs=off stands on the kernel command line"),
+        (host(cmdline=ON_NFS + " rpinfs=0 rpinfs=1"), ""),
+        (host("[Server]\nAddress=nas\n", container=True), "this is a container"),
+        (host(cmdline=ON_NFS + " rpinfs=off", container=True), "this is a container"),
+        # After `--` are words for init.
+        (host(cmdline=ON_NFS + " -- rpinfs=off"), ""),
+    ],
+)
+def test_in_use(machine: Host, reason: str) -> None:
+    config, errors = examine(machine)
+    if reason == "server":
+        assert "set Address= in [Server]" in errors[0].message
+    else:
+        assert (config.in_use, config.reason, errors) == (not reason, reason, [])
+
+
+def test_a_machine_that_is_not_in_use_has_no_errors() -> None:
+    assert not load(host("nonsense\n", ON_NFS + " rpinfs=off")).in_use
+    assert not load(host("nonsense\n", container=True)).in_use
+
+
+def test_load_raises_the_first_error() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(host("[Server]\nOptions=soft\nVersion=9\n[Image docker]\nSize=1\n"))
+    assert (caught.value.file, caught.value.line, caught.value.status) == (MAIN_FILE, 2, 2)
+
+
+def shown(config: Config) -> dict[str, tuple[str, str]]:
+    return {
+        f"{value.section}{'.' if value.name else ''}{value.name}.{value.key}": (value.text, value.origin)
+        for value in config.values
+    }
+
+
+def test_every_value_tells_where_it_comes_from() -> None:
+    text = "[Server]\nOptions=acl\nOptions=timeo=50\n[Image docker]\nSize=20G\nBind=/srv/a\nBind=/srv/b\nBefore=\n"
+    config = load(host(text, ON_NFS + " rpinfs.server.version=4.2 rpinfs.image.docker.size=30G", drop_in="[Boot]\nExport=\n"))
+    values = shown(config)
+    assert values == {
+        "Server.Address": ("10.0.0.1", "nfsroot= on the kernel command line"),
+        "Server.Version": ("4.2", COMMAND_LINE),
+        "Server.Options": ("acl,timeo=50", f"{MAIN_FILE}:3"),
+        "Boot.Export": ("", "/etc/rpinfs/rpinfs.conf.d/a.conf:2"),
+        "Boot.Where": ("/boot/firmware", DEFAULT),
+        "Boot.Options": ("ro", DEFAULT),
+        "Share.Export": ("/docker", DEFAULT),
+        "Share.Where": ("/nfs/docker", DEFAULT),
+        "Image.docker.File": ("docker-{serial}.img", DEFAULT),
+        "Image.docker.Size": ("30G", COMMAND_LINE),
+        "Image.docker.FileSystem": ("ext4", DEFAULT),
+        "Image.docker.Where": ("/var/lib/docker", DEFAULT),
+        "Image.docker.Options": ("noatime", DEFAULT),
+        "Image.docker.Bind": ("/srv/a /srv/b", f"{MAIN_FILE}:7"),
+        "Image.docker.Before": ("", f"{MAIN_FILE}:8"),
+        "Image.docker.DirectIO": ("yes", DEFAULT),
+        "Image.docker.Fence": ("lease", DEFAULT),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "is_set"),
+    [("", False), ("Size=10G\nFileSystem=ext4\n", True), ("Size=1G\nSize=\nFileSystem=xfs\nFileSystem=\n", False)],
+)
+def test_a_value_that_somebody_wrote_is_told_from_the_default(text: str, is_set: bool) -> None:
+    (image,) = load(host("[Image docker]\n" + text)).images
+    assert (image.size, image.filesystem) == (10 << 30, "ext4")
+    assert (image.size_is_set, image.filesystem_is_set) == (is_set, is_set)
+
+
+def test_what_docker_has_by_default_no_other_image_has() -> None:
+    docker, data = load(host("[Image docker]\n[Image data]\nWhere=/srv/data\n")).images
+    assert (docker.bind, docker.before) == (["/var/lib/containerd"], ["docker.service", "containerd.service"])
+    assert (data.file, data.bind, data.before) == ("data-5e.img", [], [])
+
+
+def test_a_file_is_parsed_into_assignments_with_their_lines() -> None:
+    text = "[Server]\n\nAddress=a\\\n b\n[Image docker]\nSize = 1G\nNonsense\n[Image docker]\n"
+    assignments, images, errors = parse_lines("f", text)
+    assert [(a.section, a.name, a.key, a.text, a.origin) for a in assignments] == [
+        ("Server", "", "Address", "a b", "f:3"),
+        ("Image", "docker", "Size", "1G", "f:6"),
+    ]
+    assert images == [("docker", 5), ("docker", 8)]
+    assert [error.message for error in errors] == ["f:7: Nonsense: expected Key=value, a [Section] or a comment (# or ;)"]
+
+
+@given(st.text(max_size=200))
+def test_no_text_breaks_the_parser(text: str) -> None:
+    _, _, errors = parse_lines("f", text)
+    assert all(error.message.isascii() or error.message.startswith("f:") for error in errors)
+    assert all("\n" not in error.message and "\x1b" not in error.message for error in errors)
+
+
+@given(st.lists(st.sampled_from(["[Server]", "[Image a]", "Address=x", "Where=/x", "", "#", "\\", "x\\", "[", "=", "Size=1G"])))
+def test_no_file_breaks_the_reading(lines: list[str]) -> None:
+    config, errors = examine(host("\n".join(lines)))
+    assert config.in_use and all(error.message for error in errors)
+
+
+@given(st.text(max_size=100))
+def test_no_kernel_command_line_breaks_the_parser(text: str) -> None:
+    parse_command_line(text)
+    parse_command_line("rpinfs." + text)
+
+
+def test_command_line_words() -> None:
+    assignments, errors = parse_command_line('quiet rpinfs.image.a-b_1.before="x.service y.service" rpinfs.boot.export= rpinfs=on')
+    assert [(a.section, a.name, a.key, a.text, a.origin) for a in assignments] == [
+        ("Image", "a-b_1", "Before", "x.service y.service", COMMAND_LINE),
+        ("Boot", "", "Export", "", COMMAND_LINE),
+    ]
+    assert errors == []
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "steps"),
+    [("", "", 0), ("abc", "abc", 0), ("", "abc", 3), ("adress", "address", 1), ("kitten", "sitting", 3), ("ab", "ba", 2)],
+)
+def test_distance(left: str, right: str, steps: int) -> None:
+    assert distance(left, right) == distance(right, left) == steps

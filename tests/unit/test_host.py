@@ -1,0 +1,241 @@
+"""What the machine says of itself: the kernel command line, the server of the root, identity, configuration files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rpinfs.host import Host, root_server, words
+from tests.support import Content, make_pi, make_tree
+
+BY_NFSROOT = "nfsroot= on the kernel command line"
+BY_IP = "ip= on the kernel command line"
+BY_MOUNT = "the mounted root"
+
+
+def mountinfo(where: str = "/", kind: str = "nfs4", source: str = "10.0.0.9:/pi", options: str = "rw") -> str:
+    return f"22 1 0:20 / {where} rw,relatime shared:1 master:2 - {kind} {source} {options}\n"
+
+
+# Linux Documentation/admin-guide/nfs/nfsroot.rst and dracut.cmdline(7).
+@pytest.mark.parametrize(
+    ("cmdline", "mounted", "expected"),
+    [
+        ("", "", ("", "")),
+        ("root=/dev/sda1", mountinfo(kind="ext4", source="/dev/sda1"), ("", "")),
+        ("root=/dev/nfs nfsroot=10.0.0.1:/pi", "", ("10.0.0.1", BY_NFSROOT)),
+        ("root=/dev/nfs nfsroot=10.0.0.1:/pi,vers=4.1,proto=tcp rw ip=dhcp", "", ("10.0.0.1", BY_NFSROOT)),
+        ("nfsroot=nas.local:/pi", "", ("nas.local", BY_NFSROOT)),
+        ("nfsroot=[2001:db8::1]:/pi,vers=4.2", "", ("2001:db8::1", BY_NFSROOT)),
+        ("nfsroot=10.0.0.1:/pi/%s", "", ("10.0.0.1", BY_NFSROOT)),
+        # No server in nfsroot=: the second field of ip=.
+        ("nfsroot=/pi ip=10.0.0.5:10.0.0.1:10.0.0.254:255.255.255.0:pi:eth0:off", "", ("10.0.0.1", BY_IP)),
+        ("nfsroot=/pi,vers=3 ip=:10.0.0.1::::eth0:dhcp", "", ("10.0.0.1", BY_IP)),
+        ("nfsroot=/pi ip=[2001:db8::5]:[2001:db8::1]::64:pi:eth0:none", "", ("2001:db8::1", BY_IP)),
+        ("nfsroot=10.0.0.2:/pi ip=:10.0.0.1:::::", "", ("10.0.0.2", BY_NFSROOT)),
+        # With DHCP the server is told by DHCP, and only the mounted root knows it.
+        ("nfsroot=/pi ip=dhcp", mountinfo(options="rw,addr=10.0.0.9"), ("10.0.0.9", BY_MOUNT)),
+        ("nfsroot=/pi,vers=4.1 ip=10.0.0.5::10.0.0.254:255.255.255.0::eth0:off", mountinfo(), ("10.0.0.9", BY_MOUNT)),
+        ("nfsroot=/pi ip=eth0:dhcp", mountinfo(), ("10.0.0.9", BY_MOUNT)),
+        ("nfsroot=/pi ip=eth0:dhcp:1500", "", ("", "")),
+        ("nfsroot=/pi ip=any", "", ("", "")),
+        # dracut has the root itself in root=.
+        ("root=nfs:10.0.0.1:/pi:vers=4.1", "", ("10.0.0.1", BY_NFSROOT)),
+        ("root=nfs4:[2001:db8::1]:/pi", "", ("2001:db8::1", BY_NFSROOT)),
+        ("root=nfs:/pi ip=dhcp", mountinfo(), ("10.0.0.9", BY_MOUNT)),
+        # The last word wins, as in the kernel.
+        ("nfsroot=10.0.0.1:/a nfsroot=10.0.0.2:/b", "", ("10.0.0.2", BY_NFSROOT)),
+        ("nfsroot=10.0.0.1:/a nfsroot=/b", mountinfo(), ("10.0.0.9", BY_MOUNT)),
+        # The mounted root: the number that the kernel talks to, before the name; of two mounts the one on top.
+        ("", mountinfo(kind="nfs", source="nas:/pi"), ("nas", BY_MOUNT)),
+        ("", mountinfo(source="nas:/pi", options="rw,clientaddr=10.0.0.5,addr=10.0.0.9"), ("10.0.0.9", BY_MOUNT)),
+        ("", mountinfo(source="[2001:db8::1]:/pi", options="rw,addr=2001:db8::1"), ("2001:db8::1", BY_MOUNT)),
+        ("", mountinfo() + mountinfo(kind="overlay", source="overlay"), ("", "")),
+        ("", mountinfo(kind="tmpfs", source="tmpfs") + mountinfo(source="nas:/pi"), ("nas", BY_MOUNT)),
+        ("", mountinfo(where="/nfs/docker"), ("", "")),
+        ("", "garbage\n22 1 0:20 / / rw -\n", ("", "")),
+    ],
+)  # fmt: skip
+def test_server_of_the_root(cmdline: str, mounted: str, expected: tuple[str, str]) -> None:
+    assert root_server(cmdline, mounted) == expected
+
+
+@pytest.mark.parametrize(
+    ("cmdline", "mounted", "on_nfs"),
+    [
+        ("root=/dev/nfs", "", True),
+        ("nfsroot=/pi", "", True),
+        ("root=nfs:/pi", "", True),
+        ("root=nfs4:x:/pi", "", True),
+        ("", mountinfo(), True),
+        ("root=/dev/nfsx1", "", True),
+        ("root=/dev/mmcblk0p2", mountinfo(kind="ext4", source="/dev/mmcblk0p2"), False),
+        ("xroot=/dev/nfs -- root=/dev/nfs", "", False),
+        ("", "", False),
+    ],
+)
+def test_root_on_nfs(cmdline: str, mounted: str, on_nfs: bool) -> None:
+    assert Host(cmdline=cmdline, mountinfo=mounted).root_on_nfs is on_nfs
+
+
+@pytest.mark.parametrize(
+    ("cmdline", "expected"),
+    [
+        ("", []),
+        ("  a  b=c\t d=e=f\n", [("a", ""), ("b", "c"), ("d", "e=f")]),
+        ('a="b c" "d=e f" g"h i"j', [("a", "b c"), ("d", "e f"), ("gh ij", "")]),
+        ("a -- b", [("a", "")]),
+        ('a "--x" --', [("a", ""), ("--x", "")]),
+        ('a "b', [("a", "")]),
+    ],
+)
+def test_words_of_a_kernel_command_line(cmdline: str, expected: list[tuple[str, str]]) -> None:
+    assert words(cmdline) == expected
+
+
+@given(st.text(max_size=80), st.text(max_size=80))
+def test_no_text_breaks_the_readers(cmdline: str, mounted: str) -> None:
+    for prefix in ("", "nfsroot=", "ip=", "root=nfs:"):
+        root_server(prefix + cmdline, mounted)
+    _ = Host(cmdline=cmdline, mountinfo=mounted).root_on_nfs
+
+
+# Identity
+
+ETH0: dict[str, Content] = {"sys/class/net/eth0/address": "dc:a6:32:00:00:01\n", "sys/class/net/eth0/device": None}
+ETH1: dict[str, Content] = {"sys/class/net/eth1/address": "dc:a6:32:00:00:02\n", "sys/class/net/eth1/device": None}
+BRIDGE: dict[str, Content] = {"sys/class/net/br0/address": "02:00:00:00:00:03\n"}
+LOOPBACK: dict[str, Content] = {"sys/class/net/lo/address": "00:00:00:00:00:00\n"}
+NICS: dict[str, Content] = {**BRIDGE, **ETH0, **ETH1, **LOOPBACK}
+ROUTES = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n"
+DEFAULT_ROUTE = ROUTES + "eth0\t0000000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\neth1\t00000000\t0100000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"
+
+
+@pytest.mark.parametrize(
+    ("cmdline", "files", "mac"),
+    [
+        ("", {}, ""),
+        ("", LOOPBACK, ""),
+        ("", BRIDGE, ""),
+        ("", NICS, "dc-a6-32-00-00-01"),
+        ("BOOTIF=01-AA-BB-CC-00-00-09", NICS, "aa-bb-cc-00-00-09"),
+        ("BOOTIF=", NICS, "dc-a6-32-00-00-01"),
+        ("ip=10.0.0.5:10.0.0.1::255.0.0.0:pi:eth1:off", NICS, "dc-a6-32-00-00-02"),
+        ("ip=:::::eth1:dhcp", NICS, "dc-a6-32-00-00-02"),
+        ("ip=eth1:dhcp", NICS, "dc-a6-32-00-00-02"),
+        ("ip=10.0.0.5:10.0.0.1", NICS, "dc-a6-32-00-00-01"),
+        ("ip=:::::../../x:dhcp", NICS, "dc-a6-32-00-00-01"),
+        ("ip=:::::eth9:dhcp", NICS, "dc-a6-32-00-00-01"),
+        ("ip=dhcp", {**NICS, "proc/net/route": DEFAULT_ROUTE}, "dc-a6-32-00-00-02"),
+        ("ip=:::::eth0:dhcp", {**NICS, "proc/net/route": DEFAULT_ROUTE}, "dc-a6-32-00-00-01"),
+        ("ip=dhcp", {**NICS, "proc/net/route": ROUTES}, "dc-a6-32-00-00-01"),
+    ],
+)
+def test_mac_of_the_nic_that_booted(root: Path, cmdline: str, files: Mapping[str, Content], mac: str) -> None:
+    make_tree(root, {"proc/cmdline": cmdline + "\n", **files})
+    assert Host.read(str(root)).mac == mac
+
+
+def test_identity(root: Path) -> None:
+    make_pi(root, files={"etc/hostname": "pi-4\n", "etc/machine-id": "0123456789abcdef" * 2 + "\n"})
+    host = Host.read(str(root))
+    assert (host.serial, host.hostname, host.machine_id) == ("10000000a1b2c3d4", "pi-4", "0123456789abcdef" * 2)
+    make_tree(root, {"proc/sys/kernel/hostname": "from-dhcp\n"})
+    assert Host.read(str(root)).hostname == "from-dhcp"
+
+
+@pytest.mark.parametrize(
+    ("files", "environment", "container"),
+    [
+        ({}, None, False),
+        ({"run/systemd/container": "lxc\n"}, None, True),
+        ({}, "container:lxc", True),
+        ({}, "vm:kvm", False),
+        # What systemd says to a generator goes before a file that something left behind.
+        ({"run/systemd/container": "lxc\n"}, "vm:kvm", False),
+    ],
+)
+def test_container(
+    root: Path, monkeypatch: pytest.MonkeyPatch, files: Mapping[str, Content], environment: str | None, container: bool
+) -> None:
+    if environment is not None:
+        monkeypatch.setenv("SYSTEMD_VIRTUALIZATION", environment)
+    assert Host.read(str(make_tree(root, files))).container is container
+
+
+@pytest.mark.parametrize(
+    ("files", "has"),
+    [
+        ({}, False),
+        ({"boot/firmware": None}, True),
+        ({"boot/firmware": "a file\n"}, False),
+        ({"boot/firmware": None, "proc/self/mountinfo": mountinfo("/boot")}, False),
+        ({"boot": None, "proc/self/mountinfo": mountinfo("/boot/firmware")}, True),
+        ({"proc/self/mountinfo": mountinfo("/boot") + mountinfo("/boot/firmware")}, True),
+        ({"boot/firmware": None, "proc/self/mountinfo": mountinfo("/")}, True),
+    ],
+)
+def test_boot_firmware_is_not_looked_into_where_something_is_mounted(
+    root: Path, files: Mapping[str, Content], has: bool
+) -> None:
+    assert Host.read(str(make_tree(root, files))).has_boot_firmware is has
+
+
+# The world that is read
+
+
+def test_an_empty_root_is_an_empty_machine(root: Path) -> None:
+    host = Host.read(str(root))
+    assert [getattr(host, name) for name in ("cmdline", "config_files", "unreadable", "fstab", "mountinfo", "serial", "mac")] == [
+        "", [], [], "", "", "", "",
+    ]  # fmt: skip
+
+
+def test_rpinfs_root_and_the_command_line_come_from_the_environment(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_pi(root, "[Server]\n")
+    monkeypatch.setenv("RPINFS_ROOT", str(root) + "/")
+    host = Host.read()
+    assert host.root == str(root) and host.config_files == [("/etc/rpinfs/rpinfs.conf", "[Server]\n")]
+    monkeypatch.setenv("SYSTEMD_PROC_CMDLINE", "rpinfs=off")
+    assert Host.read().cmdline == "rpinfs=off" and Host.read().switched_off
+    monkeypatch.setenv("SYSTEMD_PROC_CMDLINE", "")
+    assert Host.read().cmdline == ""
+
+
+def test_drop_ins_by_name_and_folder(root: Path) -> None:
+    etc, run, usr = (f"{folder}/rpinfs/rpinfs.conf.d" for folder in ("/etc", "/run", "/usr/lib"))
+    make_pi(root, "main", {
+        f"{etc}/b.conf": "etc b", f"{run}/a.conf": "run a", f"{run}/b.conf": "run b", f"{usr}/a.conf": "usr a",
+        f"{usr}/c.conf": "usr c", f"{usr}/d.conf": "usr d", f"{etc}/d.conf": Path("/dev/null"), f"{etc}/c.conf": "",
+        f"{etc}/e": "no", f"{etc}/.f.conf": "no", f"{etc}/g.conf~": "no", f"{etc}/h.conf/x": "no",
+    })  # fmt: skip
+    host = Host.read(str(root))
+    assert host.config_files == [
+        ("/etc/rpinfs/rpinfs.conf", "main"),
+        (f"{run}/a.conf", "run a"),
+        (f"{etc}/b.conf", "etc b"),
+        (f"{etc}/c.conf", ""),
+        (f"{etc}/d.conf", ""),
+    ]
+    assert host.unreadable == [(f"{etc}/h.conf", "Is a directory")]
+
+
+def test_a_configuration_that_is_a_pipe_does_not_hang(root: Path) -> None:
+    import os
+
+    make_pi(root)
+    path = root / "etc/rpinfs/rpinfs.conf"
+    path.unlink()
+    os.mkfifo(path)
+    assert Host.read(str(root)).config_files == [("/etc/rpinfs/rpinfs.conf", "")]
+
+
+def test_bytes_that_are_no_utf8_are_kept(root: Path) -> None:
+    make_pi(root, b"# \xff\n", {"etc/fstab": b"\xe4 /x nfs\n"})
+    host = Host.read(str(root))
+    assert host.config_files[0][1].encode("utf-8", "surrogateescape") == b"# \xff\n"
+    assert host.fstab.encode("utf-8", "surrogateescape") == b"\xe4 /x nfs\n"
