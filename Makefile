@@ -8,27 +8,29 @@ MAKEFLAGS += --no-print-directory
 # Debian's Python first, whatever else (pyenv) is in PATH: the package and python3-pystemd are for it.
 export PATH := /usr/sbin:/usr/bin:/sbin:/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
+CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/rpinfs
+export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
-CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/rpinfs
+# What of our environment is to pass sudo.
+AS_ROOT = $(SUDO) env PATH="$$PATH" PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY='$(HYPOTHESIS_STORAGE_DIRECTORY)'
 
-# What building, linting and the tests run, by Debian's names (the same in 12 and 13 but where said).
+QEMU := $(if $(filter arm64,$(shell dpkg --print-architecture)),qemu-system-arm,qemu-system-x86)
+# What building, linting and the tests run; the names are the same in Debian 12 and 13.
 PACKAGES := \
   git make build-essential debhelper dh-python lintian man-db \
   python3 python3-venv python3-pip python3-psutil python3-pyroute2 python3-pystemd python3-sdnotify \
-  e2fsprogs xfsprogs btrfs-progs kmod mount util-linux nfs-common systemd systemd-container \
+  e2fsprogs xfsprogs btrfs-progs strace kmod mount util-linux nfs-common systemd systemd-container \
   bash-completion mmdebstrap debian-archive-keyring busybox-static dnsmasq-base iproute2 \
   nfs-ganesha nfs-ganesha-vfs $(QEMU)
-QEMU := $(if $(filter arm64,$(shell dpkg --print-architecture)),qemu-system-arm,qemu-system-x86)
 # They run on Python 3.11 (Debian 12) and 3.13 (Debian 13).
 TOOLS := ruff==0.17.6 mypy==2.4.1 pytest==9.2.0 hypothesis==6.170.15
 
 hash = $(firstword $(shell printf '%s' '$(1)' | sha256sum | cut -c -12))
 STAMP := $(CACHE)/packages-$(call hash,$(sort $(PACKAGES)))
-VENV := $(CACHE)/venv-$(call hash,$(TOOLS) $(shell /usr/bin/python3 --version 2>/dev/null))
+VENV := $(CACHE)/venv-$(call hash,$(TOOLS) $(shell . /etc/os-release; echo $$VERSION_ID))
 PYTHON := $(VENV)/bin/python
 DIST := dist
-DEB = $(firstword $(wildcard $(DIST)/rpinfs_*_all.deb))
 LINTED := rpinfs tests units/man/build.py
 
 .PHONY: help deps venv deb lint test test-fast demo clean
@@ -81,13 +83,13 @@ lint: venv ## ruff and mypy
 	'$(PYTHON)' -m mypy $(LINTED)
 
 test: venv deb lint ## everything: package, linters, all tests with the lab's boots (root)
-	@$(SUDO) env PATH="$$PATH" RPINFS_DEB="$(abspath $(DEB))" '$(PYTHON)' -m pytest
+	@$(AS_ROOT) RPINFS_DEB="$$(realpath '$(DIST)'/rpinfs_*_all.deb)" '$(PYTHON)' -m pytest
 
 test-fast: venv ## the tests that need neither root nor the lab
 	@'$(PYTHON)' -m pytest -m 'not root and not lab'
 
 demo: deb ## boot an emulated Pi for the first time, up to a running container (root)
-	@$(SUDO) env PATH="$$PATH" python3 -m tests.lab.demo --deb $(DEB)
+	@$(AS_ROOT) python3 -m tests.lab.demo --deb '$(DIST)'/rpinfs_*_all.deb
 
 clean: ## remove what was built; the caches in ~/.cache/rpinfs stay
 	@rm -rf dist debian/man debian/rpinfs debian/.debhelper debian/files debian/*.substvars debian/*.debhelper \

@@ -10,12 +10,12 @@ The agent may die at any time: a mounted image holds its loop device by itself, 
 
 import contextlib
 import os
-import queue
 import select
 import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -94,6 +94,12 @@ class Held:
     late: bool = False
     lease_refused: bool = False
 
+    @property
+    def lacks_lease(self) -> bool:
+        """Whether the image was mounted before this agent was there, and its lease is still to be taken up."""
+        wanted = self.image.fence != "mmp" and not self.lease_refused
+        return wanted and self.prepared is not None and self.prepared.lease is None
+
     def become(self, state: str, message: str, remedy: str = "") -> bool:
         """Take a new state; True when it differs from the last."""
         changed = (state, message) != (self.state, self.message)
@@ -137,7 +143,8 @@ class Agent:
         self._owner = Owner.of(self.host)
         self._by_fstab = fstab_mount_points(self.host.fstab)
         self._mounts: list[storage.Mount] = []
-        self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        # Both ends of a deque may be used by several threads at once.
+        self._events: deque[Callable[[], None]] = deque()
         self._event_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._worker: threading.Thread | None = None
         self._pulse_wanted = threading.Event()
@@ -191,13 +198,12 @@ class Agent:
     def _take_events(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._event_fd)
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._events.get_nowait()()
+        while self._events:
+            self._events.popleft()()
 
     def _post(self, event: Callable[[], None]) -> None:
         """Hand something to the main thread."""
-        self._events.put(event)
+        self._events.append(event)
         os.eventfd_write(self._event_fd, 1)
 
     def _read_mounts(self) -> None:
@@ -213,7 +219,7 @@ class Agent:
         expected = f"{self.config.server.source}:{self.config.share.export}"
         if mount is None:
             self._share_becomes("waiting", f"{expected} is not mounted at {where} yet", _share_remedy(self.config))
-        elif not mount.is_nfs or (where not in self._by_fstab and _same_export(mount.source, expected) is False):
+        elif not mount.is_nfs or (where not in self._by_fstab and not mount.is_from(expected)):
             self._share_becomes(
                 "waiting",
                 f"{where} is not the share: expected {expected}, found {mount.source} ({mount.kind})",
@@ -269,7 +275,7 @@ class Agent:
 
     def _errors(self, held: Held) -> int:
         name = held.prepared.loop if held.prepared else ""
-        return int(read_text(f"/sys/fs/ext4/{name}/errors_count").strip() or 0)
+        return storage.ext4_errors(name) or 0
 
     def _image_becomes(self, held: Held, state: str, message: str, remedy: str = "") -> None:
         if held.become(state, message, remedy):
@@ -288,7 +294,7 @@ class Agent:
         if self._worker is not None or self.share.state != "mounted":
             return
         waiting = [held for held in self.held if held.state == "waiting"]
-        unleased = [held for held in self.held if held.prepared and not held.prepared.lease and not held.lease_refused]
+        unleased = [held for held in self.held if held.lacks_lease]
         for held in waiting:
             held.become("preparing", f"looking at {held.image.path}")
         if waiting or unleased:
@@ -543,10 +549,6 @@ def _mounted_message(held: Held) -> str:
 def _share_remedy(config: Config) -> str:
     server = config.server.address
     return f"look whether {server} is up and exports {config.share.export}: showmount -e {server}"
-
-
-def _same_export(found: str, expected: str) -> bool:
-    return found.rstrip("/") == expected.rstrip("/")
 
 
 def _duration(seconds: float) -> str:

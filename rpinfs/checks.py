@@ -18,9 +18,11 @@ from rpinfs.config import Config, Image, distance
 from rpinfs.errors import RpinfsError
 from rpinfs.escape import mount_unit
 from rpinfs.host import read_text
+from rpinfs.lease import Owner
 from rpinfs.probe import TimedOut
-from rpinfs.settings import BLOCK_SIZE
+from rpinfs.settings import BLOCK_SIZE, GIB, human_size
 from rpinfs.status import (
+    NOBODY,
     Docker,
     Facts,
     File,
@@ -34,7 +36,6 @@ from rpinfs.status import (
     milliseconds,
     nfs_version,
     route,
-    size,
 )
 from rpinfs.units import AGENT, GATE, fstab_mount_points, units
 
@@ -52,7 +53,7 @@ OLDEST_CLOCK = 1_767_225_600
 
 GOOD_DRIVERS = ("overlay2", "overlayfs")
 BAD_DRIVERS = ("vfs", "native", "fuse-overlayfs")
-_WASTE = 5 << 30
+_WASTE = 5 * GIB
 
 
 class Status(enum.Enum):
@@ -158,7 +159,8 @@ def select(names: Sequence[str]) -> list[Check]:
         if not any(_is_named(check, name) for check in CHECKS):
             known = [check.name for check in CHECKS]
             nearest = min(known, key=lambda candidate: distance(name, candidate))
-            raise RpinfsError(f"unknown check {name}; did you mean {nearest}?", "rpinfs check lists them all", status=2)
+            hint = f"; did you mean {nearest}?" if distance(name, nearest) <= len(name) // 2 else ""
+            raise RpinfsError(f"unknown check {name}{hint}", "rpinfs check lists them all", status=2)
     return [check for check in CHECKS if any(_is_named(check, name) for name in names)]
 
 
@@ -250,7 +252,7 @@ def _share_mounted(facts: Facts) -> Finding:
         return _critical(f"the share {expected} is not mounted at {where}", str(said.get("remedy") or ""))
     if not mount.is_nfs:
         return _critical(f"{where} is not the share {expected}: {mount.source} ({mount.kind}) is mounted there")
-    if mount.source.rstrip("/") != expected.rstrip("/"):
+    if not mount.is_from(expected):
         return _warning(f"{where} is mounted from {mount.source}, the configuration says {expected}")
     if not mount.writable:
         return _critical(f"the share {expected} is mounted read-only", f"mount -o remount,rw {where}")
@@ -291,7 +293,7 @@ def _share_space(facts: Facts) -> Finding | None:
     if facts.share is None:
         return None
     space = facts.answer("share", Space)
-    free = f"{facts.config.share.where} has {size(space.available)} of {size(space.size)} free"
+    free = f"{facts.config.share.where} has {human_size(space.available)} of {human_size(space.size)} free"
     return _by_fullness(space.used_percent, free)
 
 
@@ -317,7 +319,18 @@ def _image_present(facts: Facts, image: Image) -> Finding | None:
         file = facts.answer(f"image:{image.name}", File)
     except FileNotFoundError:
         return _critical(f"there is no {image.path}")
-    return _ok(f"{image.path} is there, {size(file.size)} long")
+    return _ok(f"{image.path} is there, {human_size(file.size)} long")
+
+
+def _image_owner(facts: Facts, image: Image) -> Finding | None:
+    if facts.share is None or not _is_ours(facts, image) or image.fence == "mmp":
+        return None
+    owner, own = facts.answer(f"owner:{image.name}", Owner), Owner.of(facts.host)
+    if owner == NOBODY:
+        return _warning(f"image {image.name} belongs to nobody: no Pi has taken its lease")
+    if owner.serial != own.serial:
+        return _critical(f"image {image.name} belongs to {owner}")
+    return _ok(f"image {image.name} belongs to this Pi")
 
 
 def _image_size(facts: Facts, image: Image) -> Finding | None:
@@ -328,15 +341,15 @@ def _image_size(facts: Facts, image: Image) -> Finding | None:
         return None
     if file.size < image.size:
         return _warning(
-            f"image {image.name} has {size(file.size)}, the configuration says {size(image.size)}",
-            "a larger Size= counts from the next boot on",
+            f"image {image.name} has {human_size(file.size)}, the configuration says {human_size(image.size)}",
+            "this version does not grow an image: take Size= out, or grow the file and its file system by hand",
         )
     if file.size > image.size:
         return _warning(
-            f"image {image.name} has {size(file.size)}, the configuration says {size(image.size)}",
+            f"image {image.name} has {human_size(file.size)}, the configuration says {human_size(image.size)}",
             "an image is never made smaller: take Size= out, or correct it",
         )
-    return _ok(f"image {image.name} has the {size(image.size)} that the configuration says")
+    return _ok(f"image {image.name} has the {human_size(image.size)} that the configuration says")
 
 
 def _image_allocated(facts: Facts, image: Image) -> Finding | None:
@@ -346,14 +359,14 @@ def _image_allocated(facts: Facts, image: Image) -> Finding | None:
     space = facts.known(f"space:{image.name}", Space)
     if file is None:
         return None
-    takes = f"image {image.name} takes {size(file.allocated)} of its {size(file.size)} on the NAS"
+    takes = f"image {image.name} takes {human_size(file.allocated)} of its {human_size(file.size)} on the NAS"
     if space is None:
         return _ok(takes)
     used = space.size - space.available
     # Before 4.2 there is no way to give freed blocks back, and so nothing to be done.
     if file.allocated - used > _WASTE and nfs_version(facts.share) == "4.2":
-        return _warning(f"{takes}, and holds {size(used)}")
-    return _ok(f"{takes}, and holds {size(used)}")
+        return _warning(f"{takes}, and holds {human_size(used)}")
+    return _ok(f"{takes}, and holds {human_size(used)}")
 
 
 def _image_fits_share(facts: Facts) -> Finding | None:
@@ -367,7 +380,9 @@ def _image_fits_share(facts: Facts) -> Finding | None:
         if own:
             files[image.file] = own
     growth = sum(max(0, file.size - file.allocated) for file in files.values())
-    message = f"the images on the share may still grow by {size(growth)}, and {size(space.available)} are free"
+    message = (
+        f"the images on the share may still grow by {human_size(growth)}, and {human_size(space.available)} are free"
+    )
     if not found.complete:
         message += f" (of more than {len(found.files)} files)"
     return _warning(message) if growth > space.available else _ok(message)
@@ -429,8 +444,8 @@ def _mount_space(facts: Facts, image: Image) -> Finding | None:
     if facts.image_mount(image) is None:
         return None
     space = facts.answer(f"space:{image.name}", Space)
-    message = f"{image.where} is {space.used_percent:.0f} % full, {size(space.available)} of {size(space.size)} free"
-    return _by_fullness(space.used_percent, message)
+    free = f"{human_size(space.available)} of {human_size(space.size)} free"
+    return _by_fullness(space.used_percent, f"{image.where} is {space.used_percent:.0f} % full, {free}")
 
 
 def _mount_inodes(facts: Facts, image: Image) -> Finding | None:
@@ -457,7 +472,7 @@ def _boot_mounted(facts: Facts) -> Finding | None:
             f"the boot files {expected} are not mounted at {boot.where}",
             f"systemctl start {mount_unit(boot.where)}; if the NAS has none, set an empty Export= in [Boot]",
         )
-    if mount.source.rstrip("/") != expected.rstrip("/"):
+    if not mount.is_from(expected):
         return _warning(f"{boot.where} is mounted from {mount.source}, the configuration says {expected}")
     return _ok(f"{expected} is mounted at {boot.where}")
 
@@ -483,7 +498,7 @@ def _agent_running(facts: Facts) -> Finding:
     state = facts.unit(AGENT)
     if state.active == "active":
         memory = facts.known("machine", Machine)
-        uses = f", with {size(memory.agent_memory)} of memory" if memory and memory.agent_memory else ""
+        uses = f", with {human_size(memory.agent_memory)} of memory" if memory and memory.agent_memory else ""
         return _ok(f"{AGENT} runs{uses}")
     if state.active in ("activating", "reloading"):
         return _warning(f"{AGENT} is starting", "wait; rpinfs status --watch")
@@ -654,6 +669,11 @@ CHECKS: tuple[Check, ...] = (
         needs=("image",), per_image=True,
     ),
     Check(
+        "image.owner", "the image belongs to this Pi", _image_owner,
+        "systemctl restart rpinfs-agent; if the other Pi is gone for good, rpinfs adopt before it",
+        needs=("owner",), per_image=True,
+    ),
+    Check(
         "image.size", "the image has the size that the configuration says", _image_size,
         "set Size= to what you want; an image only ever grows",
         needs=("image",), per_image=True,
@@ -695,12 +715,12 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "mount.space", "the image has room", _mount_space,
-        "docker system prune; or set a larger Size=, which counts from the next boot on",
+        "docker system prune",
         needs=("space",), per_image=True,
     ),
     Check(
         "mount.inodes", "the image has room for more files", _mount_inodes,
-        "docker system prune; or set a larger Size=, which counts from the next boot on",
+        "docker system prune",
         needs=("space",), per_image=True,
     ),
     Check(

@@ -18,7 +18,7 @@ from rpinfs import __version__
 from rpinfs.errors import RpinfsError
 
 if TYPE_CHECKING:
-    from rpinfs.config import Config
+    from rpinfs.config import Config, Image
     from rpinfs.host import Host
     from rpinfs.status import Facts
 
@@ -39,6 +39,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "units": (),
     "config": ("show", "check", "import-fstab"),
     "image": ("create", "show", "check"),
+    "adopt": (),
+    "release": (),
     "boot": ("edit", "run"),
     "agent": (),
     "gate": (),
@@ -51,7 +53,7 @@ class UsageError(RpinfsError):
     """A command line that says nothing that rpinfs knows."""
 
     def __init__(self, message: str, command: str = "rpinfs") -> None:
-        super().__init__(message, f"{command} --help", status=BAD_USAGE)
+        super().__init__(message, f"see {command} --help", status=BAD_USAGE)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -151,6 +153,7 @@ More: man rpinfs, man rpinfs.conf""",
     _add_units(commands)
     _add_config(commands)
     _add_image(commands)
+    _add_lease(commands)
     _add_boot(commands)
     _add_services(commands)
     return parser
@@ -277,6 +280,28 @@ def _add_image(commands: Any) -> None:  # noqa: ANN401
     parser.add_argument("file", metavar="FILE")
 
 
+def _add_lease(commands: Any) -> None:  # noqa: ANN401
+    parser = _command(
+        commands,
+        "adopt",
+        "take over an image whose owner is gone",
+        _adopt,
+        "Make this Pi the owner of an image that belongs to another one. Refused while the other Pi uses it; whether"
+        "\nthat one is gone for good, only you can know.",
+        "  rpinfs adopt docker && systemctl restart rpinfs-agent",
+    )
+    parser.add_argument("name", metavar="NAME", help="the image: docker is the one of [Image docker]")
+    parser = _command(
+        commands,
+        "release",
+        "give an image up, so that any Pi may take it",
+        _release,
+        "Give up an image of this Pi, with Docker stopped and the image unmounted. The image itself is left as it is.",
+        "  systemctl stop docker containerd var-lib-docker.mount rpinfs-agent\n  rpinfs release docker",
+    )
+    parser.add_argument("name", metavar="NAME", help="the image: docker is the one of [Image docker]")
+
+
 def _add_boot(commands: Any) -> None:  # noqa: ANN401
     group = _group(
         commands,
@@ -296,7 +321,8 @@ def _add_boot(commands: Any) -> None:  # noqa: ANN401
         "Run a command with the boot files writable; its exit status is passed on.",
         "  rpinfs boot run -- cp new-kernel.img /boot/firmware/\n  rpinfs boot run -- apt upgrade",
     )
-    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND [ARGUMENT ...]")
+    parser.usage = "rpinfs boot run [-h] -- COMMAND [ARGUMENT ...]"
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND [ARGUMENT ...]")
 
 
 def _add_services(commands: Any) -> None:  # noqa: ANN401
@@ -319,19 +345,19 @@ def _status(options: argparse.Namespace) -> int:
 
     if options.watch:
         return _watch(status.WATCH_SECONDS)
-    found = _look(status.seconds_left())
+    found = _look(status.seconds_left)
     _print_document(found) if options.json else _print_status(found)
     return int(found["exit_status"])
 
 
-def _look(seconds: float) -> dict[str, Any]:
-    """Find out everything there is to show, within so many seconds."""
+def _look(seconds: Callable[[], float]) -> dict[str, Any]:
+    """Find out everything there is to show; the questions have as many seconds as are left when they are asked."""
     from rpinfs import checks, status
 
     facts = _facts()
     if not facts.config.in_use:
         return status.document(facts, [], None)
-    status.ask(facts, seconds)
+    status.ask(facts, seconds())
     results = checks.judge(facts)
     return status.document(facts, results, checks.worst(results))
 
@@ -341,7 +367,7 @@ def _watch(seconds: float) -> int:
     clear = "\x1b[H\x1b[2J\x1b[3J" if sys.stdout.isatty() else ""
     try:
         while True:
-            found = _look(seconds)
+            found = _look(lambda: seconds)
             sys.stdout.write(clear)
             _print_status(found)
             if not clear:
@@ -530,19 +556,19 @@ def _load() -> tuple[Host, Config]:
 
 
 def _image_create(options: argparse.Namespace) -> int:
-    from rpinfs import image
+    from rpinfs import making
 
     size = _parsed_size(options.size, options.filesystem)
     with _Progress() as progress:
-        made = image.create(options.file, size, options.filesystem, label=options.label, progress=progress)
+        made = making.create(options.file, size, options.filesystem, label=options.label, progress=progress)
     print(_made(made.path, made.size, made.allocated, options.filesystem))
     return 0
 
 
 def _made(path: str, size: int, allocated: int, filesystem: str) -> str:
-    from rpinfs.status import size as words
+    from rpinfs.settings import human_size
 
-    return f"{path}: made, {filesystem}, {words(size)}, of which {words(allocated)} are allocated"
+    return f"{path}: made, {filesystem}, {human_size(size)}, of which {human_size(allocated)} are allocated"
 
 
 def _parsed_size(text: str, filesystem: str) -> int:
@@ -558,7 +584,9 @@ def _parsed_size(text: str, filesystem: str) -> int:
         raise UsageError(f"--size {text}: {rule}", "rpinfs image create") from rule
     least = settings.SMALLEST_IMAGE[filesystem]
     if size < least:
-        raise UsageError(f"--size {text}: expected at least {least >> 20}M for {filesystem}", "rpinfs image create")
+        raise UsageError(
+            f"--size {text}: expected at least {settings.size_text(least)} for {filesystem}", "rpinfs image create"
+        )
     return size
 
 
@@ -580,14 +608,14 @@ def _image_show(options: argparse.Namespace) -> int:
 
 
 def _image_table(found: Any) -> str:  # noqa: ANN401  image.Probe, which this module does not import
-    from rpinfs.status import size
+    from rpinfs.settings import human_size
 
     rows = [
         ("File", found.path),
         ("Holds", found.description),
-        ("Length", f"{size(found.size)} ({found.size} bytes)"),
-        ("Allocated", f"{size(found.allocated)} ({found.allocated} bytes)"),
-        ("Size of the file system", f"{size(found.fs_size)} ({found.fs_size} bytes)" if found.fs_size else ""),
+        ("Length", f"{human_size(found.size)} ({found.size} bytes)"),
+        ("Allocated", f"{human_size(found.allocated)} ({found.allocated} bytes)"),
+        ("Size of the file system", f"{human_size(found.fs_size)} ({found.fs_size} bytes)" if found.fs_size else ""),
         ("Block size", f"{found.block_size} bytes" if found.block_size else ""),
         ("Label", found.label or ""),
         ("UUID", found.uuid or ""),
@@ -640,6 +668,43 @@ class _Progress:
         if self._on:
             sys.stderr.write(f"\r\x1b[K{text}")
             sys.stderr.flush()
+
+
+# adopt and release
+
+
+def _adopt(options: argparse.Namespace) -> int:
+    from rpinfs import lease
+
+    host, image = _image_on_share(options.name)
+    before = lease.adopt(image.path, lease.Owner.of(host))
+    print(f"{image.path} belongs to this Pi now" + (f"; before, it belonged to {before}" if before else ""))
+    print("to use it: systemctl restart rpinfs-agent")
+    return 0
+
+
+def _release(options: argparse.Namespace) -> int:
+    from rpinfs import lease
+
+    host, image = _image_on_share(options.name)
+    lease.release(image.path, lease.Owner.of(host))
+    print(f"{image.path} belongs to nobody now; the next Pi that is configured for it takes it")
+    return 0
+
+
+def _image_on_share(name: str) -> tuple[Host, Image]:
+    """Find an image of the configuration whose share is really mounted: a lease below an empty mount point is none."""
+    from rpinfs import storage
+
+    host, config = _load()
+    image = next((image for image in config.images if image.name == name), None)
+    if image is None:
+        known = ", ".join(image.name for image in config.images) or "none"
+        raise RpinfsError(f"unknown image {name}; known are {known}", "rpinfs config show", status=2)
+    mount = storage.mount_at(storage.parse_mountinfo(host.mountinfo), config.share.where)
+    if mount is None or not mount.is_nfs:
+        raise RpinfsError(f"the share is not mounted at {config.share.where}", "rpinfs status")
+    return host, image
 
 
 # boot, and what the units start

@@ -13,6 +13,7 @@ from rpinfs.settings import (
     SMALLEST_IMAGE,
     TYPE_CHECKING,
     Setting,
+    size_text,
 )
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from rpinfs.settings import Value
 
 DEFAULT = "default"
+LONGEST_QUOTE = 200
+"""Characters. What a message quotes of a value."""
 _NAME_CHARACTERS = frozenset("0123456789abcdefghijklmnopqrstuvwxyz_-")
 
 
@@ -315,7 +318,9 @@ def distance(left: str, right: str) -> int:
 
 
 def _printable(text: str) -> str:
-    return "".join("?" if c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" else c for c in text)
+    """Quote a text in a message: without what a terminal would act on, and not so long that the rule gets lost."""
+    shown = "".join(c if c.isprintable() else "?" for c in text)
+    return shown if len(shown) <= LONGEST_QUOTE else shown[: LONGEST_QUOTE - 3] + "..."
 
 
 def _header(section: str, name: str) -> str:
@@ -518,7 +523,7 @@ class _Reader:
                 "Image",
                 name,
                 "Size",
-                f"expected at least {SMALLEST_IMAGE[filesystem] >> 20}M for {filesystem}",
+                f"expected at least {size_text(SMALLEST_IMAGE[filesystem])} for {filesystem}",
             )
         if version == "3" and fence == "lease":
             fence = "both"

@@ -36,3 +36,8 @@ class ConfigError(RpinfsError):
         self.file = file
         self.line = line
         self.what = what
+        self.rule = rule
+
+    def __reduce__(self) -> "tuple[object, ...]":
+        # So that it comes whole out of a child process, see probe.py.
+        return ConfigError, (self.file, self.line, self.what, self.rule, self.remedy)

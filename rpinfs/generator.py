@@ -65,7 +65,7 @@ def _log(message: str) -> None:
     try:
         line = f"<3>rpinfs-generator[{os.getpid()}]: {message}".encode("utf-8", "replace")
         # The kernel refuses records that are longer (printk, LOG_LINE_MAX), and a refused one says nothing at all.
-        os.write(descriptor, line[:900] + b"\n")
+        os.write(descriptor, line[:900].decode("utf-8", "ignore").encode() + b"\n")
     except OSError:
         # Nothing is left to tell it to; the gate says it again.
         return

@@ -9,17 +9,15 @@ An owner is a board. The same host name and machine-id with another serial numbe
 """
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from rpinfs.errors import RpinfsError
+from rpinfs.files import NoLocks, lock
 from rpinfs.host import Host, read_text
 
-_NO_LOCKS_HERE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _LONGEST_RECORD = 65536
 
 
@@ -135,13 +133,9 @@ def _locked(image: str) -> Lease:
     lease = Lease(path, fd, locked=True)
     with _closed_on_error(lease):
         try:
-            # On NFS the kernel makes a lock of the server's of it, tied to this open file and to nothing else of ours.
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _in_use(image, _read(lease)) from None
-        except OSError as error:
-            if error.errno not in _NO_LOCKS_HERE:
-                raise
+            if not lock(fd):
+                raise _in_use(image, _read(lease))
+        except NoLocks:
             lease.locked = False
     return lease
 

@@ -15,10 +15,11 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from rpinfs.errors import RpinfsError
+from rpinfs.files import open_regular
 from rpinfs.run import run
+from rpinfs.storage import LOOP_MAJOR, Loop, loop_state, loops
 
 LOOP_CLR_FD = 0x4C01
 LOOP_GET_STATUS64 = 0x4C05
@@ -29,8 +30,6 @@ LOOP_CTL_GET_FREE = 0x4C82
 
 LO_FLAGS_AUTOCLEAR = 4
 LO_FLAGS_DIRECT_IO = 16
-
-LOOP_MAJOR = 7
 
 # struct loop_info64: device, inode, rdevice, offset, sizelimit; number, encrypt_type, key_size, flags;
 # file_name, crypt_name, encrypt_key; init[2]
@@ -44,35 +43,6 @@ _ATTEMPTS = 64
 
 class LoopError(RpinfsError):
     """An image that cannot be attached, or a loop device that does not do what it is told."""
-
-
-@dataclass(frozen=True)
-class LoopState:
-    """What the kernel says about an attached loop device, read from sysfs.
-
-    Attributes:
-        name: "loop3".
-        backing_file: its path as the kernel sees it; ends in " (deleted)" when it was unlinked on this host.
-        direct_io: past the page cache of the backing file. What is so, not what was asked for.
-        offset: bytes into the backing file.
-        block_size: logical block size in bytes.
-        size: bytes.
-    """
-
-    name: str
-    backing_file: str
-    direct_io: bool
-    autoclear: bool
-    partscan: bool
-    offset: int
-    block_size: int
-    size: int
-    read_only: bool
-
-    @property
-    def path(self) -> str:
-        """Its node: "/dev/loop3"."""
-        return f"/dev/{self.name}"
 
 
 class LoopDevice:
@@ -97,9 +67,9 @@ class LoopDevice:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def refresh(self) -> LoopState:
+    def refresh(self) -> Loop:
         """Read the device's state anew; updates direct_io and block_size."""
-        now = state(self.path)
+        now = loop_state(os.path.basename(self.path))
         if now is None:
             raise LoopError(f"{self.path}: expected an attached image, found none")
         self.direct_io = now.direct_io
@@ -153,9 +123,12 @@ def attach(path: str, *, direct_io: bool = True, block_size: int = 4096) -> Loop
     Raises:
         LoopError: the file cannot be opened, is attached already, or no device can be had.
     """
-    with _opened(path) as file:
-        _refuse_second_attachment(path)
-        device = _bind(file, path, direct_io, block_size)
+    try:
+        with open_regular(path, os.O_RDWR) as file:
+            _refuse_second_attachment(path)
+            device = _bind(file, path, direct_io, block_size)
+    except OSError as error:
+        raise LoopError(f"{path}: cannot be attached: {error.strerror}") from error
     try:
         if direct_io and not device.refresh().direct_io:
             # LOOP_CONFIGURE drops the flag silently where it does not fit; asking again is the only way left.
@@ -183,53 +156,23 @@ def hold(device: str) -> LoopDevice:
     return held
 
 
-def state(device: str, *, sysfs: str = "/sys") -> LoopState | None:
-    """The state of one loop device ("loop3" or "/dev/loop3"); None when nothing is attached to it.
-
-    Reads sysfs only: these texts come from the kernel's memory, so it never waits for a share.
-    """
-    name = os.path.basename(device)
-    folder = f"{sysfs}/block/{name}"
-    try:
-        return LoopState(
-            name=name,
-            backing_file=_text(f"{folder}/loop/backing_file"),
-            direct_io=_text(f"{folder}/loop/dio") == "1",
-            autoclear=_text(f"{folder}/loop/autoclear") == "1",
-            partscan=_text(f"{folder}/loop/partscan") == "1",
-            offset=int(_text(f"{folder}/loop/offset")),
-            block_size=int(_text(f"{folder}/queue/logical_block_size")),
-            size=int(_text(f"{folder}/size")) * 512,
-            read_only=_text(f"{folder}/ro") == "1",
-        )
-    except OSError:
-        return None  # No such device, or detached before or while we read.
-
-
-def states(*, sysfs: str = "/sys") -> list[LoopState]:
-    """All loop devices that have something attached, by number. Reads sysfs only, as state() does."""
-    names = [name for name in os.listdir(f"{sysfs}/block") if name[:4] == "loop" and name[4:].isdigit()]
-    found = (state(name, sysfs=sysfs) for name in sorted(names, key=lambda name: int(name[4:])))
-    return [one for one in found if one is not None]
-
-
-def find(path: str) -> list[LoopState]:
+def find(path: str) -> list[Loop]:
     """The loop devices that a file is attached to, under whatever name.
 
     Decided by device and inode number (LOOP_GET_STATUS64), since the name in sysfs is the one of the time of
     attaching: it differs after a rename, over a bind mount, a hard link or another mount namespace. The ioctl
     asks for the inode number alone, which NFS answers from memory (loop_get_status(), nfs_getattr()): a dead
     share below *another* loop device does not stop us. The file itself is stat()ed: where its own share may
-    hang, call this in rpinfs.probe.within(), or compare the names in states().
+    hang, call this in rpinfs.probe.within(), or call storage.loops_on().
 
     Raises:
         OSError: the file cannot be stat()ed.
     """
     wanted, real_path = os.stat(path), os.path.realpath(path)
-    return [one for one in states() if _backed_by(one, wanted, real_path)]
+    return [one for one in loops() if _backed_by(one, wanted, real_path)]
 
 
-def _backed_by(one: LoopState, wanted: os.stat_result, real_path: str) -> bool:
+def _backed_by(one: Loop, wanted: os.stat_result, real_path: str) -> bool:
     try:
         fd = os.open(one.path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -247,21 +190,6 @@ def _identity(fd: int) -> tuple[int, int]:
     answer = fcntl.ioctl(fd, LOOP_GET_STATUS64, bytes(_LOOP_INFO64.size))
     device, inode = _LOOP_INFO64.unpack(answer)[:2]
     return device, inode
-
-
-@contextlib.contextmanager
-def _opened(path: str) -> Iterator[int]:
-    """The image, open for reading and writing; O_NONBLOCK so that a FIFO cannot hold us."""
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        raise LoopError(f"{path}: cannot be opened for writing: {error.strerror}") from error
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise LoopError(f"{path}: expected a regular file, found something else")
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _refuse_second_attachment(path: str) -> None:
@@ -332,8 +260,3 @@ def _open_device(path: str) -> int:
         os.close(fd)
         raise LoopError(f"{path}: expected a loop device, found something else")
     return fd
-
-
-def _text(path: str) -> str:
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        return file.read().removesuffix("\n")

@@ -4,17 +4,15 @@ Everything here may hang with the NAS; the agent calls it in a thread of its own
 """
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rpinfs import image as images
-from rpinfs import loop, storage
+from rpinfs import loop, making, storage
 from rpinfs.config import Image
 from rpinfs.errors import RpinfsError
 from rpinfs.lease import Lease, Owner, acquire
-from rpinfs.settings import BLOCK_SIZE
-
-Progress = Callable[[str], None]
+from rpinfs.run import Tell, run
+from rpinfs.settings import BLOCK_SIZE, human_size, size_text
 
 _TAKE_UP = "systemctl daemon-reload; systemctl restart rpinfs-agent"
 
@@ -64,7 +62,7 @@ def hold(image: Image) -> Prepared:
     return Prepared(device, device.refresh().size, None, None)
 
 
-def prepare(image: Image, owner: Owner, progress: Progress) -> Prepared:
+def prepare(image: Image, owner: Owner, progress: Tell) -> Prepared:
     """Bring an image to the point where it can be mounted.
 
     Raises:
@@ -74,43 +72,59 @@ def prepare(image: Image, owner: Owner, progress: Progress) -> Prepared:
     progress(f"looking at {image.path}")
     # File= may name a folder below the share that nobody made yet.
     os.makedirs(os.path.dirname(image.path), exist_ok=True)
-    lease = acquire(image.path, owner)
+    lease = None if image.fence == "mmp" else acquire(image.path, owner)
     try:
         return _attach(image, lease, progress)
     except BaseException:
-        lease.close()
+        if lease is not None:
+            lease.close()
         raise
 
 
-def _attach(image: Image, lease: Lease, progress: Progress) -> Prepared:
+def _attach(image: Image, lease: Lease | None, progress: Tell) -> Prepared:
     remarks: list[str] = []
-    if not lease.locked:
+    if lease is not None and not lease.locked:
         remarks.append("the share has no locks; only the owner record keeps other Pis away")
     found = images.probe(image.path)
     if found.kind in (images.Kind.MISSING, images.Kind.BLANK):
         progress(f"making {image.path}")
-        found = images.create(image.path, image.size, image.filesystem, label=image.name, progress=progress)
+        found = making.create(image.path, image.size, image.filesystem, label=image.name, progress=progress)
         remarks.append(
-            f"made {image.path}: {_size(found.size)} {image.filesystem}, {_size(found.allocated)} on the NAS"
+            f"made {image.path}: {human_size(found.size)} {image.filesystem}, {human_size(found.allocated)} on the NAS"
         )
     else:
         images.verify(found)
-        remarks += _differences(image, found)
-        images.check(image.path, progress)
-        found = images.probe(image.path)
+        _refuse_differences(image, found)
+        # A power cut between the last two steps of making it leaves a second name of the image.
+        making.remove_leftovers(image.path, progress)
+        if found.kind is images.Kind.EXT4:
+            progress(f"checking {image.path}")
+            if images.check(image.path, progress).corrected:
+                remarks.append(f"{image.path} was not unmounted in order; e2fsck has put it right")
+        # xfs replays its log when it is mounted; xfs_repair at a boot would only delay it.
+    if image.fence != "lease":
+        # Nothing happens where it is set already. The kernel then refuses to mount what another host has mounted.
+        run(["tune2fs", "-O", "mmp", image.path], die_with_us=True)
     progress(f"attaching {image.path}")
-    device = loop.attach(image.path, direct_io=image.direct_io, block_size=_block_size(found))
+    if image.size_is_set and image.size > found.size:
+        remarks.append(
+            f"Size= asks for {size_text(image.size)}; the image keeps its {size_text(found.size)}, nothing grows it yet"
+        )
+    device = loop.attach(image.path, direct_io=image.direct_io, block_size=found.sector_size)
     if image.direct_io and not device.direct_io:
         remarks.append("the kernel refuses direct I/O on this share; attached buffered, which takes twice the memory")
     return Prepared(device, found.size, found.allocated, lease, remarks)
 
 
-def _differences(image: Image, found: images.Probe) -> list[str]:
+def _refuse_differences(image: Image, found: images.Probe) -> None:
     """Compare an image that is there with what the config says of it."""
     if image.size_is_set and image.size < found.size:
+        asked, present = size_text(image.size), size_text(found.size)
+        # Size= takes only whole blocks; a file that was made by hand may end within one.
+        enough = size_text(-(-found.size // BLOCK_SIZE) * BLOCK_SIZE)
         raise RpinfsError(
-            f"{image.path}: Size= asks for {_size(image.size)}, less than the {_size(found.size)} that the image has",
-            f"set Size={_size(found.size)} or more in [Image {image.name}], then: {_TAKE_UP}",
+            f"{image.path}: Size= asks for {asked}, less than the {present} that the image has",
+            f"set Size={enough} or more in [Image {image.name}], then: {_TAKE_UP}",
         )
     kind = "xfs" if found.kind is images.Kind.XFS else "ext4"
     if image.filesystem_is_set and kind != image.filesystem:
@@ -118,16 +132,3 @@ def _differences(image: Image, found: images.Probe) -> list[str]:
             f"{image.path}: FileSystem= asks for {image.filesystem}, but the image holds {kind}",
             f"set FileSystem={kind} in [Image {image.name}], then: {_TAKE_UP}",
         )
-    return []
-
-
-def _block_size(found: images.Probe) -> int:
-    """Logical block size in bytes for the loop device: smaller blocks or sectors do not mount on a larger one."""
-    return BLOCK_SIZE if found.sector_size >= BLOCK_SIZE else 512
-
-
-def _size(size: int) -> str:
-    for unit, suffix in ((1 << 40, "T"), (1 << 30, "G"), (1 << 20, "M")):
-        if size >= unit:
-            return f"{size / unit:.1f}".removesuffix(".0") + suffix
-    return f"{size >> 10}K"

@@ -10,7 +10,6 @@ import contextlib
 import os
 import selectors
 import shlex
-import shutil
 import signal
 import subprocess
 import time
@@ -25,7 +24,8 @@ ENVIRONMENT = {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "PATH": PATH}
 # A killed program that waits for a dead share cannot end before the share answers: we do not wait for that.
 _SECONDS_TO_DIE = 2.0
 
-Log = Callable[[str], None]
+Tell = Callable[[str], None]
+"""What is called with each line of a log or of a progress, in ASCII."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,10 @@ def run(
     ok: Container[int] = (0,),
     timeout: float | None = None,
     input: bytes | None = None,
-    log: Log | None = None,
+    log: Tell | None = None,
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
-    report: tuple[int, Log] | None = None,
+    report: tuple[int, Tell] | None = None,
     die_with_us: bool = False,
 ) -> Completed:
     """Run a program to its end.
@@ -98,7 +98,7 @@ def run(
         CommandError: not found, not started, killed by a signal, exit status not in `ok`, or timed out.
     """
     environment = {**ENVIRONMENT, **(env or {})}
-    program = shutil.which(argv[0], path=environment["PATH"])
+    program = _find(argv[0], environment["PATH"])
     if program is None:
         raise CommandError(argv, "command not found", remedy=_package_hint(argv[0]))
     if log is not None:
@@ -125,6 +125,13 @@ def reporting() -> Iterator[tuple[int, int]]:
     finally:
         os.close(reader)
         os.close(writer)
+
+
+def _find(program: str, path: str) -> str | None:
+    """Where a program is, or None. As shutil.which(), which loads three libraries for compression with it."""
+    folders = [folder for folder in path.split(os.pathsep) if folder]
+    candidates = [program] if "/" in program else [os.path.join(folder, program) for folder in folders]
+    return next((found for found in candidates if os.path.isfile(found) and os.access(found, os.X_OK)), None)
 
 
 def _start(
@@ -154,14 +161,14 @@ def _leash(die_with_us: bool, environment: dict[str, str]) -> list[str]:
     Without it, a repair started by a process that was killed would go on writing while the next one already uses
     the file. (preexec_fn could do the same, but not beside threads.)
     """
-    setpriv = shutil.which("setpriv", path=environment["PATH"]) if die_with_us else None
+    setpriv = _find("setpriv", environment["PATH"]) if die_with_us else None
     return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
 
 
 class _Exchange:
     """Moves the bytes between a program's pipes and us, all at once, so that none can fill up and block."""
 
-    def __init__(self, process: subprocess.Popen[bytes], input: bytes | None, report: tuple[int, Log] | None) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], input: bytes | None, report: tuple[int, Tell] | None) -> None:
         self._process = process
         self._input = memoryview(input or b"")
         self._report = report

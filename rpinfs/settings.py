@@ -18,13 +18,14 @@ LONGEST_NAME = 255
 """Bytes. Neither a unit of systemd nor a file may have a longer name."""
 
 KIB = 1024
+MIB = KIB**2
 GIB = KIB**3
 TIB = KIB**4
 
 BLOCK_SIZE = 4096
 """Bytes. Block size of the file systems and of the loop devices, so every image is a multiple of it."""
 
-SMALLEST_IMAGE = {"ext4": 64 * KIB**2, "xfs": 300 * KIB**2}
+SMALLEST_IMAGE = {"ext4": 64 * MIB, "xfs": 300 * MIB}
 """Bytes. Below this mkfs.xfs refuses, and ext4 has no room for a journal worth having."""
 
 LARGEST_IMAGE = 16 * TIB - BLOCK_SIZE
@@ -291,10 +292,31 @@ def parse_size(text: str) -> int:
     if size % BLOCK_SIZE:
         raise ValueError("expected a multiple of 4096 bytes (4K)")
     if size > LARGEST_IMAGE:
-        raise ValueError("expected less than 16T, the largest file that the usual NAS can hold")
+        raise ValueError(
+            f"expected less than {size_text(LARGEST_IMAGE + BLOCK_SIZE)}, the largest file that the usual NAS can hold"
+        )
     if size < SMALLEST_IMAGE["ext4"]:
-        raise ValueError("expected at least 64M")
+        raise ValueError(f"expected at least {size_text(SMALLEST_IMAGE['ext4'])}")
     return size
+
+
+def size_text(size: int) -> str:
+    """Write a number of bytes as Size= takes it, to the byte: `64M`."""
+    power = 0
+    while size and size % KIB == 0 and power < 4:
+        size //= KIB
+        power += 1
+    return f"{size}{('', 'K', 'M', 'G', 'T')[power]}"
+
+
+def human_size(size: float) -> str:
+    """Write a number of bytes for people, in powers of 1024: `9.8 GiB`."""
+    units = ("bytes", "KiB", "MiB", "GiB", "TiB")
+    power = 0
+    while size >= KIB and power < len(units) - 1:
+        size /= KIB
+        power += 1
+    return f"{size:.0f} {units[power]}" if size >= 100 or size == int(size) else f"{size:.1f} {units[power]}"
 
 
 def parse_file_system(text: str) -> str:
@@ -360,6 +382,9 @@ def parse_before(text: str) -> list[str]:
     for name in names:
         if not name.endswith(_UNIT_SUFFIXES):
             raise ValueError(f"expected unit names with their ending, such as {name}.service")
+        if not name.endswith(".service"):
+            # Sockets, timers, paths and most targets come before basic.target, and the agent after it: a cycle.
+            raise ValueError("expected services; others are started before an image can be there")
         stem = name.rpartition(".")[0]
         if not stem or not set(stem) <= _LABEL | set(":.\\@") or len(name) > 255:
             raise ValueError(f"{name} cannot be the name of a unit")

@@ -22,7 +22,9 @@ from rpinfs.config import Config, Image, examine
 from rpinfs.errors import ConfigError, RpinfsError
 from rpinfs.escape import mount_unit
 from rpinfs.host import Host, read_text
+from rpinfs.lease import Owner, owner_of
 from rpinfs.network import Link, Route
+from rpinfs.settings import human_size
 from rpinfs.storage import Loop, Mount
 from rpinfs.systemd import UnitState
 from rpinfs.units import AGENT, GATE
@@ -43,6 +45,9 @@ LEAST_SECONDS = 0.5
 
 WATCH_SECONDS = 2.0
 """Between two pictures of `--watch`."""
+
+NOBODY = Owner("")
+"""Stands for the owner of an image that has none."""
 
 DOCKER_SOCKET = "/run/docker.sock"
 _DOCKER_PID = "/run/docker.pid"
@@ -256,6 +261,7 @@ def _questions(facts: Facts) -> dict[str, Callable[[], object]]:
     for image in config.images:
         if facts.share:
             questions[f"image:{image.name}"] = lambda path=root + image.path: _ask_file(path)  # type: ignore[misc]
+            questions[f"owner:{image.name}"] = lambda path=root + image.path: owner_of(path) or NOBODY  # type: ignore[misc]
         if facts.image_mount(image):
             questions[f"space:{image.name}"] = lambda path=root + image.where: _ask_space(path)  # type: ignore[misc]
     if facts.live:
@@ -527,8 +533,7 @@ def ext4_errors(facts: Facts, image: Image) -> int | None:
     mount, loop = facts.image_mount(image), facts.loop(image)
     if mount is None or loop is None:
         return None
-    text = read_text(f"{facts.host.root}/sys/fs/ext4/{loop.name}/errors_count").strip()
-    return int(text) if text.isdigit() else None
+    return storage.ext4_errors(loop.name, facts.host.root)
 
 
 def route(facts: Facts) -> Route | None:
@@ -586,7 +591,9 @@ def _headline(found: dict[str, Any], paint: Paint) -> str:
         f"rpinfs {found['version']}",
         f"serial {host['serial']}" if host["serial"] else "",
         f"up {duration(host['uptime_seconds'])}" if host["uptime_seconds"] else "",
-        f"{size(host['memory_available'])} of {size(host['memory'])} memory available" if host["memory"] else "",
+        f"{human_size(host['memory_available'])} of {human_size(host['memory'])} memory available"
+        if host["memory"]
+        else "",
     ]
     state = paint(found["status"], found["status"])
     return f"{paint('bold', host['hostname'] or 'this machine')}: {state}  ({_joined(facts)})"
@@ -618,7 +625,7 @@ def _share_lines(share: dict[str, Any]) -> list[str]:
         since = share["state_seconds"] if share["state"] == "silent" else None
         answers = "DOES NOT ANSWER" + (f" for {duration(since)}" if since else "")
     hard = {True: ", hard", False: ", NOT HARD", None: ""}[share["hard"]]
-    room = f"{size(share['available'])} of {size(share['size'])} free" if share["size"] else ""
+    room = f"{human_size(share['available'])} of {human_size(share['size'])} free" if share["size"] else ""
     if room and not share["answers"]:
         room += " when it answered last"
     return [f"{_mounted_from(share)}{hard}", _joined([answers, room])]
@@ -631,8 +638,8 @@ def _mounted_from(mount: dict[str, Any]) -> str:
 
 def _image_lines(image: dict[str, Any]) -> list[str]:
     file = [
-        f"{size(image['file_size'])} long" if image["file_size"] else "",
-        f"takes {size(image['file_allocated'])} on the NAS" if image["file_allocated"] is not None else "",
+        f"{human_size(image['file_size'])} long" if image["file_size"] else "",
+        f"takes {human_size(image['file_allocated'])} on the NAS" if image["file_allocated"] is not None else "",
     ]
     if not image["mounted"]:
         return [
@@ -643,7 +650,7 @@ def _image_lines(image: dict[str, Any]) -> list[str]:
     full = ""
     if image["size"]:
         used = image["size"] - image["available"]
-        full = f"{100 * used / image['size']:.0f} % full ({size(used)} of {size(image['size'])})"
+        full = f"{100 * used / image['size']:.0f} % full ({human_size(used)} of {human_size(image['size'])})"
     return [
         f"{image['name']}: {image['file']} on {image['where']}",
         _joined([image["filesystem"], "READ-ONLY" if image["read_only"] else "", full, *file]),
@@ -721,16 +728,6 @@ def check_name(check: dict[str, Any]) -> str:
 
 def _joined(parts: Iterable[str | None]) -> str:
     return ", ".join(part for part in parts if part)
-
-
-def size(number: float) -> str:
-    """A number of bytes for people, in powers of 1024: `9.8 GiB`."""
-    units = ("bytes", "KiB", "MiB", "GiB", "TiB")
-    power = 0
-    while number >= 1024 and power < len(units) - 1:
-        number /= 1024
-        power += 1
-    return f"{number:.0f} {units[power]}" if number >= 100 or number == int(number) else f"{number:.1f} {units[power]}"
 
 
 def duration(seconds: float) -> str:

@@ -45,14 +45,26 @@ class Mount:
         """Whether this is a mount from an NFS server."""
         return self.kind in ("nfs", "nfs4")
 
+    def is_from(self, source: str) -> bool:
+        """Whether this is a mount of `SERVER:EXPORT`; a slash at its end means nothing."""
+        return self.source.rstrip("/") == source.rstrip("/")
+
 
 class Loop:
-    """State of an attached loop device as sysfs shows it; block size in bytes."""
+    """State of an attached loop device as sysfs shows it. Sizes in bytes.
 
-    __slots__ = ("name", "backing_file", "direct_io", "autoclear", "block_size", "offset")
+    Attributes:
+        name: "loop3".
+        backing_file: its path as the kernel sees it; ends in " (deleted)" when it was unlinked on this host.
+        direct_io: past the page cache of the backing file. What is so, not what was asked for.
+        block_size: of the device's logical blocks.
+        offset: where the device begins in the backing file.
+    """
+
+    __slots__ = ("name", "backing_file", "direct_io", "autoclear", "block_size", "offset", "size")
 
     def __init__(
-        self, name: str, backing_file: str, direct_io: bool, autoclear: bool, block_size: int, offset: int
+        self, name: str, backing_file: str, direct_io: bool, autoclear: bool, block_size: int, offset: int, size: int
     ) -> None:
         self.name = name
         self.backing_file = backing_file
@@ -60,6 +72,7 @@ class Loop:
         self.autoclear = autoclear
         self.block_size = block_size
         self.offset = offset
+        self.size = size
 
     @property
     def path(self) -> str:
@@ -115,16 +128,24 @@ def loop_state(name: str, root: str = "", folder: str = "") -> "Loop | None":
         read_text(f"{folder}/loop/autoclear").strip() == "1",
         int(read_text(f"{folder}/queue/logical_block_size").strip() or 0),
         int(read_text(f"{folder}/loop/offset").strip() or 0),
+        int(read_text(f"{folder}/size").strip() or 0) * 512,
     )
 
 
+def ext4_errors(loop: str, root: str = "") -> "int | None":
+    """Number of errors that ext4 has recorded on a loop device; None where no ext4 is mounted from it."""
+    text = read_text(f"{root}/sys/fs/ext4/{loop}/errors_count").strip()
+    return int(text) if text.isdigit() else None
+
+
 def loops(root: str = "") -> "list[Loop]":
-    """All attached loop devices."""
+    """All attached loop devices, by number."""
     try:
-        names = sorted(name for name in os.listdir(f"{root}/sys/block") if name.startswith("loop"))
+        names = os.listdir(f"{root}/sys/block")
     except OSError:
         return []
-    return [loop for name in names if (loop := loop_state(name, root))]
+    numbers = sorted(int(name[4:]) for name in names if name[:4] == "loop" and name[4:].isdigit())
+    return [loop for number in numbers if (loop := loop_state(f"loop{number}", root))]
 
 
 def loops_on(path: str, root: str = "") -> "list[Loop]":

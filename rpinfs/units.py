@@ -11,10 +11,12 @@ The rules, each with the trouble that it avoids:
 3. The image requires and follows the share (RequiresMountsFor=), but only wants the agent: a restart of a unit is
    passed on to what requires it, and the image must outlive a restart of the agent.
 4. The image is mounted only once the agent has published its loop device (ConditionPathExists=). A mount whose
-   condition fails counts as started, so whatever needs the image binds to it: BindsTo= with After= insists that it is
-   really there (systemd.unit(5)). Else a bind mount would make its folder below the empty mount point.
+   condition fails counts as started, so a bind mount binds to the image's: BindsTo= with After= insists that it is
+   really there (systemd.unit(5)). Else it would make its folder below the empty mount point.
 5. Docker follows the mounts directly, not only through the gate. The gate is inactive again once it has passed, and at
-   shutdown systemd orders only units that have something to stop.
+   shutdown systemd orders only units that have something to stop. It requires them and does not bind to them: a
+   BindsTo= that comes with a daemon-reload, as after installing rpinfs on a running Pi, stops Docker at once. That
+   the image is really there at a start is the gate's to see.
 6. The gate wants the mounts and does not require them, so that it runs without them too, and says what is wrong.
 7. The share's own start is bounded. A job that waits for a late NAS keeps the whole boot unfinished; the agent waits
    instead and starts the mounts when the NAS comes.
@@ -226,7 +228,7 @@ def _add_waiting(made: Units, image: Image) -> None:
     for unit in image.before:
         lines = [] if unit in GUARDED else [f"Requires={GATE}", f"After={GATE}"]
         name = f"{unit}.d/{DROP_IN}"
-        text = _drop_in([*lines, f"BindsTo={mounts}", f"After={mounts}"])
+        text = _drop_in([*lines, f"Requires={mounts}", f"After={mounts}"])
         # A unit that waits for two images gets the lines of both.
         made.files[name] = made.files[name] + "\n".join(text.splitlines()[2:]) + "\n" if name in made.files else text
 

@@ -68,6 +68,7 @@ class Installed:
             capture_output=True,
             text=True,
             timeout=120,
+            check=False,
             env={"PATH": PATH, "LANG": "C.UTF-8", **({"RPINFS_ROOT": str(root)} if root else {}), **env},
         )
 

@@ -27,7 +27,11 @@ def difference(expected: Path, found: Path) -> str:
     """As a person would compare them; a folder that is not there counts as empty."""
     for folder in (expected, found):
         if not folder.exists():
-            return f"Only one is there: {listing(expected)} {listing(found)}" if listing(expected) != listing(found) else ""
+            return (
+                f"Only one is there: {listing(expected)} {listing(found)}"
+                if listing(expected) != listing(found)
+                else ""
+            )
     command = ["diff", "-ur", "--no-dereference", str(expected), str(found)]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 

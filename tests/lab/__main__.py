@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .lab import WORK, Lab, remove_leftovers, require_root
@@ -14,7 +14,9 @@ from .root import cache_folder, root_with
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python3 -m tests.lab", description="A NAS and emulated Pis that netboot from it.")
+    parser = argparse.ArgumentParser(
+        prog="python3 -m tests.lab", description="A NAS and emulated Pis that netboot from it."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     shell_command = commands.add_parser("shell", help="boot a Pi and run the commands typed here in it")
@@ -48,15 +50,15 @@ def shell(arguments: argparse.Namespace) -> None:
     """Commands from standard input, one a line; a few words are the lab's own."""
     with Lab(deb=arguments.deb, release=arguments.release, progress=say) as lab:
         pi = lab.pi()
-        own = {
-            "@on": lambda: say(pi.boot()),
+        own: dict[str, Callable[[], str | None]] = {
+            "@on": pi.boot,
             "@off": pi.power_off,
             "@cut": pi.pull_power,
             "@unplug": pi.unplug,
             "@plug": pi.plug,
             "@nas-off": lab.nas.stop,
             "@nas-on": lab.nas.start,
-            "@console": lambda: say(pi.console()),
+            "@console": pi.console,
         }
         say(f"files: {lab.folder}\nits own words: {' '.join(own)}")
         pi.power_on()
@@ -64,7 +66,7 @@ def shell(arguments: argparse.Namespace) -> None:
         for line in prompted_lines():
             try:
                 if line.strip() in own:
-                    own[line.strip()]()
+                    say(own[line.strip()]() or "done")
                 elif line.strip():
                     say(str(pi.try_run(line)).partition("\n")[2].rstrip("\n"))
             except LabError as error:

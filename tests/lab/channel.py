@@ -116,7 +116,9 @@ class Agent:
     def _fail_all(self) -> None:
         off = LabError("the Pi went off")
         with self._lock:
-            for future in [self._hello, *self._waiting.values()]:
+            if not self._hello.done():
+                self._hello.set_exception(off)
+            for future in self._waiting.values():
                 if not future.done():
                     future.set_exception(off)
 

@@ -35,8 +35,8 @@ _numbers = itertools.count(1)
 class Lab:
     """A lab of our own, from `with Lab() as lab:` to the end of the block.
 
-    deb is the package to install in the Pis' roots; None leaves it out. release is "trixie" or "bookworm".
-    nas serves everything and is on; second_nas() adds one for shares alone.
+    deb is the package to install in the Pis' roots; None leaves it out. release is "trixie" or "bookworm". progress
+    is told of long work. nas serves everything and is on; second_nas() adds one for shares alone.
     """
 
     def __init__(
@@ -73,7 +73,9 @@ class Lab:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:

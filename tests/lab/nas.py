@@ -147,10 +147,12 @@ class GaneshaNas(Nas):
         shutil.rmtree(self.root_of(pi))
 
     def _ganesha_config(self) -> str:
-        exports = enumerate((("/tftpboot", self.tftpboot), ("/nfsroot", self.nfsroot), ("/docker", self.share)), 1)
-        return GANESHA_CONFIG.format(
-            recovery=self._work / "recovery", lease=LEASE_SECONDS, grace=GRACE_SECONDS
-        ) + "".join(GANESHA_EXPORT.format(number=number, pseudo=pseudo, path=path) for number, (pseudo, path) in exports)
+        recovery = self._work / "recovery"
+        folders = {"/tftpboot": self.tftpboot, "/nfsroot": self.nfsroot, "/docker": self.share}
+        text = GANESHA_CONFIG.format(recovery=recovery, lease=LEASE_SECONDS, grace=GRACE_SECONDS)
+        for number, (export, path) in enumerate(folders.items(), start=1):
+            text += GANESHA_EXPORT.format(number=number, export=export, path=path)
+        return text
 
     def _dnsmasq_config(self) -> str:
         return DNSMASQ_CONFIG.format(
@@ -191,7 +193,7 @@ GANESHA_EXPORT = """\
 EXPORT {{
     Export_Id = {number};
     Path = {path};
-    Pseudo = {pseudo};
+    Pseudo = {export};
     FSAL {{ Name = VFS; }}
 }}
 """

@@ -26,7 +26,7 @@ class Namespace:
         self.ip("link", "set", "lo", "up")
 
     def ip(self, *words: str) -> str:
-        """ip(8) inside the namespace."""
+        """Run ip(8) inside the namespace."""
         return run(["ip", "-netns", self.name, *words])
 
     def inside(self, *argv: str | Path) -> list[str | Path]:

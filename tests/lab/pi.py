@@ -23,6 +23,16 @@ CMDLINE = (
     "rootwait"
 )
 
+# A reader of our own for the journal's end: in a pipeline, the shell would wait for journalctl too.
+WAIT_STARTED = """\
+pipe=$(mktemp -u)
+mkfifo "$pipe"
+journalctl --boot --follow --lines all --output cat UNIT={unit} JOB_TYPE=start JOB_RESULT=done >"$pipe" &
+read -r line <"$pipe"
+kill $!
+rm "$pipe"
+"""
+
 
 class CommandFailed(LabError):
     """A command in the Pi ended with another status than 0; .result has everything."""
@@ -35,7 +45,9 @@ class CommandFailed(LabError):
 class Pi:
     """One board with its own MAC address, serial number, root and line in DHCP."""
 
-    def __init__(self, lab: str, name: str, number: int, machine: Machine, switch: Switch, nas: Nas, folder: Path) -> None:
+    def __init__(
+        self, lab: str, name: str, number: int, machine: Machine, switch: Switch, nas: Nas, folder: Path
+    ) -> None:
         self.name = name
         self.mac = f"b8:27:eb:77:00:{number:02x}"
         self.serial = f"770000{number:02x}"
@@ -179,7 +191,7 @@ class Pi:
     # What happens inside
 
     def run(self, command: str, timeout: float = COMMAND_SECONDS, from_memory: bool = False) -> str:
-        """Run a shell command in it and return its standard output without the last line end; CommandFailed if it fails.
+        """Run a shell command in it; its standard output without the last line end. CommandFailed if it fails.
 
         from_memory uses a busybox that is in memory, which works while the root's NAS is away.
         """
@@ -194,6 +206,10 @@ class Pi:
             return self._on()[1].call(command, timeout, "memory" if from_memory else "root")
         except LabError as error:
             raise LabError(f"{self.name}: {error}") from None
+
+    def wait_started(self, unit: str, timeout: float = BOOT_SECONDS) -> None:
+        """Wait until a unit's start, in this boot, has succeeded."""
+        self.run(WAIT_STARTED.format(unit=unit), timeout)
 
     def console(self) -> str:
         """What it has written to its serial console since it was powered on."""
@@ -255,6 +271,7 @@ class Pi:
             *("-device", "virtio-rng-pci", "-device", "virtio-serial-pci"),
             *("-chardev", f"socket,id=agent,path={self._folder}/agent.sock"),
             *("-device", "virtserialport,chardev=agent,name=rpinfs.lab"),
-            *("-chardev", f"socket,id=monitor,path={self._folder}/monitor.sock", "-mon", "chardev=monitor,mode=control"),
+            *("-chardev", f"socket,id=monitor,path={self._folder}/monitor.sock"),
+            *("-mon", "chardev=monitor,mode=control"),
             *self.qemu_options,
         ]

@@ -30,6 +30,7 @@ def run(
     try:
         done = subprocess.run(
             words,
+            check=False,
             input=input or "",
             capture_output=True,
             text=True,

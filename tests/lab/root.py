@@ -151,7 +151,7 @@ def install(deb: Path, root: Path) -> None:
 
 
 def cached(path: Path, make: Callable[[Path], None]) -> Path:
-    """The folder at path, made by make() under another name first if it is not there: it is whole or it is not there."""
+    """The folder at path; if it is not there, made by make() under another name first: never half made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(f".{path.name}.lock")):
         if path.is_dir():

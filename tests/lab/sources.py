@@ -31,7 +31,8 @@ class Source:
     def line(self) -> str:
         """The entry in the one-line form of sources.list(5)."""
         options = " ".join(f"{key}={value}" for key, value in self.options.items())
-        return " ".join(filter(None, ["deb", f"[{options}]" if options else "", self.uri, self.suite, *self.components]))
+        words = ("deb", f"[{options}]" if options else "", self.uri, self.suite, *self.components)
+        return " ".join(filter(None, words))
 
 
 def sources_for(release: str, apt: Path = Path("/etc/apt")) -> str:
@@ -78,7 +79,7 @@ def deb822_entries(text: str) -> list[Source]:
         if "deb" not in fields.get("types", "").split() or fields.get("enabled", "yes").lower() in ("no", "false", "0"):
             continue
         components = tuple(fields.get("components", "").split())
-        options = {key: fields[key] for key in ("trusted", "signed-by") if key in fields}
+        options: dict[str, str] = {key: fields[key] for key in ("trusted", "signed-by") if key in fields}
         if "\n" in options.get("signed-by", ""):
             options["signed-by"] = KEYRING  # A key within the stanza has no one-line form.
         uris, suites = fields.get("uris", "").split(), fields.get("suites", "").split()

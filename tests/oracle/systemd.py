@@ -1,7 +1,7 @@
 """systemd as an oracle: what it computes from unit files, without running.
 
-`systemd-analyze verify` loads units as PID 1 does, plans their start, and prints at the debug level every dependency that
-it has found. Unknown keys and ordering cycles it only mentions, and exits 0.
+`systemd-analyze verify` loads units as PID 1 does, plans their start, and prints at the debug level every dependency
+that it has found. Unknown keys and ordering cycles it only mentions, and exits 0.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from pathlib import Path
 
 from tests.package.chroot import Chroot
 
-MANY_VALUED = ("After", "Before", "Requires", "Wants", "BindsTo", "RequiredBy", "WantedBy", "RequiresMountsFor", "Conflicts")
+WITH_ORIGIN = (
+    "After", "Before", "Requires", "Wants", "BindsTo", "RequiredBy", "WantedBy", "BoundBy", "RequiresMountsFor",
+    "Conflicts",
+)  # fmt: skip
 
 Properties = dict[str, set[str]]
 
@@ -41,7 +44,7 @@ class Systemd:
         return inside
 
     def verify(self, folder: str, *units: str) -> str:
-        """Everything that systemd has to say about units, found in a folder before its own."""
+        """Everything that systemd has to say about units, found in a folder (several with colons) before its own."""
         return self._analyze(folder, "info", units)[1]
 
     def compute(self, folder: str, *units: str) -> dict[str, Properties]:
@@ -61,11 +64,13 @@ def parse(dump: str) -> dict[str, Properties]:
     units: dict[str, Properties] = {}
     current: Properties = {}
     for line in dump.splitlines():
-        if line.startswith("\t-> Unit "):
-            current = units.setdefault(line.removeprefix("\t-> Unit ").removesuffix(":"), {})
+        arrow, _, name = line.partition(" Unit ")
+        # 257 draws the arrow.
+        if arrow in ("\t->", "\t\u2192"):
+            current = units.setdefault(name.removesuffix(":"), {})
         elif line.startswith("\t\t") and not line.startswith("\t\t\t") and ": " in line:
             name, _, value = line.strip().partition(": ")
-            if name in MANY_VALUED:
+            if name in WITH_ORIGIN:
                 value = value.partition(" (")[0]
             current.setdefault(name, set()).add(value)
     return units

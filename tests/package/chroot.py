@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ PACKAGES = (
     "dh-python",
 )
 SECONDS = 600.0
+KEPT = 2
 # /sys is for systemd-analyze, which looks at the control groups.
 ENTER = (
     "unshare --mount --pid --fork --kill-child --mount-proc={root}/proc"
@@ -82,7 +84,17 @@ def base(release: str) -> Path:
     ).stdout.strip()
     recipe = hashlib.sha256(repr((release, architecture, PACKAGES, FINISH)).encode()).hexdigest()
     path = cache_folder().parent / "package" / f"{release}-{architecture}-{recipe[:12]}"
-    return cached(path, lambda folder: bootstrap(folder, release, architecture, list(PACKAGES)))
+    found = cached(path, lambda folder: bootstrap(folder, release, architecture, list(PACKAGES)))
+    os.utime(found)
+    forget_old(found.parent, f"{release}-{architecture}-")
+    return found
+
+
+def forget_old(folder: Path, prefix: str) -> None:
+    """Every change of the recipe leaves a root of 700 MB: only the last used ones are kept."""
+    roots = sorted(folder.glob(f"{prefix}*"), key=lambda path: path.stat().st_mtime)
+    for root in roots[:-KEPT]:
+        shutil.rmtree(root, ignore_errors=True)
 
 
 @contextmanager

@@ -13,10 +13,10 @@ from tests.package import chroot
 TREE = Path(__file__).resolve().parent.parent.parent
 
 
-def make_deb(folder: Path) -> Path:
+def make_deb(folder: Path, tree: Path = TREE) -> Path:
     """Build the package as `make deb` does, into a folder."""
     done = subprocess.run(
-        ["make", "-C", str(TREE), "deb", f"DIST={folder}"],
+        ["make", "-C", str(tree), "deb", f"DIST={folder}"],
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,

@@ -30,13 +30,13 @@ SECONDS = 30.0
 
 def agent() -> None:
     """Make, check and attach an image, ask systemd for something, and stay."""
-    from rpinfs import image, loop, systemd
+    from rpinfs import image, loop, making, systemd
 
     if os.path.exists(LINK):
         loop.hold(os.path.realpath(LINK))
     else:
         # A blank file of another owner takes every way through the making that asks for privileges.
-        image.create(IMAGE, SIZE)
+        making.create(IMAGE, SIZE)
         image.check(IMAGE)
         os.symlink(loop.attach(IMAGE).path, LINK)
     assert systemd.unit_states(["docker.service"])["docker.service"].load == "loaded"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -131,24 +132,29 @@ def test_completion_offers_the_commands(deb: Path) -> None:
 def test_builds_on_either_release(deb: Path, release: str) -> None:
     """The same tree gives the same files, whichever release and debhelper built them."""
     with chroot.chroot(release) as root:
-        source = root.path("/build/rpinfs")
-        source.mkdir(parents=True)
-        tracked = subprocess.run(
-            ["git", "-c", f"safe.directory={TREE}", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=TREE,
-            capture_output=True,
-            check=True,
-        ).stdout
-        listed = b"\0".join(name for name in tracked.split(b"\0") if name and (TREE / name.decode()).exists())
-        packed = subprocess.run(
-            ["tar", "-c", "--null", "-T", "-"], cwd=TREE, input=listed, capture_output=True, check=True
-        ).stdout
-        subprocess.run(["tar", "-x"], cwd=source, input=packed, check=True)
+        copy_tree(root.path("/build/rpinfs"))
         root.run("sh", "-ec", "cd /build/rpinfs && dpkg-buildpackage --build=binary --no-sign")
         (built,) = root.path("/build").glob("rpinfs_*_all.deb")
         assert listing(built) == listing(deb)
         subprocess.run(["dpkg-deb", "--extract", built, root.path("/built")], check=True)
         assert_shims_are_ours(root.path("/built"))
+
+
+def copy_tree(target: Path) -> None:
+    """Copy what git tracks or would track."""
+    target.mkdir(parents=True)
+    names = git(TREE, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    listed = "\0".join(name for name in names if name and (TREE / name).exists())
+    packed = subprocess.run(
+        ["tar", "-c", "--null", "-T", "-"], cwd=TREE, input=listed.encode(), capture_output=True, check=True
+    )
+    subprocess.run(["tar", "-x"], cwd=target, input=packed.stdout, check=True)
+
+
+def git(tree: Path, *words: str) -> str:
+    return subprocess.run(
+        ["git", "-c", f"safe.directory={TREE}", *words], cwd=tree, capture_output=True, text=True, check=True
+    ).stdout
 
 
 def listing(deb: Path) -> list[str]:
@@ -158,27 +164,26 @@ def listing(deb: Path) -> list[str]:
 
 
 def test_build_is_reproducible_and_leaves_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def status() -> str:
-        return subprocess.run(
-            ["git", "-c", f"safe.directory={TREE}", "status", "--porcelain", "--ignored", "--untracked-files=all"],
-            cwd=TREE,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-
-    before = set(status().splitlines()), sorted(path.name for path in TREE.parent.iterdir())
-    first = make_deb(tmp_path / "first")
-    # Another time zone, and a Python that is not Debian's first in PATH, as pyenv puts it there.
+    tree = tmp_path / "work" / "rpinfs"
+    copy_tree(tree)
+    git(tree, "init", "--quiet")
+    before = git(tree, "status", "--porcelain", "--ignored", "--untracked-files=all")
+    first = make_deb(tmp_path / "first", tree)
+    # Another time zone, another umask, and a Python that is not Debian's first in PATH, as pyenv puts it there.
     fake = tmp_path / "pyenv" / "python3"
     fake.parent.mkdir()
     fake.write_text("#!/bin/sh\necho 'this is not the Python of Debian' >&2\nexit 1\n")
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{fake.parent}:/usr/sbin:/usr/bin:/sbin:/bin")
     monkeypatch.setenv("TZ", "Asia/Tokyo")
-    second = make_deb(tmp_path / "second")
+    umask = os.umask(0o077)
+    try:
+        second = make_deb(tmp_path / "second", tree)
+    finally:
+        os.umask(umask)
     assert first.read_bytes() == second.read_bytes()
-    assert (set(status().splitlines()), sorted(path.name for path in TREE.parent.iterdir())) == before
+    assert git(tree, "status", "--porcelain", "--ignored", "--untracked-files=all") == before
+    assert [path.name for path in tree.parent.iterdir()] == ["rpinfs"]
 
 
 def test_lintian_finds_nothing(deb: Path) -> None:

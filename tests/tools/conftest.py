@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import loop
+from rpinfs import storage
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def nothing_stays_attached(tmp_path: Path) -> Iterator[None]:
     yield
-    assert [one for one in loop.states() if one.backing_file.startswith(f"{tmp_path}/")] == []
+    assert [one for one in storage.loops() if one.backing_file.startswith(f"{tmp_path}/")] == []
 
 
 def command(*argv: str | Path) -> str:

@@ -22,8 +22,9 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import image, loop
-from rpinfs.image import ImageError, Kind, check, create, probe, verify
+from rpinfs import image, loop, making
+from rpinfs.image import ImageError, Kind, check, probe, verify
+from rpinfs.making import create
 from rpinfs.run import ENVIRONMENT, Completed
 from tests.tools.conftest import Mount, Traced, command, python
 
@@ -330,8 +331,8 @@ def test_file_without_permissions(tmp_path: Path) -> None:
     command("chmod", "a+x", *list(tmp_path.parents)[:-2])
     before = path.stat()
     code = (
-        "import os, sys\nsys.path.insert(0, '.')\nfrom rpinfs import image\nos.setresuid(65534, 65534, 65534)\n"
-        f"try: image.create({str(path)!r}, {SIZE})\nexcept image.ImageError as error: print(error.message)"
+        "import os, sys\nsys.path.insert(0, '.')\nfrom rpinfs import image, making\nos.setresuid(65534, 65534, 65534)\n"
+        f"try: making.create({str(path)!r}, {SIZE})\nexcept image.ImageError as error: print(error.message)"
     )
     with python(code) as process:
         assert process.communicate()[0] == f"{path}: cannot be read: Permission denied\n"
@@ -506,7 +507,7 @@ def test_create_ext4_as_the_design_says(tmp_path: Path) -> None:
     shown = command("dumpe2fs", "-h", path)
     assert (made.kind, made.size, made.fs_size, made.label) == (Kind.EXT4, 10 << 30, 10 << 30, "docker")
     for line in (
-        f"Filesystem features: +{image.EXT4_FEATURES.replace(',', ' ')}$",
+        f"Filesystem features: +{making.EXT4_FEATURES.replace(',', ' ')}$",
         r"Errors behavior: +Remount read-only$",
         r"Filesystem state: +clean$",
         r"Reserved block count: +0$",
@@ -569,13 +570,13 @@ def test_room_asked_for_is_enough(tmp_path: Path, size: int) -> None:
     journal_size = re.search(r"Total journal size: +(\d+)([kM])", shown)
     assert journal_size
     journal_bytes = int(journal_size[1]) << (20 if journal_size[2] == "M" else 10)
-    assert made.allocated + journal_bytes <= image.room_needed(size)
+    assert made.allocated + journal_bytes <= making.room_needed(size)
 
 
 def test_room_asked_for_is_enough_for_xfs(tmp_path: Path) -> None:
     for size in (XFS_SIZE, 10 << 30, 1 << 40):
         made = create(str(tmp_path / f"{size}"), size, "xfs")
-        assert made.allocated <= image.room_needed(size, "xfs")
+        assert made.allocated <= making.room_needed(size, "xfs")
 
 
 @pytest.mark.parametrize(
@@ -729,7 +730,7 @@ def test_only_our_own_leftovers_go(tmp_path: Path) -> None:
     (tmp_path / ".disk.img.rpinfs-new-0000000000000001").mkdir()
     (tmp_path / ".disk.img.rpinfs-new-0000000000000002").symlink_to(others[0])
     os.mkfifo(tmp_path / ".disk.img.rpinfs-new-0000000000000003")
-    assert image.remove_leftovers(str(path)) == [str(tmp_path / name) for name in sorted(ours)]
+    assert making.remove_leftovers(str(path)) == [str(tmp_path / name) for name in sorted(ours)]
     create(str(path), SIZE)
     strange = [f".disk.img.rpinfs-new-000000000000000{number}" for number in (1, 2, 3)]
     assert sorted(os.listdir(tmp_path)) == sorted([*others, *strange, "disk.img"])
@@ -739,8 +740,8 @@ def test_leftover_that_somebody_works_on_stays(tmp_path: Path) -> None:
     leftover = tmp_path / ".disk.img.rpinfs-new-0123456789abcdef"
     with leftover.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert image.remove_leftovers(str(tmp_path / "disk.img")) == []
-    assert image.remove_leftovers(str(tmp_path / "disk.img")) == [str(leftover)]
+        assert making.remove_leftovers(str(tmp_path / "disk.img")) == []
+    assert making.remove_leftovers(str(tmp_path / "disk.img")) == [str(leftover)]
 
 
 def test_second_name_of_the_image_goes_even_when_locked(tmp_path: Path) -> None:
@@ -750,15 +751,15 @@ def test_second_name_of_the_image_goes_even_when_locked(tmp_path: Path) -> None:
     os.link(path, leftover)
     with path.open("r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert image.remove_leftovers(str(path)) == [str(leftover)]
+        assert making.remove_leftovers(str(path)) == [str(leftover)]
     assert_whole(path)
 
 
 def test_two_at_once_make_one_image(tmp_path: Path) -> None:
     path = tmp_path / "disk.img"
     code = (
-        "import sys\nfrom rpinfs import image\nsys.stdin.read(1)\n"
-        f"try: print(image.create({str(path)!r}, {SIZE}).uuid)\n"
+        "import sys\nfrom rpinfs import image, making\nsys.stdin.read(1)\n"
+        f"try: print(making.create({str(path)!r}, {SIZE}).uuid)\n"
         "except image.ImageError as error: print(error.message)"
     )
     for _ in range(5):
@@ -779,11 +780,12 @@ def test_two_at_once_make_one_image(tmp_path: Path) -> None:
 # --- Making: everything that can go wrong ------------------------------------------------------------------
 
 ATTEMPT = """
-import secrets, sys
-secrets.token_hex = lambda _: "0123456789abcdef"
-from rpinfs import image
+import os, sys
+random = os.urandom
+os.urandom = lambda count: bytes.fromhex("0123456789abcdef") if count == 8 else random(count)
+from rpinfs import image, making
 try:
-    image.create({path!r}, {size})
+    making.create({path!r}, {size})
 except image.ImageError as error:
     print(error.message, "|", error.remedy, file=sys.stderr)
     sys.exit(3)
@@ -814,7 +816,7 @@ def assert_next_attempt_completes(path: Path, blank: bool) -> None:
     """Whatever is left: under the name nothing (or the blank file) or a whole image; and then all is well."""
     found = probe(str(path))
     if found.kind is Kind.EXT4:
-        image.remove_leftovers(str(path))
+        making.remove_leftovers(str(path))
     else:
         assert found.kind is (Kind.BLANK if blank else Kind.MISSING)
         create(str(path), SIZE)
@@ -1066,6 +1068,18 @@ def test_damage_for_a_person_is_refused_with_the_command(tmp_path: Path) -> None
     with pytest.raises(ImageError, match="errors that only a person can decide about") as caught:
         check(str(path))
     assert caught.value.remedy == f"make a copy if you can, then: e2fsck -f {path}"
+
+
+def test_damaged_superblock_is_refused_with_the_command(tmp_path: Path) -> None:
+    path = tmp_path / "disk.img"
+    ext4_with_wrong_checksum(path)
+    before = fingerprint(path)
+    with pytest.raises(
+        ImageError, match=r"could not do its work \(exit status 8\): .*checksum does not match"
+    ) as caught:
+        check(str(path))
+    assert caught.value.remedy == f"e2fsck -f {path}"
+    assert fingerprint(path) == before
 
 
 @pytest.mark.root

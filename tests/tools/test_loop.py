@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import loop
-from rpinfs.loop import LoopDevice, LoopError, LoopState
+from rpinfs import loop, storage
+from rpinfs.loop import LoopDevice, LoopError
 from tests.tools.conftest import Mount, command, python
 
 SIZE = 64 << 20
@@ -45,34 +45,32 @@ def test_state_from_texts(tmp_path: Path) -> None:
         "loop/backing_file": "/nfs/docker/a b\u00fc.img (deleted)\n",
         "loop/dio": "0\n",
         "loop/autoclear": "1\n",
-        "loop/partscan": "0\n",
         "loop/offset": "512\n",
         "queue/logical_block_size": "4096\n",
         "size": "2048\n",
-        "ro": "1\n",
     }
+    block = tmp_path / "sys/block"
     for name in ("loop10", "loop2"):
         for file, text in files.items():
-            path = tmp_path / "block" / name / file
+            path = block / name / file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-    (tmp_path / "block/loop7/queue").mkdir(parents=True)  # nothing attached: no loop/ folder
-    (tmp_path / "block/loopback").mkdir()
-    expected = LoopState(
-        name="loop2",
-        backing_file="/nfs/docker/a b\u00fc.img (deleted)",
-        direct_io=False,
-        autoclear=True,
-        partscan=False,
-        offset=512,
-        block_size=4096,
-        size=1 << 20,
-        read_only=True,
-    )
-    assert loop.state("/dev/loop2", sysfs=str(tmp_path)) == expected
-    assert loop.state("loop7", sysfs=str(tmp_path)) is None
-    assert loop.state("loop99", sysfs=str(tmp_path)) is None
-    assert [one.name for one in loop.states(sysfs=str(tmp_path))] == ["loop2", "loop10"]
+    (block / "loop7/queue").mkdir(parents=True)  # nothing attached: no loop/ folder
+    (block / "loopback").mkdir()
+    found = storage.loop_state("loop2", str(tmp_path))
+    assert found
+    assert {name: getattr(found, name) for name in found.__slots__} == {
+        "name": "loop2",
+        "backing_file": "/nfs/docker/a b\u00fc.img (deleted)",
+        "direct_io": False,
+        "autoclear": True,
+        "offset": 512,
+        "block_size": 4096,
+        "size": 1 << 20,
+    }
+    assert storage.loop_state("loop7", str(tmp_path)) is None
+    assert storage.loop_state("loop99", str(tmp_path)) is None
+    assert [one.name for one in storage.loops(str(tmp_path))] == ["loop2", "loop10"]
 
 
 @pytest.mark.root
@@ -83,7 +81,7 @@ def test_attach_as_the_design_says(image: Path) -> None:
         assert shown.split() == [str(image), "1", "1", "4096", "0", "0", "0"]
         assert command("blockdev", "--getsize64", device.path) == f"{SIZE}\n"
         assert device.identity() == (image.stat().st_dev, image.stat().st_ino)
-    assert loop.state(device.path) is None
+    assert storage.loop_state(os.path.basename(device.path)) is None
 
 
 @pytest.mark.root
@@ -260,7 +258,7 @@ def test_many_at_once(tmp_path: Path) -> None:
         process.stdin.write("g")
         process.stdin.flush()
     taken = [process.stdout.readline().split() for process in workers if process.stdout]
-    attached = {one.path: one.backing_file for one in loop.states()}
+    attached = {one.path: one.backing_file for one in storage.loops()}
     for worker, devices in enumerate(taken):
         assert [attached.get(device) for device in devices] == [
             str(tmp_path / f"{worker}-{number}.img") for number in range(6)

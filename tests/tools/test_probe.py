@@ -42,12 +42,31 @@ def test_exceptions_arrive_as_they_are() -> None:
     assert failed.value.returncode == 7
 
 
-def test_exception_that_cannot_travel_arrives_as_its_text() -> None:
+def test_config_error_arrives_whole() -> None:
     def fail() -> NoReturn:
         raise ConfigError("/etc/x", 3, "A=b", "rule", "remedy")
 
-    with pytest.raises(RpinfsError, match=r"^/etc/x:3: A=b: rule$") as caught:
+    with pytest.raises(ConfigError, match=r"^/etc/x:3: A=b: rule$") as caught:
         within(LONG, fail)
+    error = caught.value
+    assert (error.file, error.line, error.what, error.rule) == ("/etc/x", 3, "A=b", "rule")
+    assert (error.message, error.remedy, error.status) == ("/etc/x:3: A=b: rule", "remedy", 2)
+
+
+class Untravelled(RpinfsError):
+    """What pickle makes again calls it with one argument."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(f"{one}: {other}", "remedy")
+
+
+def test_exception_that_cannot_travel_arrives_as_its_text() -> None:
+    def fail() -> NoReturn:
+        raise Untravelled("/etc/x", "rule")
+
+    with pytest.raises(RpinfsError, match=r"^/etc/x: rule$") as caught:
+        within(LONG, fail)
+    assert type(caught.value) is RpinfsError
     assert caught.value.remedy == "remedy"
 
 

@@ -15,12 +15,13 @@ from rpinfs import checks, gate, status
 from rpinfs.checks import Result, Status
 from rpinfs.errors import RpinfsError
 from rpinfs.host import Host
+from rpinfs.lease import Owner
 from rpinfs.network import Route
 from rpinfs.probe import TimedOut
 from rpinfs.status import Docker, Facts, File, Files, Machine, Nas, Space
 from rpinfs.systemd import UnitState
 from rpinfs.units import AGENT, GATE
-from tests.support import DOCKER_FILE, Content, make_pi
+from tests.support import DOCKER_FILE, SERIAL, Content, make_pi
 
 GIB = 1 << 30
 NAS = "192.168.1.10"
@@ -69,6 +70,7 @@ ANSWERS: Mapping[str, object] = {
     "share": WELL,
     "files": Files({DOCKER_FILE: File(10 * GIB, GIB)}, complete=True),
     "image:docker": File(10 * GIB, GIB),
+    "owner:docker": Owner(SERIAL, "pi"),
     "space:docker": WELL,
     "docker": DOCKER,
     "machine": Machine(4 * GIB, 3 * GIB, 20 << 20),
@@ -157,6 +159,9 @@ def systemd(**states: UnitState) -> dict[str, object]:
     return {"systemd": {**usual, **{f"{name.replace('_', '-')}.service": state for name, state in states.items()}}}
 
 
+STARTING = unit("docker.service", "inactive", job="start")
+
+
 def room(available: int, inodes_free: int = 900) -> Space:
     return replace(WELL, available=available, inodes_free=inodes_free)
 
@@ -205,6 +210,11 @@ CASES = [
     Case("image.present", WARNING, "image docker is being prepared: making it", files=agent("preparing", "making it")),
     Case("image.present", UNKNOWN, "no answer within 1.4 s", answers={"image:docker": SILENCE}),
     Case("image.present", None, "", files={"etc/fstab": "/x /var/lib/docker ext4 loop\n"}),
+    Case("image.owner", OK, "image docker belongs to this Pi"),
+    Case("image.owner", CRITICAL, "belongs to pi2 (serial 2)", answers={"owner:docker": Owner("2", "pi2")}),
+    Case("image.owner", WARNING, "belongs to nobody", answers={"owner:docker": status.NOBODY}),
+    Case("image.owner", UNKNOWN, "no answer within 1.4 s", answers={"owner:docker": SILENCE}),
+    Case("image.owner", None, "", "[Image docker]\nFence=mmp\n"),
     Case("image.size", WARNING, "has 10 GiB, the configuration says 20 GiB", "[Image docker]\nSize=20G\n"),
     Case("image.size", WARNING, "has 10 GiB, the configuration says 5 GiB", "[Image docker]\nSize=5G\n"),
     Case("image.size", None, ""),
@@ -257,7 +267,7 @@ CASES = [
         docker=unit("docker.service", "failed", result="exit-code"))),
     Case("docker.running", WARNING, "not installed", answers=systemd(
         docker=unit("docker.service", "inactive", load="not-found"))),
-    Case("docker.running", WARNING, "starting", answers=systemd(docker=unit("docker.service", "x", job="start"))),
+    Case("docker.running", WARNING, "starting", answers=systemd(docker=STARTING)),
     Case("docker.running", WARNING, "not enabled", answers=systemd(
         docker=unit("docker.service", "inactive", enabled="disabled"))),
     Case("docker.running", None, "", "[Image docker]\nBefore=\nBefore=podman.service\n"),

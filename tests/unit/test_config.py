@@ -75,7 +75,9 @@ def shown(config: Config) -> dict[str, tuple[str, str]]:
 
 def test_every_value_tells_where_it_comes_from() -> None:
     text = "[Server]\nOptions=acl\nOptions=timeo=50\n[Image docker]\nSize=20G\nBind=/srv/a\nBind=/srv/b\nBefore=\n"
-    config = load(host(text, ON_NFS + " rpinfs.server.version=4.2 rpinfs.image.docker.size=30G", drop_in="[Boot]\nExport=\n"))
+    config = load(
+        host(text, ON_NFS + " rpinfs.server.version=4.2 rpinfs.image.docker.size=30G", drop_in="[Boot]\nExport=\n")
+    )
     values = shown(config)
     assert values == {
         "Server.Address": ("10.0.0.1", "nfsroot= on the kernel command line"),
@@ -122,7 +124,9 @@ def test_a_file_is_parsed_into_assignments_with_their_lines() -> None:
         ("Image", "docker", "Size", "1G", "f:6"),
     ]
     assert images == [("docker", 5), ("docker", 8)]
-    assert [error.message for error in errors] == ["f:7: Nonsense: expected Key=value, a [Section] or a comment (# or ;)"]
+    assert [error.message for error in errors] == [
+        "f:7: Nonsense: expected Key=value, a [Section] or a comment (# or ;)"
+    ]
 
 
 @given(st.text(max_size=200))
@@ -132,7 +136,11 @@ def test_no_text_breaks_the_parser(text: str) -> None:
     assert all("\n" not in error.message and "\x1b" not in error.message for error in errors)
 
 
-@given(st.lists(st.sampled_from(["[Server]", "[Image a]", "Address=x", "Where=/x", "", "#", "\\", "x\\", "[", "=", "Size=1G"])))
+@given(
+    st.lists(
+        st.sampled_from(["[Server]", "[Image a]", "Address=x", "Where=/x", "", "#", "\\", "x\\", "[", "=", "Size=1G"])
+    )
+)
 def test_no_file_breaks_the_reading(lines: list[str]) -> None:
     config, errors = examine(host("\n".join(lines)))
     assert config.in_use and all(error.message for error in errors)
@@ -145,7 +153,9 @@ def test_no_kernel_command_line_breaks_the_parser(text: str) -> None:
 
 
 def test_command_line_words() -> None:
-    assignments, errors = parse_command_line('quiet rpinfs.image.a-b_1.before="x.service y.service" rpinfs.boot.export= rpinfs=on')
+    assignments, errors = parse_command_line(
+        'quiet rpinfs.image.a-b_1.before="x.service y.service" rpinfs.boot.export= rpinfs=on'
+    )
     assert [(a.section, a.name, a.key, a.text, a.origin) for a in assignments] == [
         ("Image", "a-b_1", "Before", "x.service y.service", COMMAND_LINE),
         ("Boot", "", "Export", "", COMMAND_LINE),
@@ -155,7 +165,14 @@ def test_command_line_words() -> None:
 
 @pytest.mark.parametrize(
     ("left", "right", "steps"),
-    [("", "", 0), ("abc", "abc", 0), ("", "abc", 3), ("adress", "address", 1), ("kitten", "sitting", 3), ("ab", "ba", 2)],
+    [
+        ("", "", 0),
+        ("abc", "abc", 0),
+        ("", "abc", 3),
+        ("adress", "address", 1),
+        ("kitten", "sitting", 3),
+        ("ab", "ba", 2),
+    ],
 )
 def test_distance(left: str, right: str, steps: int) -> None:
     assert distance(left, right) == distance(right, left) == steps

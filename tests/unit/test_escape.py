@@ -13,7 +13,9 @@ from rpinfs.settings import parse_export
 
 # Slashes, what systemd leaves alone, what it escapes, and what takes several bytes.
 NAMES = st.text(st.sampled_from("ab09AZ:_.-%~ +,;=@#!()[]{}$&*?<>|^`äß€𝄞"), min_size=1, max_size=12)
-PATHS = st.lists(NAMES.filter(lambda name: name not in (".", "..")), min_size=1, max_size=6).map(lambda names: "/" + "/".join(names))
+PATHS = st.lists(NAMES.filter(lambda name: name not in (".", "..")), min_size=1, max_size=6).map(
+    lambda names: "/" + "/".join(names)
+)
 
 
 def systemd_escape(paths: list[str]) -> list[str]:

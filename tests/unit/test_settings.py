@@ -114,14 +114,18 @@ def test_no_parser_raises_but_its_rule(text: str) -> None:
             assert str(rule).isprintable() or any(not character.isprintable() for character in text)
 
 
-@given(st.lists(st.text(st.characters(blacklist_categories=("Cs", "Cc"), blacklist_characters="\"' \\"), min_size=1)))
+@given(st.lists(st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="\"' \\"), min_size=1)))
 def test_words_come_back_with_and_without_quotes(words: list[str]) -> None:
     assert settings.split_words(" \t".join(words)) == words
     assert settings.split_words(" ".join(f'"{word}"' for word in words)) == words
     assert settings.split_words("  ".join(f"'a {word}'" for word in words)) == [f"a {word}" for word in words]
 
 
-@given(st.from_regex(r"(/{1,2}(\.|[a-z%. -]{1,8})){1,6}/?", fullmatch=True).filter(lambda text: ".." not in text.split("/")))
+@given(
+    st.from_regex(r"(/{1,2}(\.|[a-z%. -]{1,8})){1,6}/?", fullmatch=True).filter(
+        lambda text: ".." not in text.split("/")
+    )
+)
 def test_paths_are_tidied_up_once(text: str) -> None:
     tidy = settings.parse_export(text)
     assert settings.parse_export(tidy) == tidy
@@ -135,5 +139,10 @@ def test_refused_options_are_refused_with_and_without_a_value() -> None:
 
 
 def test_options_that_only_look_like_refused_ones_are_taken() -> None:
-    assert settings.parse_server_options("softreval,hard,bgx,rdirplus=none") == ["softreval", "hard", "bgx", "rdirplus=none"]
+    assert settings.parse_server_options("softreval,hard,bgx,rdirplus=none") == [
+        "softreval",
+        "hard",
+        "bgx",
+        "rdirplus=none",
+    ]
     assert settings.parse_image_options("barrier,barrier=1,rootcontext=x") == ["barrier", "barrier=1", "rootcontext=x"]

@@ -20,6 +20,7 @@ import pytest
 from rpinfs import __version__, checks, status
 from rpinfs.host import Host
 from rpinfs.probe import TimedOut
+from rpinfs.settings import human_size
 from rpinfs.status import Facts, Paint, Space
 from tests.support import DOCKER_FILE, TOP, Installed, make_tree
 from tests.unit.test_checks import IMAGE, NAS, SHARE_LINE, agent, facts, live, mountinfo
@@ -167,7 +168,7 @@ def test_colours_are_only_added(root: Path) -> None:
     ],
 )
 def test_size(number: int, text: str) -> None:
-    assert status.size(number) == text
+    assert human_size(number) == text
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rpinfs.host import read_text
-from rpinfs.storage import loop_of, loop_state, loops, loops_on, mount_at, parse_mountinfo
+from rpinfs.storage import ext4_errors, loop_of, loop_state, loops, loops_on, mount_at, parse_mountinfo
 from tests.support import Content, make_tree
 
 TABLE = (
@@ -28,15 +28,18 @@ LOOP3: dict[str, Content] = {
     "loop/autoclear": "1\n",
     "loop/offset": "0\n",
     "queue/logical_block_size": "4096\n",
+    "size": "131072\n",
 }
 
 
 def make_loops(root: Path) -> Path:
-    """loop3 attached, loop4 not, and a disk."""
+    """loop3 and loop10 attached, loop4 not, and what only looks like one."""
     make_tree(root, {f"sys/block/loop3/{name}": content for name, content in LOOP3.items()})
     make_tree(root, {
         "sys/block/loop4/queue/logical_block_size": "512\n",
         "sys/block/sda/size": "1\n",
+        "sys/block/loop-control/loop/backing_file": "/x\n",
+        "sys/block/loop10/loop/backing_file": "/nfs/docker/b.img\n",
         "sys/dev/block/7:3": Path("../../block/loop3"),
         "sys/dev/block/7:4": Path("../../block/loop4"),
     })  # fmt: skip
@@ -51,7 +54,11 @@ def test_the_fields_of_a_mount() -> None:
 
 def test_escaped_names() -> None:
     mounts = parse_mountinfo(TABLE)
-    assert (mounts[3].top, mounts[4].where, mounts[5].source) == ("/.rpinfs/srv-a\\x2db", "/srv/my data", "second\tname")
+    assert (mounts[3].top, mounts[4].where, mounts[5].source) == (
+        "/.rpinfs/srv-a\\x2db",
+        "/srv/my data",
+        "second\tname",
+    )
 
 
 def test_the_last_mount_is_on_top() -> None:
@@ -76,9 +83,15 @@ def test_a_name_with_a_line_separator_that_is_none_of_the_kernels() -> None:
     assert mount.where == "/a\x0cb\x85\u2028"
 
 
-@given(st.lists(st.text(st.characters(blacklist_characters="\n \\", blacklist_categories=("Cs",)), min_size=1), min_size=3, max_size=3))
+@given(
+    st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="\n \\"), min_size=1),
+        min_size=3,
+        max_size=3,
+    )
+)
 def test_any_names(names: list[str]) -> None:
-    top, where, source = names
+    top, where, source = f"/{names[0]}", f"/{names[1]}", names[2]
     (mount,) = parse_mountinfo(f"1 1 259:65535 {top} {where} rw shared:1 - ext4 {source} rw\n")
     assert (mount.device, mount.top, mount.where, mount.source) == ((259, 65535), top, where, source)
 
@@ -95,6 +108,8 @@ def test_the_loop_device_of_a_mount(root: Path) -> None:
     loop = loop_of(parse_mountinfo(TABLE)[2], str(make_loops(root)))
     assert loop and (loop.name, loop.path, loop.backing_file) == ("loop3", "/dev/loop3", "/nfs/docker/a b.img")
     assert (loop.direct_io, loop.autoclear, loop.block_size, loop.offset) == (True, True, 4096, 0)
+    # sysfs counts in sectors of 512 bytes, whatever the block size.
+    assert loop.size == 64 << 20
 
 
 def test_a_mount_from_something_else_has_none(root: Path) -> None:
@@ -120,9 +135,24 @@ def test_states_of_a_loop_device(root: Path, name: str, text: str, attribute: st
     assert getattr(loop_state("loop3", str(root)), attribute) == value
 
 
+@pytest.mark.parametrize(("text", "errors"), [("0\n", 0), ("12\n", 12), ("", None), ("?\n", None)])
+def test_errors_that_ext4_has_recorded(root: Path, text: str, errors: int | None) -> None:
+    make_tree(root, {"sys/fs/ext4/loop3/errors_count": text})
+    assert ext4_errors("loop3", str(root)) == errors
+    assert ext4_errors("loop4", str(root)) is None
+
+
+@pytest.mark.parametrize(
+    ("source", "same"),
+    [("10.0.0.1:/docker", True), ("10.0.0.1:/docker/", True), ("10.0.0.1:/docke", False), ("10.0.0.2:/docker", False)],
+)
+def test_whether_a_mount_is_from_an_export(source: str, same: bool) -> None:
+    assert parse_mountinfo(TABLE)[1].is_from(source) is same
+
+
 def test_all_that_is_attached(root: Path) -> None:
     make_loops(root)
-    assert [loop.name for loop in loops(str(root))] == ["loop3"]
+    assert [loop.name for loop in loops(str(root))] == ["loop3", "loop10"]
     assert [loop.name for loop in loops_on("/nfs/docker/a b.img", str(root))] == ["loop3"]
     assert loops_on("/nfs/docker/a", str(root)) == []
     assert loops(str(root / "nowhere")) == []

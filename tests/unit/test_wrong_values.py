@@ -42,7 +42,8 @@ class Wrong(NamedTuple):
 def single(section: str, key: str, value: str, rule: str, title: str = "") -> Wrong:
     """One wrong value alone, in line 3."""
     text = f"# One value\n[{section}]\n{key}={value}\n"
-    return Wrong(title or f"{section} {key} {value[:40]}", text, "3", f"[{section}] {key}={value}", rule)
+    quoted = value if len(value) <= 200 else value[:197] + "..."
+    return Wrong(title or f"{section} {key} {value[:40]}", text, "3", f"[{section}] {key}={quoted}", rule)
 
 
 def server(key: str, *values: str, rule: str) -> list[Wrong]:
@@ -68,10 +69,12 @@ FSTAB_ONLY = "it is for fstab"
 
 SINGLE = [
     *server("Address", "nas local", "nas:/docker", "nfs://nas", "nas!", "-nas", "nas-", "nas..local", "nas..", ".",
-            "192.168.1", "192.168.1.256", "010.0.0.1", "1.2.3.4.5", "fe80:::1", "1:2:3:4:5:6:7:8:9", "12345::", "fe80::1%",
+            "192.168.1", "192.168.1.256", "010.0.0.1", "1.2.3.4.5", "fe80:::1", "1:2:3:4:5:6:7:8:9", "12345::",
+            "fe80::1%",
             "[nas]", "[fe80::1", "a" * 64, "größe", rule=ADDRESS),
     *server("Version", "4", "2", "4.3", "v4.1", "four", rule="expected 3, 4.0, 4.1 or 4.2"),
-    *server("Options", "soft", "hard,soft", "softerr", "timeo=600, soft", rule="turns a pause of the NAS into I/O errors"),
+    *server("Options", "soft", "hard,soft", "softerr", "timeo=600, soft",
+            rule="turns a pause of the NAS into I/O errors"),
     *server("Options", "vers=3", "nfsvers=4", "minorversion=1", "v4.2", "v3", rule="say it with Version="),
     *server("Options", "ro", rule="the share must be writable"),
     *server("Options", "bg", rule="rpinfs waits for a late NAS itself"),
@@ -97,13 +100,14 @@ SINGLE = [
     *share("Where", "/nfs/" + "ä" * 100, "/nfs/" + "-" * 70, "/nfs" + "/x" * 130, rule="unit name has at most 255"),
     *image("File", "/docker.img", "images/", rule="expected a file name below the share"),
     *image("File", "../docker.img", "a/../b", "./a", "a//b", rule='without "." and ".." in it'),
-    *image("File", "{board}.img", "{serial.img", "serial}.img", "{}", "{{serial}}", "{serial}{x}", rule="only the fields"),
+    *image("File", "{board}.img", "{serial.img", "serial}.img", "{}", "{{serial}}", "{serial}{x}",
+           rule="only the fields"),
     *image("File", ".rpinfs/docker", "docker.rpinfs-new", rule="which rpinfs keeps for its own files"),
     *image("File", "it's.img", "a\\b", rule="without quotes and backslashes"),
     *image("File", "x" * 201, rule="at most 200 bytes"),
     *image("Size", "big", "10 G", "10g", "10GB", "1.5G", "-10G", "10P", "10G # big", "G", "0x10G", "٣G",
            rule="expected a size such as 20G"),
-    *image("Size", "67108865", "100000001", rule="a multiple of 4096"),
+    *image("Size", "67108865", "67109376", "100000001", rule="a multiple of 4096"),
     *image("Size", "0", "4096", "63M", rule="at least 64M"),
     *image("Size", "16T", "17592186044416", "9999T", rule="less than 16T"),
     *image("FileSystem", "btrfs", "EXT4", "auto", rule="expected ext4 or xfs"),
@@ -121,6 +125,7 @@ SINGLE = [
     *image("Bind", "/usr", "/var/lib/docker-x /var/lib", rule=SYSTEM),
     *image("Bind", '"/srv/a', "/srv/it's", rule="expected a closing quote"),
     *image("Before", "docker", "docker.service podman", "k3s.unit", rule="with their ending, such as"),
+    *image("Before", "podman.socket", "docker.service local-fs.target", "x.mount", "x.timer", rule="expected services"),
     *image("Before", ".service", "a!.service", "x" * 250 + ".service", rule="cannot be the name of a unit"),
     *image("Before", "rpinfs-agent.service", "rpinfs-gate.service", rule="a unit of rpinfs cannot wait for itself"),
     *image("Before", "'docker.service", rule="expected a closing quote"),
@@ -136,7 +141,8 @@ SYNTAX = [
     Wrong("unknown section", "[Sever]\nAddress=nas\nVersion=9\n", "1", "[Sever]", "did you mean [Server]?"),
     Wrong("section in lower case", "[boot]\nExport=/x\n", "1", "[boot]", "did you mean [Boot]?"),
     Wrong("section in the plural", "[Images docker]\n", "1", "[Images docker]", "did you mean [Image]?"),
-    Wrong("section like nothing", "[Mountpoints]\n", "1", "[Mountpoints]", "known are [Server], [Boot], [Share], [Image]"),
+    Wrong("section like nothing", "[Mountpoints]\n", "1", "[Mountpoints]",
+          "known are [Server], [Boot], [Share], [Image]"),
     Wrong("empty header", "[]\n", "1", "[]", "unknown section"),
     Wrong("image without a name", "[Image]\nSize=20G\n", "1", "[Image]", "expected a name, such as [Image docker]"),
     Wrong("image in upper case", "[Image Docker]\n", "1", "[Image Docker]", "32 lower-case letters"),
@@ -144,17 +150,21 @@ SYNTAX = [
     Wrong("image beginning with a dash", "[Image -a]\n", "1", "[Image -a]", "begins with a letter or digit"),
     Wrong("image with a slash", "[Image ../x]\n", "1", "[Image ../x]", "32 lower-case letters"),
     Wrong("image of 33 letters", f"[Image {'a' * 33}]\n", "1", f"[Image {'a' * 33}]", "at most 32"),
-    Wrong("section that has no name", "[Server nas]\nAddress=nas\n", "1", "[Server nas]", "expected [Server] without a name"),
+    Wrong("section that has no name", "[Server nas]\nAddress=nas\n", "1", "[Server nas]",
+          "expected [Server] without a name"),
     Wrong("unknown key", "[Server]\nAdress=nas\n", "2", "[Server] Adress=nas", "unknown key; did you mean Address=?"),
     Wrong("key in lower case", "[Server]\naddress=nas\n", "2", "[Server] address=nas", "did you mean Address=?"),
     Wrong("key of a mount unit", "[Boot]\nWhat=/x\n", "2", "[Boot] What=/x", "unknown key"),
     Wrong("key like nothing", "[Share]\nColour=red\n", "2", "[Share] Colour=red", "known are Export=, Where="),
     Wrong("key of another section", "[Share]\nSize=20G\n", "2", "[Share] Size=20G", "Size= belongs to [Image]"),
-    Wrong("key of the image in [Server]", "[Server]\nFence=mmp\n", "2", "[Server] Fence=mmp", "Fence= belongs to [Image]"),
+    Wrong("key of the image in [Server]", "[Server]\nFence=mmp\n", "2", "[Server] Fence=mmp",
+          "Fence= belongs to [Image]"),
     Wrong("no key", "[Server]\n=nas\n", "2", "[Server] =nas", "unknown key"),
-    Wrong("indented continuation that is none", "[Image docker]\nBefore=a.service\n  b.service\n", "3", "b.service", "Key=value"),
+    Wrong("indented continuation that is none", "[Image docker]\nBefore=a.service\n  b.service\n", "3", "b.service",
+          "Key=value"),
     Wrong("bytes that are no UTF-8", b"[Server]\nAddress=na\xff\n", "2", "Address=na?", "expected UTF-8 text"),
-    Wrong("a header that is no UTF-8", b"[Server]\n[Image d\xff]\nSize=20G\n", "2", "[Image d?]", "expected UTF-8 text"),
+    Wrong("a header that is no UTF-8", b"[Server]\n[Image d\xff]\nSize=20G\n", "2", "[Image d?]",
+          "expected UTF-8 text"),
     Wrong("a zero byte", b"[Server]\nAddress=n\0s\n", "2", "Address=n?s", "expected UTF-8 text"),
     Wrong("UTF-16", "[Server]".encode("utf-16-le"), "1", "[?S?e?r?v?e?r?]?", "expected UTF-8 text"),
     Wrong("terminal escapes", "[Share]\nWhere=/srv/\x1b[31m\n", "2", "[Share] Where=/srv/?[31m", "expected printable"),
@@ -163,13 +173,17 @@ SYNTAX = [
           "[Server] Options=rsize=1, soft", "soft is refused"),
     Wrong("line numbers go on behind a continuation", "[Server]\nOptions=rsize=1,\\\n  acl\nVersion=9\n", "4",
           "[Server] Version=9", "expected 3"),
-    Wrong("an empty line ends a continuation", "[Server]\nAddress=nas\\\n\n.local\n", "4", ".local", "expected Key=value"),
+    Wrong("an empty line ends a continuation", "[Server]\nAddress=nas\\\n\n.local\n", "4", ".local",
+          "expected Key=value"),
     Wrong("Windows line ends", "[Server]\r\nVersion=9\r\n", "2", "[Server] Version=9", "expected 3"),
     Wrong("other line separators are no line ends", "[Server]\n# \x0c \u2028 \x85\nVersion=9\n", "3",
           "[Server] Version=9", "expected 3"),
-    Wrong("a wrong value that a later one replaces", "[Server]\nVersion=9\nVersion=4.2\n", "2", "[Server] Version=9", "expected"),
-    Wrong("a wrong value after a right one", "[Image docker]\nSize=20G\nSize=20X\n", "3", "[Image docker] Size=20X", "20G"),
-    Wrong("a long value", f"[Server]\nAddress={'x' * 4000}\n", "2", f"[Server] Address={'x' * 4000}", ADDRESS),
+    Wrong("a wrong value that a later one replaces", "[Server]\nVersion=9\nVersion=4.2\n", "2", "[Server] Version=9",
+          "expected"),
+    Wrong("a wrong value after a right one", "[Image docker]\nSize=20G\nSize=20X\n", "3", "[Image docker] Size=20X",
+          "20G"),
+    Wrong("a long value", f"[Server]\nAddress={'x' * 4000}\n", "2", f"[Server] Address={'x' * 197}...", ADDRESS),
+    Wrong("a long line", "x" * 4000, "1", "x" * 197 + "...", "expected Key=value"),
     Wrong("a folder instead of a file", None, MAIN, "", "cannot be read: Is a directory"),
     Wrong("a link to nowhere", Path("/nonexistent/rpinfs.conf"), MAIN, "", "cannot be read: No such file"),
     Wrong("a link to itself", Path("rpinfs.conf"), MAIN, "", "cannot be read: Too many levels of symbolic links"),
@@ -192,24 +206,29 @@ BETWEEN = [
           "[Image data] Where=/var/lib/docker", "two mounts at /var/lib/docker: [Image docker]"),
     Wrong("folder kept in two images", TWO + "Bind=/var/lib/containerd\n", "4", "[Image data] Bind=/var/lib/containerd",
           "two mounts at /var/lib/containerd: [Image docker] Bind=/var/lib/containerd"),
-    Wrong("second image where the first has its folder", "[Image data]\nWhere=/var/lib/containerd\n[Image docker]\n", "2",
+    Wrong("second image where the first has its folder", "[Image data]\nWhere=/var/lib/containerd\n[Image docker]\n",
+          "2",
           "[Image data] Where=/var/lib/containerd", "two mounts at /var/lib/containerd: [Image docker] Bind="),
     Wrong("the first of several folders is at fault", "[Image docker]\nBind=/nfs/docker\nBind=/srv/a\n", "2",
           "[Image docker] Bind=/nfs/docker", "two mounts at /nfs/docker"),
     Wrong("share below the image", "[Share]\nWhere=/var/lib/docker/share\n", "2", "[Share] Where=/var/lib/docker/share",
           "the mount point /var/lib/docker/share lies below the mount point /var/lib/docker"),
-    Wrong("image below the share", "[Image docker]\nWhere=/nfs/docker/data\n", "2", "[Image docker] Where=/nfs/docker/data",
+    Wrong("image below the share", "[Image docker]\nWhere=/nfs/docker/data\n", "2",
+          "[Image docker] Where=/nfs/docker/data",
           "the mount point /nfs/docker/data lies below the mount point /nfs/docker"),
-    Wrong("folder below its own image", "[Image docker]\nBind=/var/lib/docker/x\n", "2", "[Image docker] Bind=/var/lib/docker/x",
+    Wrong("folder below its own image", "[Image docker]\nBind=/var/lib/docker/x\n", "2",
+          "[Image docker] Bind=/var/lib/docker/x",
           "lies below the mount point /var/lib/docker"),
     Wrong("image above another", "[Image data]\nWhere=/srv/a/b\n[Image docker]\nWhere=/srv/a\n", "4",
           "[Image docker] Where=/srv/a", "the mount point /srv/a/b lies below the mount point /srv/a"),
     Wrong("folder below a folder", "[Image docker]\nBind=/srv/a\nBind=/srv/a/b\n", "3", "[Image docker] Bind=/srv/a/b",
           "the mount point /srv/a/b lies below the mount point /srv/a"),
-    Wrong("boot below the share", "[Boot]\nWhere=/nfs/docker/boot\n", "2", "[Boot] Where=/nfs/docker/boot", "lies below"),
+    Wrong("boot below the share", "[Boot]\nWhere=/nfs/docker/boot\n", "2", "[Boot] Where=/nfs/docker/boot",
+          "lies below"),
     Wrong("one file for two images", TWO + f"File=docker-{SERIAL}.img\n", "4", f"[Image data] File=docker-{SERIAL}.img",
           "one file for two images: [Image docker] has docker-"),
-    Wrong("one template for two images", "[Image docker]\nFile={mac}.img\n[Image data]\nWhere=/srv/x\nFile={mac}.img\n", "5",
+    Wrong("one template for two images", "[Image docker]\nFile={mac}.img\n[Image data]\nWhere=/srv/x\nFile={mac}.img\n",
+          "5",
           "[Image data] File={mac}.img", "one file for two images: [Image docker]",
           {"sys/class/net/eth0/address": "dc:a6:32:01:02:03\n", "sys/class/net/eth0/device": None}),
     Wrong("the default file of another", f"[Image a]\nFile=b-{SERIAL}.img\n[Image b]\nWhere=/srv/b\n", "3",
@@ -218,27 +237,35 @@ BETWEEN = [
           "Fence=mmp works on ext4 only"),
     Wrong("both fences on xfs", "[Image docker]\nFence=both\nFileSystem=xfs\n", "3", "[Image docker] FileSystem=xfs",
           "Fence=both works on ext4 only"),
-    Wrong("mmp over a buffered loop device", "[Image docker]\nFence=mmp\nDirectIO=no\n", "3", "[Image docker] DirectIO=no",
+    Wrong("mmp over a buffered loop device", "[Image docker]\nFence=mmp\nDirectIO=no\n", "3",
+          "[Image docker] DirectIO=no",
           "Fence=mmp protects only with DirectIO=yes"),
-    Wrong("version 3 with xfs", "[Server]\nVersion=3\n[Image docker]\nFileSystem=xfs\n", "4", "[Image docker] FileSystem=xfs",
+    Wrong("version 3 with xfs", "[Server]\nVersion=3\n[Image docker]\nFileSystem=xfs\n", "4",
+          "[Image docker] FileSystem=xfs",
           "Version=3 needs ext4's multi-mount protection"),
     Wrong("version 3 over a buffered loop device", "[Server]\nVersion=3\n[Image docker]\nDirectIO=off\n", "4",
-          "[Image docker] DirectIO=off", "Version=3 needs ext4's multi-mount protection, which protects only with DirectIO=yes"),
+          "[Image docker] DirectIO=off",
+          "Version=3 needs ext4's multi-mount protection, which protects only with DirectIO=yes"),
     Wrong("too small for xfs", "[Image docker]\nFileSystem=xfs\nSize=100M\n", "3", "[Image docker] Size=100M",
           "expected at least 300M for xfs"),
-    Wrong("no server", "[Share]\nExport=/srv/docker\n", "default", "[Server] Address=", "do not name the server; set Address=",
+    Wrong("no server", "[Share]\nExport=/srv/docker\n", "default", "[Server] Address=",
+          "do not name the server; set Address=",
           NOT_ON_NFS),
-    Wrong("a server taken away", "[Server]\nAddress=nas\nAddress=\n", "3", "[Server] Address=", "do not name the server",
+    Wrong("a server taken away", "[Server]\nAddress=nas\nAddress=\n", "3", "[Server] Address=",
+          "do not name the server",
           NOT_ON_NFS),
     Wrong("the misspelt server is not also a missing one", "[Server]\nAdress=nas\n", "2", "[Server] Adress=nas",
           "did you mean Address=?", NOT_ON_NFS),
     Wrong("the wrong server is not also a missing one", "[Server]\nAddress=n s\n", "2", "[Server] Address=n s", ADDRESS,
           NOT_ON_NFS),
-    Wrong("no serial number", "", "default", "[Image docker] File=docker-{serial}.img", "this machine has no {serial}", NAMELESS),
+    Wrong("no serial number", "", "default", "[Image docker] File=docker-{serial}.img", "this machine has no {serial}",
+          NAMELESS),
     Wrong("no serial number, with a section", "\n[Image docker]\n", "2", "[Image docker] File=docker-{serial}.img",
           "this machine has no {serial}", NAMELESS),
-    Wrong("no MAC address", "[Image docker]\nFile={mac}\n", "2", "[Image docker] File={mac}", "this machine has no {mac}"),
-    Wrong("no host name", "[Image docker]\nFile={hostname}\n", "2", "[Image docker] File={hostname}", "has no {hostname}",
+    Wrong("no MAC address", "[Image docker]\nFile={mac}\n", "2", "[Image docker] File={mac}",
+          "this machine has no {mac}"),
+    Wrong("no host name", "[Image docker]\nFile={hostname}\n", "2", "[Image docker] File={hostname}",
+          "has no {hostname}",
           {"proc/sys/kernel/hostname": "(none)\n"}),
     Wrong("a host name of everybody", "[Image docker]\nFile={hostname}\n", "2", "[Image docker] File={hostname}",
           "has no {hostname}", {"etc/hostname": "localhost\n"}),
@@ -278,7 +305,9 @@ KERNEL_COMMAND_LINE = [
     line("rpinfs.server.options=hard,soft", "[Server] Options=hard,soft", "soft is refused"),
     line("rpinfs.share.where=/var/lib/docker", "[Share] Where=/var/lib/docker", "two mounts at /var/lib/docker"),
     line("rpinfs.image.data.size=1G", "[Image data] Where=/var/lib/docker", "two mounts at /var/lib/docker"),
-    line("rpinfs.image.docker.fence=mmp rpinfs.image.docker.filesystem=xfs", "[Image docker] FileSystem=xfs", "ext4 only"),
+    line(
+        "rpinfs.image.docker.fence=mmp rpinfs.image.docker.filesystem=xfs", "[Image docker] FileSystem=xfs", "ext4 only"
+    ),
 ]
 
 
@@ -299,25 +328,28 @@ DROP_INS = [
             "expected a [Section] before"),
     drop_in("a drop-in against the main file", f"{ETC}/x.conf", "[Image docker]\nFileSystem=xfs\nSize=100M\n",
             f"{ETC}/x.conf:3", "[Image docker] Size=100M", "at least 300M"),
-    drop_in("the main file against a drop-in", f"{ETC}/x.conf", "[Image docker]\nFence=mmp\n[Share]\nWhere=/var/lib/docker\n",
+    drop_in("the main file against a drop-in", f"{ETC}/x.conf",
+            "[Image docker]\nFence=mmp\n[Share]\nWhere=/var/lib/docker\n",
             f"{ETC}/x.conf:4", "[Share] Where=/var/lib/docker", "two mounts at"),
     drop_in("an image in a drop-in without a place", f"{ETC}/x.conf", "# Data\n[Image data]\n", f"{ETC}/x.conf:2",
             "[Image data] Where=/var/lib/docker", "two mounts at"),
     drop_in("a drop-in that is a folder", f"{ETC}/x.conf", None, f"{ETC}/x.conf", "", "cannot be read: Is a directory"),
-    drop_in("a drop-in that is a link to nowhere", f"{ETC}/x.conf", Path("/nonexistent"), f"{ETC}/x.conf", "", "No such file"),
+    drop_in("a drop-in that is a link to nowhere", f"{ETC}/x.conf", Path("/nonexistent"), f"{ETC}/x.conf", "",
+            "No such file"),
     drop_in("a folder of drop-ins that is a file", ETC, "[Server]\n", ETC, "", "cannot be read: Not a directory"),
-    drop_in("the one of two drop-ins of a name that counts", f"{RUN}/x.conf", "[Server]\nVersion=8\n", f"{RUN}/x.conf:2",
+    drop_in("the one of two drop-ins of a name that counts", f"{RUN}/x.conf", "[Server]\nVersion=8\n",
+            f"{RUN}/x.conf:2",
             "[Server] Version=8", "expected 3", **{f"{USR}/x.conf": "[Server]\nVersion=9\n"}),
 ]  # fmt: skip
 
 WRONG = [*SINGLE, *SYNTAX, *BETWEEN, *KERNEL_COMMAND_LINE, *DROP_INS]
 
 
-def titles(cases: "list[Wrong] | list[Right]") -> list[str]:
+def titles(cases: list[Wrong] | list[Right]) -> list[str]:
     return [case.title for case in cases]
 
 
-def make(root: Path, case: "Wrong | Right") -> Path:
+def make(root: Path, case: Wrong | Right) -> Path:
     return make_pi(root, case.text, case.files, case.cmdline)
 
 
@@ -344,7 +376,9 @@ def test_the_program_says_it_in_one_line_and_exits_2(root: Path, case: Wrong, in
 
 def test_every_key_has_a_wrong_value() -> None:
     """A key that is new in the table of settings comes with its wrong values in the table above."""
-    tried = {(case.what.split("]")[0].strip("[").split(" ")[0], case.what.split("] ")[1].split("=")[0]) for case in SINGLE}
+    tried = {
+        (case.what.split("]")[0].strip("[").split(" ")[0], case.what.split("] ")[1].split("=")[0]) for case in SINGLE
+    }
     assert tried == {(setting.section, setting.key) for setting in SETTINGS}
 
 
@@ -369,7 +403,9 @@ def test_several_errors_come_in_the_order_of_the_files(root: Path, installed: In
     assert found == [(MAIN, 2), (MAIN, 4), (MAIN, 5), (f"{USR}/0.conf", 2), (f"{ETC}/1.conf", 2), (COMMAND_LINE, 0)]
     done = installed.run(installed.rpinfs, "config", "check", root=root)
     assert [error.message for error in errors] == [
-        text.removeprefix("rpinfs: ") for text in done.stderr.splitlines() if ": expected" in text or ": unknown" in text
+        text.removeprefix("rpinfs: ")
+        for text in done.stderr.splitlines()
+        if ": expected" in text or ": unknown" in text
     ]
     assert done.returncode == 2
 
@@ -389,7 +425,8 @@ class Right(NamedTuple):
 IMAGE = "[Image docker]\n"
 
 RIGHT = [
-    Right("nothing", "", {"server.address": "192.168.1.10", "boot.where": "/boot/firmware", "images[0].size": 10 << 30}),
+    Right("nothing", "", {"server.address": "192.168.1.10", "boot.where": "/boot/firmware",
+          "images[0].size": 10 << 30}),
     Right("comments alone", "# Size=1\n ; x\n\n", {"images[0].file": f"docker-{SERIAL}.img"}),
     Right("a name", "[Server]\nAddress=nas.local\n", {"server.source": "nas.local"}),
     Right("a name with its last dot", "[Server]\nAddress=nas.local.\n", {"server.source": "nas.local."}),
@@ -427,7 +464,8 @@ RIGHT = [
     Right("per cent, dash, dot", "[Share]\nExport=/50%\nWhere=/nfs/my-dock.er%h\n",
           {"share.export": "/50%", "share.where": "/nfs/my-dock.er%h"}),
     Right("letters of the world", "[Share]\nWhere=/nfs/größe\n", {"share.where": "/nfs/größe"}),
-    Right("a mount point as long as can be", "[Share]\nWhere=/" + "a/" * 124 + "b\n", {"share.where": "/" + "a/" * 124 + "b"}),
+    Right("a mount point as long as can be", "[Share]\nWhere=/" + "a/" * 124 + "b\n",
+          {"share.where": "/" + "a/" * 124 + "b"}),
     Right("neighbours are not nested", IMAGE + "Where=/nfs/docker-data\nBind=/nfs/docker2\n",
           {"images[0].where": "/nfs/docker-data"}),
     Right("a folder on the share", IMAGE + "File=pis/{serial}/docker.img\n",
@@ -440,7 +478,8 @@ RIGHT = [
           {**NAMELESS, "sys/class/net/eth0/address": "dc:a6:32:01:02:03\n", "sys/class/net/eth0/device": None}),
     Right("a file with a space and a per cent", IMAGE + "File=my image 50%.img\n",
           {"images[0].file": "my image 50%.img"}),
-    Right("sizes", IMAGE + "Size=64M\nSize=65536K\nSize=1T\nSize=68719476736\nSize=64GiB\n", {"images[0].size": 64 << 30}),
+    Right("sizes", IMAGE + "Size=64M\nSize=65536K\nSize=1T\nSize=68719476736\nSize=64GiB\n",
+          {"images[0].size": 64 << 30}),
     Right("the largest size", IMAGE + "Size=17592186040320\n", {"images[0].size": 17592186040320}),
     Right("xfs", IMAGE + "FileSystem=xfs\nSize=300M\n", {"images[0].filesystem": "xfs"}),
     Right("the smallest xfs by default size", IMAGE + "FileSystem=xfs\n", {"images[0].size": 10 << 30}),
@@ -451,10 +490,13 @@ RIGHT = [
     Right("barriers said aloud", IMAGE + "Options=barrier=1\n", {"images[0].options": ["barrier=1"]}),
     Right("names in quotes", IMAGE + "Bind=\"/srv/my data\" '/srv/your data'\n",
           {"images[0].bind": ["/srv/my data", "/srv/your data"]}),
-    Right("units of all kinds", IMAGE + "Before=docker.service k3s@1.service a\\x2db.socket\nBefore=podman.service\n",
-          {"images[0].before": ["docker.service", "k3s@1.service", "a\\x2db.socket", "podman.service"]}),
-    Right("a unit named twice", IMAGE + "Before=docker.service docker.service\n", {"images[0].before": ["docker.service"]}),
-    Right("two images", TWO, {"len(images)": 2, "images[1].where": "/srv/data", "images[1].bind": [], "images[1].before": []}),
+    Right("services by all kinds of names",
+          IMAGE + "Before=docker.service k3s@1.service a\\x2db.service\nBefore=podman.service\n",
+          {"images[0].before": ["docker.service", "k3s@1.service", "a\\x2db.service", "podman.service"]}),
+    Right("a unit named twice", IMAGE + "Before=docker.service docker.service\n",
+          {"images[0].before": ["docker.service"]}),
+    Right("two images", TWO, {"len(images)": 2, "images[1].where": "/srv/data", "images[1].bind": [],
+          "images[1].before": []}),
     Right("an image in place of docker", "[Image podman]\nWhere=/var/lib/containers\n",
           {"images[0].name": "podman", "len(images)": 1, "images[0].file": f"podman-{SERIAL}.img"}),
     Right("drop-ins in the order of their names", "[Server]\nAddress=main\n", {"server.address": "third"},
@@ -472,13 +514,16 @@ RIGHT = [
     Right("a main file that is a link to /dev/null", Path("/dev/null"), {"len(images)": 1}),
     Right("a reset in a drop-in", "[Server]\nOptions=a,b\n", {"server.options": ["c"]},
           {f"{ETC}/a.conf": "[Server]\nOptions=\nOptions=c\n"}),
-    Right("the command line wins", "[Image docker]\nSize=1G\n", {"images[0].size": 20 << 30, "server.address": "10.0.0.1"},
-          {f"{ETC}/a.conf": "[Image docker]\nSize=2G\n"}, "rpinfs.image.docker.size=20G rpinfs.server.address=10.0.0.1"),
+    Right("the command line wins", "[Image docker]\nSize=1G\n", {"images[0].size": 20 << 30,
+          "server.address": "10.0.0.1"},
+          {f"{ETC}/a.conf": "[Image docker]\nSize=2G\n"},
+          "rpinfs.image.docker.size=20G rpinfs.server.address=10.0.0.1"),
     Right("quotes on the command line", "", {"images[0].before": ["a.service", "b.service"]},
           cmdline='rpinfs.image.docker.before="a.service b.service"'),
     Right("a reset on the command line", "[Server]\nAddress=nas\n", {"server.address": "192.168.1.10"},
           cmdline="rpinfs.server.address="),
-    Right("words for another program", "", {"len(images)": 1}, cmdline="rpinfsx=1 xrpinfs.server.address=1 -- rpinfs.x=1"),
+    Right("words for another program", "", {"len(images)": 1},
+          cmdline="rpinfsx=1 xrpinfs.server.address=1 -- rpinfs.x=1"),
     Right("said to be on", "", {"len(images)": 1}, cmdline="rpinfs=on"),
     Right("off, then on", "", {"in_use": True}, cmdline="rpinfs=off rpinfs=on"),
     Right("a wrong value in a machine that is off", "[Server]\nAddress=n s\n", {"in_use": False}, cmdline="rpinfs=off"),

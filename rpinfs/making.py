@@ -1,0 +1,420 @@
+"""Making images: a new file system beside the name that it will have, then the name, in one step.
+
+The rules that nothing here may break:
+
+1. Only what is proven to hold no data is ever formatted, and not even that is written to: a new image is made
+   beside it, whole, and then takes its name. Whatever fails on the way, the name means what it meant before.
+2. Nothing is removed but what has the exact form of our temporary names and is nobody's work in progress.
+
+So a power cut at any instant leaves under the name either what was there or a whole, synced, verified image,
+and at most a temporary file `.NAME.rpinfs-new-*` beside it, which the next attempt knows as ours and removes.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from rpinfs.files import NoLocks, lock, open_regular
+from rpinfs.image import (
+    REMEDIES,
+    ImageError,
+    Kind,
+    Probe,
+    absolute,
+    as_image_error,
+    probe,
+    refuse_attached,
+    silent,
+    stamp_of,
+    verify,
+)
+from rpinfs.run import Tell, run
+from rpinfs.settings import GIB, LARGEST_IMAGE, MIB, SMALLEST_IMAGE, human_size
+from rpinfs.superblock import uuid_text
+
+# --- Kinds of file systems ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """One kind of file system that we make.
+
+    Attributes:
+        label_length: bytes.
+        room: bytes that it takes on the share at once or when first used: metadata and journal, by size.
+        argv: the command, by (path, size, label, uuid).
+        verify: the check that a fresh one must pass without a single remark.
+    """
+
+    label_length: int
+    room: Callable[[int], int]
+    argv: Callable[[str, int, str, str], list[str]]
+    verify: Callable[[str], list[str]]
+
+
+# Every choice is stated, so that an image does not depend on the mke2fs.conf of the machine that made it.
+# Not among the features: orphan_file and metadata_csum_seed, which Debian 13 would add. They gain nothing here,
+# and an older e2fsck on the NAS should be able to check the image.
+EXT4_FEATURES = (
+    "has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,"
+    "huge_file,dir_nlink,extra_isize,metadata_csum"
+)
+
+# Sizes of file systems below which mke2fs chooses this journal (ext2fs_default_journal_size()), in MiB each.
+_JOURNALS = ((128, 4), (1024, 16), (2048, 32), (16384, 64), (32768, 128), (65536, 256), (131072, 512))
+
+
+def _ext4_journal(size: int) -> int:
+    """Size of the journal in bytes."""
+    return next((journal for below, journal in _JOURNALS if size < below * MIB), 1024) * MIB
+
+
+def _ext4_room(size: int) -> int:
+    """The journal, and a bound on what mkfs writes: 4.3 MB at 10 GiB, 16 MB at 1 TiB, 224 MB at 15 TiB."""
+    return _ext4_journal(size) + 8 * MIB + size // 65536
+
+
+def _ext4_argv(path: str, size: int, label: str, identity: str) -> list[str]:
+    """The file is a hole, so its zeros need not be written (assume_storage_prezeroed); a second -E would
+    replace the first. -F: mke2fs wants to be asked to write into a file; that it is ours we know.
+    """
+    return [
+        *("mkfs.ext4", "-F", "-q", "-b", "4096", "-I", "256", "-i", "16384", "-m", "0", "-e", "remount-ro"),
+        *("-O", f"none,{EXT4_FEATURES}", "-J", f"size={_ext4_journal(size) // MIB}"),
+        *("-L", label, "-U", identity),
+        *("-E", "assume_storage_prezeroed=1,nodiscard,root_owner=0:0", path),
+    ]
+
+
+def _xfs_room(size: int) -> int:
+    """The log, which mkfs writes in full: 64 MiB, from 128 GiB on a 2048th of the size; and a little."""
+    return max(64 * MIB, min(size // 2048, 2 * GIB)) + 8 * MIB
+
+
+def _xfs_argv(path: str, _: int, label: str, identity: str) -> list[str]:
+    return [
+        "mkfs.xfs",
+        "-q",
+        "-K",
+        "-s",
+        "size=4096",
+        "-b",
+        "size=4096",
+        "-m",
+        f"uuid={identity}",
+        "-L",
+        label,
+        path,
+    ]
+
+
+_MAKERS = {
+    "ext4": _Maker(16, _ext4_room, _ext4_argv, lambda path: ["e2fsck", "-f", "-n", path]),
+    "xfs": _Maker(12, _xfs_room, _xfs_argv, lambda path: ["xfs_repair", "-n", "-f", path]),
+}
+
+
+# --- Making ------------------------------------------------------------------------------------------------
+
+
+def create(
+    path: str,
+    size: int,
+    filesystem: str = "ext4",
+    *,
+    label: str | None = None,
+    progress: Tell = silent,
+) -> Probe:
+    """Make an image under a name that is free or blank. All or nothing, whatever happens.
+
+    Args:
+        size: bytes; a blank file that has a length keeps that.
+        filesystem: "ext4" or "xfs".
+        label: cut to the 16 or 12 bytes that the file system has room for; by default the file's name.
+        progress: told what is being done, in ASCII.
+
+    Raises:
+        ImageError: there is something under the name, no room, a size out of bounds, or a step failed. The
+            name means what it meant before.
+    """
+    if filesystem not in _MAKERS:
+        raise ImageError(f"{filesystem}: expected ext4 or xfs")
+    maker = _MAKERS[filesystem]
+    path = absolute(path)
+    target = probe(path, progress)
+    _refuse_occupied(target)
+    size = target.size or size
+    _refuse_size(path, size, filesystem)
+    with as_image_error(path, "cannot be made"):
+        remove_leftovers(path, progress)
+        _refuse_without_room(path, maker.room(size))
+        with _temporary(path, progress) as temporary:
+            _take_ownership(temporary.fd, target, progress)
+            os.ftruncate(temporary.fd, size)
+            identity = _random_uuid()
+            progress(f"formatting {human_size(size)} with {filesystem}")
+            run(
+                maker.argv(temporary.path, size, _fitting(label, path, maker), identity),
+                die_with_us=True,
+            )
+            os.fsync(temporary.fd)
+            progress("verifying the new file system")
+            made = _prove_whole(temporary, maker, size, identity)
+            _publish(temporary, target)
+        _sync_folder(path)
+        return replace(made, path=path, stamp=())
+
+
+def _random_uuid() -> str:
+    """A UUID of version 4 (RFC 9562): all random but the six bits that say so."""
+    data = bytearray(os.urandom(16))
+    data[6] = data[6] & 0x0F | 0x40
+    data[8] = data[8] & 0x3F | 0x80
+    return uuid_text(bytes(data))
+
+
+def room_needed(size: int, filesystem: str = "ext4") -> int:
+    """Bytes that must be free on the share for an image of this size to be made."""
+    return _MAKERS[filesystem].room(size)
+
+
+def _refuse_occupied(target: Probe) -> None:
+    if target.kind not in (Kind.MISSING, Kind.BLANK):
+        raise ImageError(
+            f"{target.path}: expected nothing or a blank file, found {target.description}; it is left alone",
+            target.remedy,
+        )
+    if target.kind is Kind.BLANK:
+        refuse_attached(target.path)
+
+
+def _refuse_size(path: str, size: int, filesystem: str) -> None:
+    smallest = SMALLEST_IMAGE[filesystem]
+    if not smallest <= size <= LARGEST_IMAGE:
+        raise ImageError(
+            f"{path}: expected a size from {human_size(smallest)} to {human_size(LARGEST_IMAGE)} for {filesystem}, "
+            f"found {human_size(size)}"
+        )
+
+
+def _refuse_without_room(path: str, needed: int) -> None:
+    share = os.statvfs(os.path.dirname(path))
+    free = share.f_bavail * share.f_frsize
+    if free < needed:
+        raise ImageError(
+            f"{path}: expected {human_size(needed)} of free space for a new file system, found {human_size(free)}",
+            REMEDIES[errno.ENOSPC],
+        )
+
+
+def _fitting(label: str | None, path: str, maker: _Maker) -> str:
+    wanted = label if label is not None else os.path.splitext(os.path.basename(path))[0]
+    return wanted.encode()[: maker.label_length].decode("utf-8", "ignore")
+
+
+# --- The temporary file ------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Temporary:
+    path: str
+    fd: int
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            os.close(fd)
+
+
+def remove_leftovers(path: str, progress: Tell = silent) -> list[str]:
+    """Remove what interrupted attempts to make this very image have left beside it, and nothing else.
+
+    A leftover has the exact form of our names, is a regular file, and is locked by nobody; or is a second
+    name of the image itself (the power went between its two last steps). On a share without locks, where a
+    file of the first kind may be another's work in progress, it stays and is told of.
+
+    Returns:
+        the paths that were removed.
+    """
+    folder, name = os.path.split(absolute(path))
+    ours = re.compile(rf"\.{re.escape(name)}\.rpinfs-new-[0-9a-f]{{16}}")
+    removed = []
+    for entry in sorted(os.listdir(folder)):
+        if ours.fullmatch(entry):
+            leftover = os.path.join(folder, entry)
+            try:
+                done = _remove_leftover(leftover, path)
+            except OSError as error:
+                progress(f"left over: {leftover}: {error.strerror}")
+            else:
+                if done:
+                    removed.append(leftover)
+    return removed
+
+
+def _remove_leftover(leftover: str, path: str) -> bool:
+    if _same_file(leftover, path):
+        os.unlink(leftover)
+        return True
+    with contextlib.suppress(FileNotFoundError), _open_to_lock(leftover) as fd:
+        # Removed while locked, so that it cannot be a file that its maker is just about to lock.
+        if lock(fd) and _is_named(leftover, fd):
+            os.unlink(leftover)
+            return True
+    return False
+
+
+@contextlib.contextmanager
+def _open_to_lock(path: str) -> Iterator[int]:
+    """NFS locks exclusively only what is open for writing; what else has such a name is not even opened."""
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file, so not ours")
+    with open_regular(path, os.O_RDWR) as fd:
+        yield fd
+
+
+@contextlib.contextmanager
+def _temporary(path: str, progress: Tell) -> Iterator[_Temporary]:
+    """A new, empty, locked file beside the final name; gone afterwards, whatever happens."""
+    temporary = _new_temporary(path)
+    try:
+        yield temporary
+    finally:
+        # Closed first: an NFS client renames an open file to .nfsXXXX instead of removing it. What was to be kept
+        # has been synced; an error of close() has nothing to add.
+        with contextlib.suppress(OSError):
+            temporary.close()
+        try:
+            os.unlink(temporary.path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            progress(f"left over until the next attempt: {temporary.path}: {error.strerror}")
+
+
+def _new_temporary(path: str) -> _Temporary:
+    folder, name = os.path.split(path)
+    while True:
+        temporary = os.path.join(folder, f".{name}.rpinfs-new-{os.urandom(8).hex()}")
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            if _lock_if_possible(fd) and _is_named(temporary, fd):
+                return _Temporary(temporary, fd)
+        except BaseException:
+            os.close(fd)
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+        os.close(fd)  # Another attempt took it for a leftover before we could lock it, and removes it.
+
+
+def _lock_if_possible(fd: int) -> bool:
+    """As lock(); a share without locks is no obstacle: link(2) and rename(2) protect the name."""
+    try:
+        return lock(fd)
+    except NoLocks:
+        return True
+
+
+def _is_named(path: str, fd: int) -> bool:
+    """Whether the name still means the open file."""
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
+
+
+def _same_file(one: str, other: str) -> bool:
+    try:
+        return os.path.samestat(os.lstat(one), os.lstat(other))
+    except FileNotFoundError:
+        return False
+
+
+def _take_ownership(fd: int, target: Probe, progress: Tell) -> None:
+    """Give the new file the owner and the mode of the blank one whose name it will take."""
+    if target.kind is not Kind.BLANK:
+        return
+    wanted, present = os.lstat(target.path), os.fstat(fd)
+    if (wanted.st_uid, wanted.st_gid) != (present.st_uid, present.st_gid):
+        try:
+            os.fchown(fd, wanted.st_uid, wanted.st_gid)
+        except PermissionError:
+            # A share that squashes root. We can use what we own; that is worth more than the old owner.
+            progress(f"the owner of {target.path} cannot be kept")
+    os.fchmod(fd, stat.S_IMODE(wanted.st_mode))
+
+
+# --- Proof and publication ---------------------------------------------------------------------------------
+
+
+def _prove_whole(temporary: _Temporary, maker: _Maker, size: int, identity: str) -> Probe:
+    """Read the new file system back from where it is stored, and have it checked."""
+    os.posix_fadvise(temporary.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    made = probe(temporary.path)
+    if (made.uuid, made.size) != (identity, size):
+        raise ImageError(
+            f"{temporary.path}: expected {size} bytes with file system {identity}, "
+            f"found {made.size} bytes with {made.description} {made.uuid or ''}".rstrip()
+        )
+    verify(made)
+    run(maker.verify(temporary.path), die_with_us=True)
+    return made
+
+
+# What link(2) says where the share knows no hard links.
+_NO_LINKS_HERE = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+def _publish(temporary: _Temporary, target: Probe) -> None:
+    """Give the whole image its name, in one step, without ever replacing data."""
+    if target.kind is Kind.BLANK:
+        _replace_blank(temporary, target)
+        return
+    try:
+        os.link(temporary.path, target.path, follow_symlinks=False)
+    except FileExistsError:
+        # Over NFS a repeated request may find its own first success.
+        if not _same_file(temporary.path, target.path):
+            raise ImageError(f"{target.path}: somebody else made it in the meantime; it is left alone") from None
+    except OSError as error:
+        if error.errno not in _NO_LINKS_HERE:
+            raise
+        _replace_blank(temporary, _placeholder(target.path))
+
+
+def _placeholder(path: str) -> Probe:
+    """Claim the name with an empty file; after a power cut it is a blank one, and replaced next time."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        raise ImageError(f"{path}: somebody else made it in the meantime; it is left alone") from None
+    return probe(path)
+
+
+def _replace_blank(temporary: _Temporary, blank: Probe) -> None:
+    """Take the name of a blank file that is, to the last time stamp, the one that was proven blank."""
+    try:
+        with open_regular(blank.path, os.O_RDONLY) as fd:  # Opening makes an NFS client ask the server again.
+            stamp = stamp_of(os.fstat(fd))
+    except OSError:
+        stamp = ()
+    if stamp != blank.stamp:
+        raise ImageError(f"{blank.path}: it changed while its file system was made; it is left alone")
+    refuse_attached(blank.path)
+    os.rename(temporary.path, blank.path)
+
+
+def _sync_folder(path: str) -> None:
+    fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # A file system whose folders need no syncing.
+            raise
+    finally:
+        os.close(fd)

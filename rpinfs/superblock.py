@@ -1,0 +1,149 @@
+"""Superblocks of ext4 and xfs: from bytes to what they say. Pure: whoever has the file does the reading.
+
+Layouts: filesystems/ext4/super.rst of the kernel; struct xfs_dsb in fs/xfs/libxfs/xfs_format.h.
+"""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+# Feature bits that fs/ext4 mounts read-write since Linux 6.1 (EXT4_FEATURE_*_SUPP), and names of the others.
+_INCOMPAT_RECOVER, _INCOMPAT_JOURNAL_DEV = 0x4, 0x8
+_INCOMPAT_64BIT, _INCOMPAT_CASEFOLD = 0x80, 0x20000
+_INCOMPAT_SUPPORTED = 0x3E7D6
+_INCOMPAT_NAMES = {0x1: "compression", _INCOMPAT_JOURNAL_DEV: "journal_dev", 0x1000: "dirdata"}
+_RO_COMPAT_SUPPORTED = 0x1A77F
+_RO_COMPAT_NAMES = {0x80: "has_snapshot", 0x800: "replica", 0x1000: "read-only", 0x4000: "shared_blocks"}
+_COMPAT_HAS_JOURNAL = 0x4
+# What ext3 knew; blkid, and people, call anything with more features ext4.
+_EXT3_INCOMPAT, _EXT3_RO_COMPAT = 0x16, 0x7
+
+_EXT4_MAGIC, _XFS_MAGIC = 0xEF53, b"XFSB"
+_STATE_VALID, _STATE_ERROR = 1, 2
+
+# Where mke2fs puts the first backup of a superblock: number and size of the block.
+_FIRST_BACKUPS = ((32768, 4096), (8193, 1024), (16384, 2048))
+
+
+@dataclass(frozen=True)
+class Superblock:
+    """What a superblock says.
+
+    Attributes:
+        type: "ext2", "ext3", "ext4" or "xfs", as blkid calls it.
+        sector_size: largest logical block size, in bytes, of a device that it can be mounted from.
+        size: of the file system, in bytes.
+        clean: whether it was unmounted in order; None where only mounting can tell (xfs).
+        casefold: it has names whose case does not count, which a kernel may have been built without.
+        obstacles: what keeps every kernel from mounting it from one device, in words.
+    """
+
+    type: str
+    uuid: str
+    label: str
+    block_size: int
+    sector_size: int
+    size: int
+    clean: bool | None = None
+    needs_recovery: bool = False
+    errors_recorded: int = 0
+    casefold: bool = False
+    obstacles: tuple[str, ...] = ()
+
+
+def parse_ext4(data: bytes) -> Superblock | None:
+    """The 1024 bytes at offset 1024 of an ext2, ext3 or ext4 file system; None where the magic is not."""
+    magic, state = struct.unpack_from("<HH", data, 0x38)
+    log_block_size = struct.unpack_from("<I", data, 0x18)[0]
+    if magic != _EXT4_MAGIC or log_block_size > 6:
+        return None
+    compat, incompat, ro_compat = struct.unpack_from("<3I", data, 0x5C)
+    if incompat & _INCOMPAT_JOURNAL_DEV:
+        return None  # An external journal has the same magic.
+    blocks = struct.unpack_from("<I", data, 0x04)[0]
+    if incompat & _INCOMPAT_64BIT:
+        blocks |= struct.unpack_from("<I", data, 0x150)[0] << 32
+    block_size = 1024 << log_block_size
+    recover = bool(incompat & _INCOMPAT_RECOVER)
+    return Superblock(
+        type=_ext_type(compat, incompat, ro_compat),
+        uuid=uuid_text(data[0x68:0x78]),
+        label=_label(data[0x78:0x88]),
+        block_size=block_size,
+        sector_size=min(block_size, 4096),
+        size=blocks * block_size,
+        clean=state & (_STATE_VALID | _STATE_ERROR) == _STATE_VALID and not recover,
+        needs_recovery=recover,
+        errors_recorded=struct.unpack_from("<I", data, 0x194)[0],
+        casefold=bool(incompat & _INCOMPAT_CASEFOLD),
+        obstacles=_ext4_obstacles(data, compat, incompat, ro_compat),
+    )
+
+
+def _ext_type(compat: int, incompat: int, ro_compat: int) -> str:
+    if incompat & ~_EXT3_INCOMPAT or ro_compat & ~_EXT3_RO_COMPAT:
+        return "ext4"
+    return "ext3" if compat & _COMPAT_HAS_JOURNAL else "ext2"
+
+
+def _ext4_obstacles(data: bytes, compat: int, incompat: int, ro_compat: int) -> tuple[str, ...]:
+    obstacles = [
+        *_unknown_features("incompat", incompat & ~_INCOMPAT_SUPPORTED, _INCOMPAT_NAMES),
+        *_unknown_features("ro_compat", ro_compat & ~_RO_COMPAT_SUPPORTED, _RO_COMPAT_NAMES),
+    ]
+    journal_inode = struct.unpack_from("<I", data, 0xE0)[0]
+    if compat & _COMPAT_HAS_JOURNAL and not journal_inode:
+        obstacles.append("its journal is on another device")
+    return tuple(obstacles)
+
+
+def _unknown_features(group: str, bits: int, names: dict[int, str]) -> list[str]:
+    unknown = [1 << position for position in range(32) if bits >> position & 1]
+    return [f"feature {names.get(bit, f'{group} {bit:#x}')}" for bit in unknown]
+
+
+def parse_xfs(data: bytes) -> Superblock | None:
+    """The first 512 bytes of an xfs file system, big endian; None where the magic is not."""
+    if data[:4] != _XFS_MAGIC:
+        return None
+    block_size, blocks, realtime_blocks = struct.unpack_from(">IQQ", data, 4)
+    log_start = struct.unpack_from(">Q", data, 48)[0]
+    obstacles = []
+    if not log_start:
+        obstacles.append("its log is on another device")
+    if realtime_blocks:
+        obstacles.append("it has a realtime device")
+    return Superblock(
+        type="xfs",
+        uuid=uuid_text(data[32:48]),
+        label=_label(data[108:120]),
+        block_size=block_size,
+        sector_size=struct.unpack_from(">H", data, 102)[0],
+        size=blocks * block_size,
+        obstacles=tuple(obstacles),
+    )
+
+
+def find_backup(read: Callable[[int, int], bytes]) -> tuple[int, int] | None:
+    """Block number and block size of the first backup of an ext superblock, where there is one.
+
+    Args:
+        read: gives the bytes of the file by (offset, length), zeros behind its end.
+    """
+    for block, block_size in _FIRST_BACKUPS:
+        data = read(block * block_size, 1024)
+        found = parse_ext4(data)
+        group = struct.unpack_from("<H", data, 0x5A)[0]
+        if found and found.block_size == block_size and group == 1:
+            return block, block_size
+    return None
+
+
+def uuid_text(data: bytes) -> str:
+    """16 bytes as people write a UUID. By hand: the module uuid costs more to import than all of this."""
+    digits = data.hex()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+def _label(raw: bytes) -> str:
+    return raw.split(b"\0")[0].decode("utf-8", "replace")

@@ -1,0 +1,150 @@
+"""What the programs of the boot cost: modules imported and files opened, each of them a round trip to the NAS.
+
+Exact lists, not limits: who adds to them sees it here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.support import PATH, Installed, make_pi
+
+PYTHON = ("/usr/bin/python3", "-ISB")
+NOTHING = (*PYTHON, "-c", "import os, sys")
+DECISION = ["config", "errors", "escape", "host", "settings", "units"]
+MODULES = {"generator": ["generator", *DECISION], "gate": ["__main__", "gate", "storage", *DECISION]}
+# On a Pi that has everything: relative to the root.
+READ = [
+    "etc/fstab",
+    "etc/machine-id",
+    "etc/rpinfs/rpinfs.conf",
+    "etc/rpinfs/rpinfs.conf.d",
+    "etc/rpinfs/rpinfs.conf.d/10.conf",
+    "proc/cmdline",
+    "proc/device-tree/serial-number",
+    "proc/net/route",
+    "proc/self/mountinfo",
+    "proc/sys/kernel/hostname",
+    "run/rpinfs/rpinfs.conf.d",
+    "sys/class/net",
+    "sys/class/net/eth0/address",
+    "usr/lib/rpinfs/rpinfs.conf.d",
+]
+WRITTEN = [
+    "boot-firmware.mount",
+    "containerd.service.d/50-rpinfs-mounts.conf",
+    "docker.service.d/50-rpinfs-mounts.conf",
+    "nfs-docker.mount",
+    "rpinfs-agent.service.d/50-rpinfs-mounts.conf",
+    "rpinfs-gate.service.d/50-rpinfs-mounts.conf",
+    "var-lib-containerd.mount",
+    "var-lib-docker.mount",
+]
+MOUNTED = (
+    "40 22 0:40 / /nfs/docker rw - nfs4 192.168.1.10:/docker rw\n"
+    "41 22 7:3 / /var/lib/docker rw - ext4 /dev/loop3 rw\n"
+    "42 22 7:3 /.rpinfs/var-lib-containerd /var/lib/containerd rw - ext4 /dev/loop3 rw\n"
+)
+LOOP = "sys/dev/block/7:3"
+LOOP_FILES = ["loop/autoclear", "loop/backing_file", "loop/dio", "loop/offset", "queue/logical_block_size", "size"]
+
+
+@pytest.fixture
+def pi(root: Path) -> Path:
+    """A Pi with all the files that are looked for, and its storage mounted."""
+    return make_pi(root, "[Image docker]\nFile=docker.img\n", {
+        "etc/fstab": "# empty\n",
+        "etc/hostname": "pi\n",
+        "etc/machine-id": "0" * 32 + "\n",
+        "etc/rpinfs/rpinfs.conf.d/10.conf": "# empty\n",
+        "proc/net/route": "Iface\n",
+        "proc/self/mountinfo": MOUNTED,
+        "proc/sys/kernel/hostname": "pi\n",
+        "run/rpinfs/rpinfs.conf.d": None,
+        "sys/class/net/eth0/address": "dc:a6:32:01:02:03\n",
+        "sys/class/net/eth0/device": None,
+        "usr/lib/rpinfs/rpinfs.conf.d": None,
+        f"{LOOP}/loop/backing_file": "/nfs/docker/docker.img\n",
+        **{f"{LOOP}/{name}": "0\n" for name in LOOP_FILES if name != "loop/backing_file"},
+    })  # fmt: skip
+
+
+def environment(root: Path) -> dict[str, str]:
+    return {"PATH": PATH, "RPINFS_ROOT": str(root)}
+
+
+def imported(root: Path, *argv: str | Path) -> set[str]:
+    """Modules that Python imports, without those that the bare interpreter has, with os and sys."""
+
+    def modules(*argv: str | Path) -> set[str]:
+        done = subprocess.run(
+            [PYTHON[0], "-X", "importtime", *map(str, argv)],
+            capture_output=True, text=True, check=True, env=environment(root),
+        )  # fmt: skip
+        return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+
+    return modules(PYTHON[1], *argv) - modules(PYTHON[1], *NOTHING[2:])
+
+
+def opened(root: Path, *argv: str | Path) -> Counter[str]:
+    """Files that a program has opened successfully, and how often each."""
+    trace = root.parent / "trace"
+    command = ["strace", "-f", "-e", "trace=open,openat,openat2", "-o", str(trace), *map(str, argv)]
+    subprocess.run(command, capture_output=True, check=True, env=environment(root))
+    found = re.findall(r'open(?:at2?)?\((?:[A-Z_]+, )?"([^"]*)".*\) = \d+$', trace.read_text(), re.MULTILINE)
+    # Byte code has the version of Python in its name.
+    return Counter(re.sub(r"\.cpython-\d+\.pyc$", ".pyc", path) for path in found)
+
+
+def program(shim: Path, installed: Installed, modules: list[str]) -> list[str]:
+    """What running the shim opens: itself twice (kernel and Python), the two folders of the package, each module."""
+    package = installed.share / "rpinfs"
+    byte_code = [str(package / "__pycache__" / f"{name}.pyc") for name in ["__init__", *modules]]
+    return [str(shim), str(shim), str(installed.share), str(package), *byte_code]
+
+
+def test_the_generator_imports_its_own_modules_only(pi: Path, installed: Installed, tmp_path: Path) -> None:
+    found = imported(pi, installed.generator, tmp_path / "units")
+    assert found == {"rpinfs", *(f"rpinfs.{name}" for name in MODULES["generator"])}
+
+
+def test_the_gate_imports_its_own_modules_only(pi: Path, installed: Installed) -> None:
+    assert imported(pi, installed.rpinfs, "gate") == {"rpinfs", *(f"rpinfs.{name}" for name in MODULES["gate"])}
+
+
+def test_files_that_the_generator_opens(pi: Path, installed: Installed, tmp_path: Path) -> None:
+    units = tmp_path / "units"
+    more = opened(pi, installed.generator, units) - opened(pi, *NOTHING)
+    assert sorted(more.elements()) == sorted([
+        *program(installed.generator, installed, MODULES["generator"]),
+        *(str(pi / name) for name in READ),
+        *(str(units / name) for name in WRITTEN),
+    ])  # fmt: skip
+
+
+def test_files_that_the_gate_opens(pi: Path, installed: Installed) -> None:
+    more = opened(pi, installed.rpinfs, "gate") - opened(pi, *NOTHING)
+    assert sorted(more.elements()) == sorted([
+        *program(installed.rpinfs, installed, MODULES["gate"]),
+        *(str(pi / name) for name in READ),
+        *(str(pi / LOOP / name) for name in LOOP_FILES),
+    ])  # fmt: skip
+
+
+def test_where_rpinfs_is_not_in_use_nothing_is_written(pi: Path, installed: Installed, tmp_path: Path) -> None:
+    (pi / "proc/cmdline").write_text("rpinfs=off\n")
+    assert not [
+        path for path in opened(pi, installed.generator, tmp_path / "units") if path.startswith(str(tmp_path / "units"))
+    ]
+
+
+def test_in_a_users_systemd_and_in_the_initrd_nothing_is_read(pi: Path, installed: Installed, tmp_path: Path) -> None:
+    for variable in ("SYSTEMD_SCOPE=user", "SYSTEMD_IN_INITRD=1"):
+        found = opened(pi, "env", variable, installed.generator, tmp_path / "units")
+        assert not [path for path in found if path.startswith((str(pi), str(tmp_path / "units") + os.sep))]

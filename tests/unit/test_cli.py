@@ -1,0 +1,381 @@
+"""The command line: words, errors as lines, exit status, and what is not imported on the way of the boot."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rpinfs import __version__, cli
+from rpinfs.errors import RpinfsError
+from rpinfs.fstab import parse
+from tests.support import TOP, Installed, listing, make_pi, make_tree
+from tests.unit.test_fstab import RECIPE
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def pi(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Pi with an empty configuration; the commands look at it."""
+    monkeypatch.setenv("RPINFS_ROOT", str(root))
+    return make_pi(root)
+
+
+@pytest.fixture
+def other(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine on which rpinfs is not in use."""
+    monkeypatch.setenv("RPINFS_ROOT", str(root))
+    return make_tree(root, {"proc/cmdline": "root=/dev/sda1\n"})
+
+
+def complaint(capsys: Captured) -> list[str]:
+    """The lines on standard error, without the prefix that all of them must have."""
+    output = capsys.readouterr()
+    assert output.out == ""
+    lines = output.err.splitlines()
+    assert all(line.startswith("rpinfs: ") for line in lines), output.err
+    return [line.removeprefix("rpinfs: ") for line in lines]
+
+
+# Usage
+
+WRONG_USAGE = [
+    ("", "expected a command: rpinfs status | check | units", "see rpinfs --help"),
+    ("statsu", "unknown command: rpinfs statsu; did you mean rpinfs status?", "see rpinfs --help"),
+    ("boto run", "unknown command: rpinfs boto; did you mean rpinfs boot?", "see rpinfs --help"),
+    ("format-everything", "unknown command: rpinfs format-everything; known are status, check,", "see rpinfs --help"),
+    ("config", "expected a command: rpinfs config show | check | import-fstab", "see rpinfs config --help"),
+    ("config shwo", "rpinfs config shwo; did you mean rpinfs config show?", "see rpinfs config --help"),
+    ("image creat x", "rpinfs image creat; did you mean rpinfs image create?", "see rpinfs image --help"),
+    ("status --jsn", "unrecognized arguments: --jsn", "see rpinfs --help"),
+    ("status --json --watch", "argument --watch: not allowed with argument --json", "see rpinfs status --help"),
+    ("status now", "unrecognized arguments: now", "see rpinfs --help"),
+    ("image create x", "the following arguments are required: --size", "see rpinfs image create --help"),
+    ("image create x --size ten", "--size ten: expected a size such as 20G", "see rpinfs image create --help"),
+    ("image create x --size 1K", "--size 1K: expected a multiple of 4096", "see rpinfs image create --help"),
+    ("image create x --size 1M", "--size 1M: expected at least 64M", "see rpinfs image create --help"),
+    ("image create x --size 64M --filesystem xfs", "expected at least 300M for xfs", "see rpinfs image create --help"),
+    ("image create x --size 1G --filesystem ntfs", "ntfs: expected ext4 or xfs", "see rpinfs image create --help"),
+    ("boot run", "expected a command: rpinfs boot run -- COMMAND", "see rpinfs boot run --help"),
+    ("check share.spce", "unknown check share.spce; did you mean share.space?", "rpinfs check lists them all"),
+    ("check everything", "unknown check everything", "rpinfs check lists them all"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "remedy"), WRONG_USAGE, ids=[case[0] or "nothing" for case in WRONG_USAGE]
+)
+@pytest.mark.usefixtures("pi")
+def test_wrong_usage(words: str, message: str, remedy: str, capsys: Captured) -> None:
+    assert cli.main(words.split()) == 2
+    lines = complaint(capsys)
+    assert len(lines) == 2
+    assert message in lines[0]
+    assert lines[1] == remedy
+
+
+@pytest.mark.parametrize("group", [*cli.COMMANDS, ""])
+def test_help_is_for_every_command(group: str, capsys: Captured) -> None:
+    for words in [[group], *([group, name] for name in cli.COMMANDS.get(group, ()))]:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*filter(None, words), "--help"])
+        assert ended.value.code == 0
+        text = capsys.readouterr().out
+        assert f"usage: {' '.join(['rpinfs', *filter(None, words)])}" in text
+        assert len(text.splitlines()) > 4, text
+
+
+# Errors
+
+
+def test_an_error_and_its_remedy_are_a_line_each(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: list[str]) -> int:
+        raise RpinfsError("one\nline", "and  another", status=7)
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    assert cli.main([]) == 7
+    assert complaint(capsys) == ["one line", "and  another"]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "/x/y"), ["/x/y: No such file or directory"]),
+        (OSError(5, "Input/output error"), ["[Errno 5] Input/output error"]),
+    ],
+)
+def test_an_error_of_the_system(
+    error: OSError, expected: list[str], capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    assert cli.main([]) == 1
+    assert complaint(capsys) == expected
+
+
+def test_nobody_reads_on(pi: Path, installed: Installed) -> None:
+    command = f"{installed.rpinfs} units; echo $? >&2"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; ({command}) | true"],
+        env={"PATH": "/usr/bin:/bin", "RPINFS_ROOT": str(pi)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # Which comes first, the reader's end or the output, is open.
+    assert done.stderr in (f"{cli.BROKEN_PIPE}\n", "0\n")
+
+
+def test_ctrl_c(pi: Path, installed: Installed) -> None:
+    """--watch is ended by it in order; no traceback."""
+    process = subprocess.Popen(
+        [installed.rpinfs, "status", "--watch"],
+        env={"PATH": "/usr/bin:/bin", "RPINFS_ROOT": str(pi)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    line = process.stdout.readline()
+    while line != "What is wrong, and what to do:\n":
+        line = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert errors == ""
+    assert process.returncode in (0, cli.INTERRUPTED)
+
+
+# What is imported
+
+
+def imported(argument: str, root: Path) -> tuple[set[str], str]:
+    """The modules that a command has imported when it ends, and its output."""
+    code = (
+        "import sys; from rpinfs.__main__ import main; before = set(sys.modules)\n"
+        f"status = main([{argument!r}])\nprint(status, *sys.modules, sep='\\n', file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", f"import sys; sys.path.insert(0, {str(TOP)!r}); {code}"],
+        env={"RPINFS_ROOT": str(root)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stderr.splitlines()), done.stdout
+
+
+HEAVY = {"argparse", "json", "re", "subprocess", "typing", "dataclasses", "socket"}
+
+
+@pytest.mark.parametrize("command", ["gate", "--version"])
+def test_nothing_heavy_is_imported_on_the_way_to_docker(command: str, other: Path) -> None:
+    modules, _ = imported(command, other)
+    assert "0" in modules
+    assert modules & HEAVY == set()
+
+
+def test_the_same_would_be_seen(other: Path) -> None:
+    modules, _ = imported("status", other)
+    assert {"argparse", "json"} <= modules
+    # The windows on the system are imported only by the children that look through them.
+    assert modules & {"psutil", "pystemd", "pyroute2"} == set()
+
+
+def test_version(capsys: Captured, installed: Installed) -> None:
+    assert installed.run(installed.rpinfs, "--version").stdout == f"rpinfs {__version__}\n"
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"rpinfs {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [["gate"], ["gate", "--help"]])
+def test_the_gate_is_a_command_too(words: list[str], other: Path, installed: Installed) -> None:
+    assert installed.run(installed.rpinfs, *words, root=other).returncode == 0
+
+
+# config
+
+
+@pytest.mark.usefixtures("pi")
+def test_config_check(capsys: Captured) -> None:
+    assert cli.main(["config", "check"]) == 0
+    assert capsys.readouterr().out == "the configuration is right\n"
+
+
+def test_config_check_lists_every_error(pi: Path, capsys: Captured) -> None:
+    make_tree(pi, {"etc/rpinfs/rpinfs.conf": "[Server]\nVersion=5\n[Boot]\nWhere=/etc\n"})
+    assert cli.main(["config", "check"]) == 2
+    first, second = complaint(capsys)
+    assert first.startswith("/etc/rpinfs/rpinfs.conf:2: [Server] Version=5: expected 3, 4.0, 4.1 or 4.2")
+    assert second.startswith("/etc/rpinfs/rpinfs.conf:4: [Boot] Where=/etc: ")
+
+
+def test_config_show(pi: Path, capsys: Captured) -> None:
+    make_tree(pi, {"etc/rpinfs/rpinfs.conf": "[Image docker]\nSize=20G\n"})
+    assert cli.main(["config", "show"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("[")] == ["[Server]", "[Boot]", "[Share]", "[Image docker]"]
+    table = dict(line.rsplit("  # ", 1) for line in lines if "  # " in line)
+    origins = {setting.rstrip(): origin for setting, origin in table.items()}
+    assert origins["Address=192.168.1.10"] == "nfsroot= on the kernel command line"
+    assert origins["Size=20G"] == "/etc/rpinfs/rpinfs.conf:2"
+    assert origins["Export=/docker"] == "default"
+
+
+@pytest.mark.usefixtures("pi")
+def test_config_show_as_json(capsys: Captured) -> None:
+    assert cli.main(["config", "show", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["in_use"] is True
+    assert {"section": "Share", "name": None, "key": "Export", "text": "/docker", "origin": "default"} in found[
+        "settings"
+    ]
+
+
+def test_config_show_with_errors_says_so_as_well(pi: Path, capsys: Captured) -> None:
+    make_tree(pi, {"etc/rpinfs/rpinfs.conf": "[Server]\nVersion=5\n"})
+    assert cli.main(["config", "show"]) == 2
+    output = capsys.readouterr()
+    assert "[Share]" in output.out
+    assert output.err.startswith("rpinfs: /etc/rpinfs/rpinfs.conf:2: ")
+
+
+NOT_IN_USE = "rpinfs is not in use here: the root is not on NFS and there is no configuration\n"
+
+
+@pytest.mark.parametrize("words", ["config check", "config show", "status", "check"])
+@pytest.mark.usefixtures("other")
+def test_not_in_use(words: str, capsys: Captured) -> None:
+    assert cli.main(words.split()) == 0
+    assert capsys.readouterr().out == NOT_IN_USE
+
+
+@pytest.mark.parametrize("words", ["config show --json", "status --json", "check --json"])
+@pytest.mark.usefixtures("other")
+def test_not_in_use_as_json(words: str, capsys: Captured) -> None:
+    assert cli.main(words.split()) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["in_use"], found["reason"]) == (False, "the root is not on NFS and there is no configuration")
+
+
+def test_import_fstab(other: Path, capsys: Captured) -> None:
+    """What is printed is a configuration of which the same three mounts come, for a machine with no root on NFS."""
+    make_tree(other, {"etc/fstab": RECIPE})
+    assert cli.main(["config", "import-fstab"]) == 0
+    text = capsys.readouterr().out
+    for line in RECIPE.splitlines():
+        assert f": {line}\n" in text
+    make_tree(other, {"etc/rpinfs/rpinfs.conf": text, "etc/fstab": ""})
+    assert cli.main(["units", "--output", str(other / "units")]) == 0
+    made = listing(other / "units")
+    for mount in parse(RECIPE)[:2]:
+        unit = made[f"{mount.where.strip('/').replace('/', '-')}.mount"]
+        assert f"What={mount.what}\nWhere={mount.where}\nType=nfs\n" in unit
+    assert "/nfs/docker/loop" in made["var-lib-docker.mount"]
+
+
+def test_import_fstab_sees_the_file(other: Path, capsys: Captured) -> None:
+    make_tree(other, {"etc/fstab": RECIPE})
+    cli.main(["config", "import-fstab"])
+    assert "could not be seen" in capsys.readouterr().out
+    make_tree(other, {"nfs/docker/loop": bytes(8192)})
+    cli.main(["config", "import-fstab"])
+    assert "could not be seen" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("other")
+def test_import_fstab_from_a_file(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "my.fstab").write_text(RECIPE)
+    assert cli.main(["config", "import-fstab", str(tmp_path / "my.fstab")]) == 0
+    assert f"Comment out in {tmp_path}/my.fstab what" in capsys.readouterr().out
+    assert cli.main(["config", "import-fstab", "/no/such"]) == 1
+    assert complaint(capsys) == ["/no/such: No such file or directory"]
+
+
+# units
+
+
+@pytest.mark.usefixtures("pi")
+def test_units(capsys: Captured) -> None:
+    assert cli.main(["units"]) == 0
+    text = capsys.readouterr().out
+    assert "# In use: the root is on NFS." in text
+    assert "\n# /run/systemd/generator/nfs-docker.mount\n# Written by rpinfs-generator(8).\n[Unit]\n" in text
+    assert "\n# /run/systemd/generator/remote-fs.target.wants/nfs-docker.mount -> ../nfs-docker.mount\n" in text
+
+
+def test_units_says_where_fstab_wins(pi: Path, capsys: Captured) -> None:
+    make_tree(pi, {"etc/fstab": "nas:/d /nfs/docker nfs vers=4.1\n"})
+    assert cli.main(["units"]) == 0
+    assert (
+        "# /nfs/docker is mounted by line 1 of /etc/fstab; rpinfs writes no nfs-docker.mount\n"
+        in capsys.readouterr().out
+    )
+
+
+@pytest.mark.usefixtures("other")
+def test_units_of_nothing(capsys: Captured) -> None:
+    assert cli.main(["units"]) == 0
+    assert capsys.readouterr().out.startswith("# rpinfs writes no units: the root is not on NFS")
+
+
+def test_units_of_a_wrong_configuration(pi: Path, capsys: Captured) -> None:
+    make_tree(pi, {"etc/rpinfs/rpinfs.conf": "[Server]\nVersion=5\n"})
+    assert cli.main(["units"]) == 2
+    assert complaint(capsys)[0].startswith("/etc/rpinfs/rpinfs.conf:2: ")
+
+
+# status and check
+
+
+@pytest.mark.usefixtures("pi")
+def test_status_and_check_agree(capsys: Captured) -> None:
+    """A Pi on which nothing is mounted."""
+    assert cli.main(["status", "--json"]) == 2
+    from_status = json.loads(capsys.readouterr().out)
+    assert cli.main(["check", "--json"]) == 2
+    from_check = json.loads(capsys.readouterr().out)
+    assert from_check["checks"] == from_status["checks"]
+    assert from_check["status"] == from_status["status"] == "critical"
+
+
+@pytest.mark.usefixtures("pi")
+def test_check_of_some(capsys: Captured) -> None:
+    assert cli.main(["check", "config", "fstab.conflicts"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "ok        config.valid: the configuration is right",
+        "ok        fstab.conflicts: /etc/fstab has no line for a mount point of rpinfs",
+    ]
+    assert cli.main(["check", "boot.mounted"]) == 1
+    warning, remedy = capsys.readouterr().out.splitlines()
+    assert warning.startswith("warning   boot.mounted: the boot files 192.168.1.10:/tftpboot are not mounted")
+    assert remedy.startswith("          systemctl start boot-firmware.mount")
+
+
+@pytest.mark.usefixtures("pi")
+def test_no_colour_where_there_is_no_terminal(capsys: Captured) -> None:
+    cli.main(["status"])
+    assert "\x1b" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("no_color", "expected"), [("", True), ("1", False)])
+def test_colour_on_a_terminal(pi: Path, installed: Installed, no_color: str, expected: bool) -> None:
+    command = f"{installed.rpinfs} status"
+    done = installed.run("script", "-qec", command, "/dev/null", root=pi, NO_COLOR=no_color, TERM="xterm")
+    assert ("\x1b[31mcritical" in done.stdout) is expected, done.stdout
+
+
+# boot
+
+
+@pytest.mark.usefixtures("pi")
+def test_boot_is_for_the_running_system(capsys: Captured) -> None:
+    assert cli.main(["boot", "run", "--", "true"]) == 1
+    assert complaint(capsys) == ["rpinfs boot works on the running system only, and RPINFS_ROOT is set"]
