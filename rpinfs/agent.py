@@ -149,6 +149,7 @@ class Agent:
         self._worker: threading.Thread | None = None
         self._pulse_wanted = threading.Event()
         self._next_try = 0.0
+        self._share_came_late = False
         self._retry_wait = RETRY_SECONDS[0]
         self._published = ""
         self._told = ""
@@ -243,6 +244,7 @@ class Agent:
         if state != share.state or not share.since:
             # The silence began when the question was asked that got no answer.
             share.since = share.asked if state == "silent" and share.asked is not None else now()
+            self._share_came_late = state == "mounted" and self.ready_at is not None
         share.state, share.message, share.remedy = state, message, remedy
         _log(6 if quiet else 4, message)
 
@@ -411,6 +413,11 @@ class Agent:
         if self.ready_at is None or now() < max(self._next_try, self.ready_at + GRACE_SECONDS):
             return
         wanted: list[str] = []
+        boot = self.config.boot
+        if self._share_came_late and boot and storage.mount_at(self._mounts, boot.where) is None:
+            # Once: the same NAS was away when systemd tried it.
+            wanted.append(mount_unit(boot.where))
+        self._share_came_late = False
         if self.share.state == "waiting":
             wanted.append(mount_unit(self.config.share.where))
         for held in self.held:

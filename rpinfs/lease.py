@@ -77,7 +77,7 @@ def acquire(image: str, owner: Owner) -> Lease:
         LeaseError: another Pi uses the image, or owns it.
         OSError: the share failed.
     """
-    lease = _locked(image)
+    lease = _locked(image, owner)
     with _closed_on_error(lease):
         found = _read(lease)
         if found is not None and found.serial != owner.serial:
@@ -94,7 +94,7 @@ def adopt(image: str, owner: Owner) -> Owner | None:
         LeaseError: somebody holds the lock, so the image is in use.
         OSError: the share failed.
     """
-    lease = _locked(image)
+    lease = _locked(image, owner)
     with contextlib.closing(lease):
         found = _read(lease)
         _write(lease, owner)
@@ -108,7 +108,7 @@ def release(image: str, owner: Owner) -> None:
         LeaseError: the image is in use, or another Pi's.
         OSError: the share failed.
     """
-    lease = _locked(image)
+    lease = _locked(image, owner)
     with contextlib.closing(lease):
         found = _read(lease)
         if found is not None and found.serial != owner.serial:
@@ -127,21 +127,25 @@ def owner_of(image: str) -> Owner | None:
         return None
 
 
-def _locked(image: str) -> Lease:
+def _locked(image: str, owner: Owner) -> Lease:
     path = path_of(image)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     lease = Lease(path, fd, locked=True)
     with _closed_on_error(lease):
         try:
             if not lock(fd):
-                raise _in_use(image, _read(lease))
+                raise _in_use(image, _read(lease), owner)
         except NoLocks:
             lease.locked = False
     return lease
 
 
-def _in_use(image: str, owner: Owner | None) -> LeaseError:
-    who = str(owner) if owner else "another Pi"
+def _in_use(image: str, holder: Owner | None, owner: Owner) -> LeaseError:
+    if holder is not None and holder.serial == owner.serial:
+        return LeaseError(
+            f"{image}: in use by this Pi", "systemctl stop docker containerd var-lib-docker.mount rpinfs-agent"
+        )
+    who = str(holder) if holder else "another Pi"
     return LeaseError(
         f"{image}: in use by {who}",
         "give this Pi an image of its own with File= in [Image], or shut the other Pi down",

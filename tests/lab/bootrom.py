@@ -70,7 +70,7 @@ def configure_interface(interface: str, mac: str) -> str:
         except TimeoutError:
             show("no answer from a DHCP server")
             continue
-        length = bin(int.from_bytes(netmask, "big")).count("1")
+        length = int.from_bytes(netmask, "big").bit_count()
         subprocess.run(["ip", "address", "add", f"{address}/{length}", "dev", interface], check=True)
         show(f"address {address}, TFTP server {server}")
         return server

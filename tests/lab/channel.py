@@ -102,6 +102,7 @@ class Agent:
         except OSError:
             pass  # A reset by QEMU's death says the same as its end of file.
         self._fail_all()
+        self._connection.close()
 
     def _take(self, line: bytes) -> None:
         if line.strip() == b"hello":
@@ -127,6 +128,7 @@ class Monitor:
     """QEMU's machine protocol, as much of it as a cable needs."""
 
     def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
         self._stream = connection.makefile("rwb")
         self._receive(lambda message: "QMP" in message)
         self.call("qmp_capabilities")
@@ -138,6 +140,11 @@ class Monitor:
         answer = self._receive(lambda message: "return" in message or "error" in message)
         if "error" in answer:
             raise LabError(f"QEMU: {command}: {answer['error']}")
+
+    def close(self) -> None:
+        """Let go of a QEMU that has ended."""
+        self._stream.close()
+        self._connection.close()
 
     def _receive(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         for line in self._stream:

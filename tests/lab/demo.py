@@ -19,6 +19,8 @@ from .process import LabError
 MIB = 1 << 20
 # A first boot with one small container: an order of magnitude more than it takes, and less than a plain mkfs writes.
 MOST_ALLOCATED = 256 * MIB
+STATUS_UNKNOWN = 3
+STATUS_TRIES = 10
 STAGES = {
     "nfs-docker.mount": "the share is mounted at /nfs/docker",
     "rpinfs-agent.service": "the image is made and attached as a loop device",
@@ -96,7 +98,7 @@ def first_boot(story: Story, pi: Pi) -> None:
 
 def look_around(story: Story, pi: Pi) -> None:
     """The Pi's own view: rpinfs, Docker, a container."""
-    story.quote("rpinfs status", pi.run("rpinfs status"))
+    story.quote("rpinfs status", settled_status(pi))
 
     driver, folder = pi.run("docker info --format '{{.Driver}} {{.DockerRootDir}}'").split()
     story.quote("docker info", f"Storage Driver: {driver}\nDocker Root Dir: {folder}")
@@ -110,6 +112,19 @@ def look_around(story: Story, pi: Pi) -> None:
     said = pi.run(f"docker run --rm {IMAGE} sh -c 'echo hello from $(hostname); mount | grep \" / \"'")
     story.quote("docker run", said)
     expect("hello from" in said and "overlay" in said, "the container does not run on an overlay")
+
+
+def settled_status(pi: Pi) -> str:
+    """What `rpinfs status` says when it knows everything.
+
+    It answers within 2 seconds, if need be with "unknown": right after its boot, an emulated Pi can be that slow.
+    """
+    for _ in range(STATUS_TRIES):
+        result = pi.try_run("rpinfs status")
+        if result.status != STATUS_UNKNOWN:
+            break
+    expect(result.status == 0, str(result))
+    return result.stdout
 
 
 def look_from_the_nas(story: Story, image: Path) -> None:

@@ -22,7 +22,7 @@ from .nas import GaneshaNas
 from .network import Switch, namespaces_of, processes_in, wait_readable
 from .pi import Pi
 from .process import LabError, run
-from .root import Progress, copy_root, locked, root_with
+from .root import Progress, copy_root, locked, quiet, root_with
 
 WORK = Path("/var/tmp")
 PREFIX = "rpinfs-lab-"
@@ -43,14 +43,14 @@ class Lab:
         self,
         deb: Path | None = None,
         release: str = "trixie",
-        progress: Progress | None = None,
+        progress: Progress = quiet,
         work: Path = WORK,
     ) -> None:
         self.name = f"{PREFIX}{os.getpid()}-{next(_numbers)}"
         self.folder = work / self.name
         self.machine = native_machine()
         self.pis: dict[str, Pi] = {}
-        self._progress = progress or (lambda line: None)
+        self._progress = progress
         self._deb = deb
         self._release = release
         self._undo = ExitStack()
@@ -65,7 +65,7 @@ class Lab:
         atexit.register(self.close)
         try:
             self.switch = Switch(f"{self.name}-switch")
-            self.nas = GaneshaNas(self.name, "nas", self.switch, 1, self.folder / "nas")
+            self.nas = self._nas("nas", 1, netboot=True)
             self._fill_tftpboot()
             self.nas.start()
         except BaseException:
@@ -91,12 +91,18 @@ class Lab:
             folder = self.folder / name
             pi = Pi(self.name, name, number, self.machine, self.switch, self.nas, folder)
             pi.personalize()
+            self._undo.callback(pi.close)
             self.pis[name] = pi
         return self.pis[name]
 
     def second_nas(self) -> GaneshaNas:
         """Another NAS at 10.77.0.2, off, for shares only: it can fail while the Pis' roots stay."""
-        return GaneshaNas(self.name, "nas2", self.switch, 2, self.folder / "nas2", netboot=False)
+        return self._nas("nas2", 2, netboot=False)
+
+    def _nas(self, name: str, number: int, netboot: bool) -> GaneshaNas:
+        nas = GaneshaNas(self.name, name, self.switch, number, self.folder / name, netboot)
+        self._undo.callback(nas.pull_power)
+        return nas
 
     def _fill_tftpboot(self) -> None:
         boot = self.nas.tftpboot
@@ -126,7 +132,12 @@ def remove_leftovers(work: Path = WORK) -> None:
 @contextmanager
 def unclaimed(folder: Path) -> Iterator[bool]:
     """Whether nobody holds the lock of a lab's folder."""
-    with (folder / "lock").open("a") as file:
+    try:
+        file = (folder / "lock").open("a")
+    except FileNotFoundError:
+        yield False  # Its lab has removed it just now.
+        return
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -26,7 +26,7 @@ class Namespace:
         self.ip("link", "set", "lo", "up")
 
     def ip(self, *words: str) -> str:
-        """Run ip(8) inside the namespace."""
+        """Run iproute2's ip inside the namespace."""
         return run(["ip", "-netns", self.name, *words])
 
     def inside(self, *argv: str | Path) -> list[str | Path]:

@@ -123,13 +123,17 @@ class Pi:
         """Power it: the ROM fetches kernel, initramfs and command line by TFTP, and the kernel starts."""
         if self.is_on():
             raise LabError(f"{self.name}: it is on already")
+        self.close()
         self._powered_on = time.monotonic()
         kernel, initramfs, cmdline = self._netboot()
         agent, monitor = Listener(self._folder / "agent.sock"), Listener(self._folder / "monitor.sock")
         argv = self._switch.inside(*self._qemu_argv(kernel, initramfs, cmdline))
         self._qemu = Daemon(f"{self.name}: QEMU", argv, self._folder / "console.log")
-        self._agent = Agent(agent.accept())
-        self._monitor = Monitor(monitor.accept())
+        try:
+            self._agent = Agent(agent.accept())
+            self._monitor = Monitor(monitor.accept())
+        except LabError as error:
+            raise LabError(f"{self.name}: {error}\n{tail(self.console())}") from None
 
     def wait_agent(self, timeout: float = BOOT_SECONDS) -> None:
         """Wait until commands can be run: early, long before the boot is done."""
@@ -165,6 +169,14 @@ class Pi:
         """Take the power away, now."""
         qemu, _, _ = self._on()
         qemu.kill()
+
+    def close(self) -> None:
+        """Off at once if it is on, and nothing of it open here. It can be powered on again."""
+        if self._qemu is not None:
+            self._qemu.kill()
+        if self._monitor is not None:
+            self._monitor.close()
+            self._monitor = None
 
     def wait_off(self, timeout: float = POWER_OFF_SECONDS) -> None:
         """Wait until it has gone off by itself."""
@@ -226,7 +238,7 @@ class Pi:
 
     def _on_once(self) -> tuple[Daemon, Agent, Monitor]:
         if self._qemu is None or self._agent is None or self._monitor is None:
-            raise LabError(f"{self.name}: it has never been on")
+            raise LabError(f"{self.name}: it is off")
         return self._qemu, self._agent, self._monitor
 
     def _shut_down(self, verb: str, timeout: float) -> None:

@@ -61,6 +61,10 @@ KEPT_DEB_LAYERS = 2
 Progress = Callable[[str], None]
 
 
+def quiet(_line: str) -> None:
+    """Progress that nobody wants to see."""
+
+
 def cache_folder() -> Path:
     """Where roots are kept from run to run."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")

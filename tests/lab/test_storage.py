@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -28,13 +27,6 @@ MOUNTS = ("/boot/firmware", "/nfs/docker", "/var/lib/docker", "/var/lib/containe
 def give_container_image(pi: Pi) -> None:
     """Put a container image where the Pi can `docker import` it, without a registry."""
     pi.path("/root/busybox.tar").write_bytes(container_tar(pi.root))
-
-
-def status(pi: Pi) -> dict[str, object]:
-    """What `rpinfs status --json` says, whatever its exit status."""
-    report = json.loads(pi.try_run("rpinfs status --json").stdout)
-    assert isinstance(report, dict)
-    return report
 
 
 def image_of(lab: Lab, pi: Pi) -> Path:
@@ -119,6 +111,18 @@ def test_imported_fstab_keeps_old_containers(lab: Lab) -> None:
     assert pi.run("docker start --attach old") == "as it was"
     pi.power_off()
     assert is_clean(lab.nas.image_path("loop"))
+
+
+@pytest.mark.parametrize("release", ["bookworm"])
+def test_first_boot_on_debian_12(lab: Lab) -> None:
+    pi = lab.pi("bookworm")
+    give_container_image(pi)
+    assert pi.boot() == "running"
+    assert_storage_is_up(pi)
+    pi.run(f"docker import /root/busybox.tar {IMAGE}")
+    assert pi.run(f"docker run {IMAGE} echo hello from Debian 12") == "hello from Debian 12"
+    pi.power_off()
+    assert is_clean(image_of(lab, pi))
 
 
 def test_late_nas_and_wrong_config(lab: Lab) -> None:

@@ -23,13 +23,14 @@ COMMENT_WIDTH = 100
 
 sys.path.insert(0, str(TREE))
 
-from rpinfs.settings import SETTINGS, Setting  # noqa: E402  the tree is in the path only now
+from rpinfs.checks import CHECKS, Check  # noqa: E402  the tree is in the path only now
+from rpinfs.settings import SETTINGS, Setting  # noqa: E402
 
 
 def main(folder: Path) -> None:
     """Write everything into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    fields = {"VERSION": version(), "DATE": date(), "SETTINGS": settings_as_roff(SETTINGS)}
+    fields = {"VERSION": version(), "DATE": date(), "SETTINGS": settings_as_roff(SETTINGS), "CHECKS": checks_as_roff(CHECKS)}
     for page in PAGES:
         (folder / page).write_text(filled((HERE / f"{page}.in").read_text(), fields))
     (folder / "rpinfs.conf").write_text(example(SETTINGS))
@@ -65,6 +66,11 @@ def settings_as_roff(settings: Iterable[Setting]) -> str:
             if setting.is_list:
                 parts += ["Several assignments add up."]
     return "\n".join(parts)
+
+
+def checks_as_roff(checks: Iterable[Check]) -> str:
+    """A tagged paragraph for each check."""
+    return "\n".join(line for check in checks for line in (".TP", f".B {roff(check.name)}", roff(check.title)))
 
 
 def header(section: str) -> str:

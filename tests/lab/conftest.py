@@ -1,0 +1,61 @@
+"""Labs for tests: one with our package in its Pis' roots, one without. Both end with the test that asked for them.
+
+RPINFS_LAB_RELEASE=bookworm in the environment makes the Pis Debian 12. When a test fails, the report has what its Pis
+wrote to their consoles and what the NAS logged.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.package.conftest import make_deb
+
+from .lab import Lab
+from .process import tail
+
+CONSOLE_LINES = 150
+LABS = pytest.StashKey[list[Lab]]()
+
+
+@pytest.fixture(scope="session")
+def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package under test: the one that make has built, or one that is built here."""
+    given = os.environ.get("RPINFS_DEB")
+    return Path(given) if given else make_deb(tmp_path_factory.mktemp("deb"))
+
+
+@pytest.fixture
+def release() -> str:
+    """The Debian release of the Pis."""
+    return os.environ.get("RPINFS_LAB_RELEASE", "trixie")
+
+
+@pytest.fixture
+def lab(request: pytest.FixtureRequest, deb: Path, release: str) -> Iterator[Lab]:
+    """A lab whose Pis have our package."""
+    with Lab(deb=deb, release=release) as lab:
+        request.node.stash[LABS] = [lab]
+        yield lab
+
+
+@pytest.fixture
+def plain_lab(request: pytest.FixtureRequest, release: str) -> Iterator[Lab]:
+    """A lab whose Pis are Debian and nothing else."""
+    with Lab(release=release) as lab:
+        request.node.stash[LABS] = [lab]
+        yield lab
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the consoles and the NAS's log beside a failure: the lab is gone when somebody reads it."""
+    report = yield
+    if report.when == "call" and report.failed:
+        for lab in item.stash.get(LABS, []):
+            report.sections.append(("log of the NAS", tail(lab.nas.log(), CONSOLE_LINES)))
+            report.sections += [(f"console of {pi.name}", tail(pi.console(), CONSOLE_LINES)) for pi in lab.pis.values()]
+    return report
