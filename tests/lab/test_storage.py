@@ -94,9 +94,8 @@ def test_imported_fstab_keeps_old_containers(lab: Lab) -> None:
     assert pi.run("cat /run/systemd/generator/nfs-docker.mount || echo nothing").endswith("nothing")
     pi.write("/etc/fstab", FSTAB)
     pi.run("mkdir -p /nfs/docker /var/lib/docker && mount /nfs/docker && mount /var/lib/docker")
-    pi.run(
-        "dockerd >/run/dockerd.log 2>&1 & echo $! >/run/dockerd.pid; until docker info >/dev/null 2>&1; do sleep 1; done"
-    )
+    pi.run("dockerd >/run/dockerd.log 2>&1 & echo $! >/run/dockerd.pid")
+    pi.run("until docker info >/dev/null 2>&1; do sleep 1; done")
     pi.run(f"docker import /root/busybox.tar {IMAGE}")
     assert pi.run(f"docker run --name old {IMAGE} echo as it was") == "as it was"
     pi.run("kill $(cat /run/dockerd.pid); while [ -e /proc/$(cat /run/dockerd.pid) ]; do sleep 1; done")

@@ -30,7 +30,8 @@ from rpinfs.settings import SETTINGS, Setting  # noqa: E402
 def main(folder: Path) -> None:
     """Write everything into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    fields = {"VERSION": version(), "DATE": date(), "SETTINGS": settings_as_roff(SETTINGS), "CHECKS": checks_as_roff(CHECKS)}
+    fields = {"VERSION": version(), "DATE": date()}
+    fields |= {"SETTINGS": settings_as_roff(SETTINGS), "CHECKS": checks_as_roff(CHECKS)}
     for page in PAGES:
         (folder / page).write_text(filled((HERE / f"{page}.in").read_text(), fields))
     (folder / "rpinfs.conf").write_text(example(SETTINGS))
