@@ -392,15 +392,16 @@ class _Reader:
             self._add_names(name for name, _ in images)
             for name, line in images:
                 self.headers.setdefault(name, (file, line))
-        assignments, errors = parse_command_line(self.host.cmdline)
-        self.assignments += assignments
-        self.errors += errors
-        self._add_names(assignment.name for assignment in assignments if assignment.name)
-        for assignment in assignments:
-            if assignment.name:
-                self.headers.setdefault(assignment.name, (COMMAND_LINE, 0))
         if not self.names:
             self.names.append("docker")
+        assignments, errors = parse_command_line(self.host.cmdline)
+        self.errors += errors
+        for assignment in assignments:
+            if assignment.name and assignment.name not in self.names:
+                # A slip of the pen here would else replace the image docker by another one.
+                self.errors.append(assignment.error("unknown image" + _suggestion(assignment.name, self.names, "{}")))
+            else:
+                self.assignments.append(assignment)
 
     def _add_names(self, names: "Iterable[str]") -> None:
         for name in names:

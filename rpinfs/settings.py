@@ -190,6 +190,7 @@ _IMAGE_REFUSED = {
     "nobarrier": _POWER_CUT,
     "barrier=0": _POWER_CUT,
     "journal_async_commit": _POWER_CUT,
+    "errors=continue": "a file system that goes on after an error ruins what is left",
     "noauto": "remove the section instead, or use rpinfs=off",
     "x-systemd.automount": "Docker would start before the mount is there",
 }

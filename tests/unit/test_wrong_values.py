@@ -304,7 +304,8 @@ KERNEL_COMMAND_LINE = [
     line('"rpinfs.server.address=nas local"', "[Server] Address=nas local", ADDRESS),
     line("rpinfs.server.options=hard,soft", "[Server] Options=hard,soft", "soft is refused"),
     line("rpinfs.share.where=/var/lib/docker", "[Share] Where=/var/lib/docker", "two mounts at /var/lib/docker"),
-    line("rpinfs.image.data.size=1G", "[Image data] Where=/var/lib/docker", "two mounts at /var/lib/docker"),
+    line("rpinfs.image.doker.size=20G", "[Image doker] Size=20G", "unknown image; did you mean docker?"),
+    line("rpinfs.image.data.size=1G", "[Image data] Size=1G", "unknown image; known are docker"),
     line(
         "rpinfs.image.docker.fence=mmp rpinfs.image.docker.filesystem=xfs", "[Image docker] FileSystem=xfs", "ext4 only"
     ),
