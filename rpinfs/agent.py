@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from rpinfs import gate, prepare, storage
 from rpinfs.config import Config, Image, load
@@ -36,8 +37,11 @@ SILENT_SECONDS = 15.0
 RETRY_SECONDS = (5.0, 20.0)
 """How long to wait before a late share is tried again, at first and at most; a try lasts up to units.MOUNT_TIMEOUT."""
 
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 15.0
 """How long systemd has to mount an attached image by itself before the agent asks it to."""
+
+LEASE_RETRY_SECONDS = 15.0
+"""How often an image that another Pi holds is asked for again: after a power cut it may be our own last boot's hold."""
 
 _EXTENSION_USEC = 120_000_000
 _TICK_SECONDS = 5.0
@@ -93,12 +97,17 @@ class Held:
     prepared: prepare.Prepared | None = None
     late: bool = False
     lease_refused: bool = False
+    retry_at: float | None = None
 
     @property
     def lacks_lease(self) -> bool:
         """Whether the image was mounted before this agent was there, and its lease is still to be taken up."""
         wanted = self.image.fence != "mmp" and not self.lease_refused
         return wanted and self.prepared is not None and self.prepared.lease is None
+
+    def is_to_prepare(self, when: float) -> bool:
+        """Whether the worker shall take it on now."""
+        return self.state == "waiting" or (self.retry_at is not None and when >= self.retry_at)
 
     def become(self, state: str, message: str, remedy: str = "") -> bool:
         """Take a new state; True when it differs from the last."""
@@ -168,6 +177,7 @@ class Agent:
         self.held = [Held(image, since=now()) for image in self.config.images if image.where not in self._by_fstab]
         self._read_mounts()
         self._find_attached()
+        threading.excepthook = _give_up
         threading.Thread(target=self._pulse, daemon=True, name="pulse").start()
         with open("/proc/self/mountinfo", "rb") as mountinfo:
             poll = select.poll()
@@ -202,9 +212,9 @@ class Agent:
         while self._events:
             self._events.popleft()()
 
-    def _post(self, event: Callable[[], None]) -> None:
-        """Hand something to the main thread."""
-        self._events.append(event)
+    def _post(self, event: Callable[..., None], *arguments: object) -> None:
+        """Have the main thread call something."""
+        self._events.append(partial(event, *arguments))
         os.eventfd_write(self._event_fd, 1)
 
     def _read_mounts(self) -> None:
@@ -287,7 +297,10 @@ class Agent:
         """Find what an earlier agent attached and systemd mounted, and hold on to it again."""
         for held in self.held:
             if self._is_mounted(held.image):
-                held.prepared = prepare.hold(held.image)
+                try:
+                    held.prepared = prepare.hold(held.image)
+                except RpinfsError as error:
+                    _log(4, f"image {held.image.name}: {error.message}")
                 self._image_becomes(held, "mounted", _mounted_message(held))
 
     # Preparing, in a thread
@@ -295,10 +308,11 @@ class Agent:
     def _start_worker(self) -> None:
         if self._worker is not None or self.share.state != "mounted":
             return
-        waiting = [held for held in self.held if held.state == "waiting"]
+        waiting = [held for held in self.held if held.is_to_prepare(now())]
         unleased = [held for held in self.held if held.lacks_lease]
         for held in waiting:
-            held.become("preparing", f"looking at {held.image.path}")
+            held.retry_at = None
+            self._progress(held, f"looking at {held.image.path}")
         if waiting or unleased:
             self._worker = threading.Thread(target=self._work, args=(waiting, unleased), daemon=True, name="worker")
             self._worker.start()
@@ -317,12 +331,12 @@ class Agent:
         try:
             lease = acquire(held.image.path, self._owner)
         except LeaseError as error:
-            self._post(lambda error=error: self._lease_refused(held, error))  # type: ignore[misc]
+            self._post(self._lease_refused, held, error)
         except OSError as error:
             _log(4, f"image {held.image.name}: no lease: {error.strerror}")
-            self._post(lambda: setattr(held, "lease_refused", True))
+            self._post(setattr, held, "lease_refused", True)
         else:
-            self._post(lambda: setattr(held.prepared, "lease", lease))
+            self._post(setattr, held.prepared, "lease", lease)
 
     def _lease_refused(self, held: Held, error: LeaseError) -> None:
         """Say that another Pi took an image which is mounted here; cutting it off now would only do more harm."""
@@ -332,28 +346,25 @@ class Agent:
     def _prepare(self, waiting: list[Held]) -> None:
         """Prepare images one after the other."""
         for held in waiting:
-
-            def progress(message: str, held: Held = held) -> None:
-                self._post(lambda: self._progress(held, message))
-
-            def outcome(event: Callable[[Held], None], held: Held = held) -> None:
-                self._post(lambda: event(held))
-
             try:
-                prepared = prepare.prepare(held.image, self._owner, progress)
+                prepared = prepare.prepare(held.image, self._owner, partial(self._post, self._progress, held))
             except RpinfsError as error:
-                outcome(lambda held, error=error: self._refused(held, error))  # type: ignore[misc]
+                self._post(self._refused, held, error)
             except OSError as error:
-                refusal = RpinfsError(f"{held.image.path}: {error.strerror or error}", _share_remedy(self.config))
-                outcome(lambda held, refusal=refusal: self._refused(held, refusal))  # type: ignore[misc]
+                reason = f"{held.image.path}: {error.strerror or error}"
+                self._post(self._refused, held, RpinfsError(reason, _share_remedy(self.config)))
             else:
-                outcome(lambda held, prepared=prepared: self._prepared(held, prepared))  # type: ignore[misc]
+                self._post(self._prepared, held, prepared)
 
     def _progress(self, held: Held, message: str) -> None:
-        held.become("preparing", message)
+        # A refused image stays so while it is tried again: nothing has changed for anybody yet.
+        if held.state != "refused":
+            held.become("preparing", message)
 
     def _refused(self, held: Held, error: RpinfsError) -> None:
-        self._image_becomes(held, "refused", error.message, error.remedy or "rpinfs status")
+        if isinstance(error, LeaseError):
+            held.retry_at = now() + LEASE_RETRY_SECONDS
+        self._image_becomes(held, "refused", error.message, error.remedy or "systemctl restart rpinfs-agent")
 
     def _prepared(self, held: Held, prepared: prepare.Prepared) -> None:
         for remark in prepared.remarks:
@@ -374,12 +385,12 @@ class Agent:
             self._pulse_wanted.wait()
             self._pulse_wanted.clear()
             asked = now()
-            self._post(lambda asked=asked: self._asked(asked))  # type: ignore[misc]
+            self._post(self._asked, asked)
             try:
                 answer: os.statvfs_result | OSError = os.statvfs(self.config.share.where)
             except OSError as error:
                 answer = error
-            self._post(lambda answer=answer: self._answered(answer))  # type: ignore[misc]
+            self._post(self._answered, answer)
             time.sleep(PULSE_SECONDS)
 
     def _asked(self, when: float) -> None:
@@ -521,6 +532,13 @@ class Agent:
         # Not sys.exit: a thread that waits for a dead NAS must not keep the shutdown waiting.
         sys.stderr.flush()
         os._exit(0)
+
+
+def _give_up(failure: threading.ExceptHookArgs) -> None:
+    """End the agent when one of its threads does: without it the agent would look alive and do nothing."""
+    sys.excepthook(failure.exc_type, failure.exc_value or failure.exc_type(), failure.exc_traceback)
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _publish(image: Image, device: str) -> None:

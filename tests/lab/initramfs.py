@@ -42,7 +42,7 @@ def make_initramfs(root: Path) -> bytes:
     entries += [Entry(name, S_IFREG | 0o755, (GUEST / name).read_bytes()) for name in ("init", "dhcp")]
     entries += [
         Entry(f"lab/{name}", S_IFREG | 0o644, (GUEST / name).read_bytes())
-        for name in ("agent", "rpinfs-lab-agent.service")
+        for name in ("agent", "box", "rpinfs-lab-agent.service")
     ]
     return cpio(entries)
 

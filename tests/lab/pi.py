@@ -205,7 +205,8 @@ class Pi:
     def run(self, command: str, timeout: float = COMMAND_SECONDS, from_memory: bool = False) -> str:
         """Run a shell command in it; its standard output without the last line end. CommandFailed if it fails.
 
-        from_memory uses a busybox that is in memory, which works while the root's NAS is away.
+        from_memory runs it by a busybox in memory instead, which works while the root's NAS is away. There /proc, /sys
+        and the network are the Pi's, and its files are below /proc/1/root.
         """
         result = self.try_run(command, timeout, from_memory)
         if result.status != 0:
