@@ -56,7 +56,8 @@ rm -f etc/dpkg/dpkg.cfg.d/99mmdebstrap etc/machine-id var/lib/dbus/machine-id
 ldconfig -r .
 touch -r usr etc/.updated var/.updated
 """
-KEPT_DEB_LAYERS = 2
+KEPT = 3
+DIGITS = 12
 
 Progress = Callable[[str], None]
 
@@ -83,19 +84,21 @@ def base_root(release: str, machine: Machine, progress: Progress) -> Path:
         raise LabError(f"release {release!r}: expected one of {', '.join(PACKAGES_OF_RELEASE)}")
     packages = f"{PACKAGES} {PACKAGES_OF_RELEASE[release]} {machine.kernel_package}".split()
     recipe = hashlib.sha256(repr((release, machine.architecture, packages, DPKG_OPTIONS, FINISH)).encode()).hexdigest()
-    root = cache_folder() / f"{release}-{machine.architecture}-{recipe[:12]}"
+    root = cache_folder() / f"{release}-{machine.architecture}-{recipe[:DIGITS]}"
 
     def make(folder: Path) -> None:
         progress(f"making a Debian {release} root, once: {len(packages)} packages and what they need")
         bootstrap(folder, release, machine.architecture, packages)
 
-    return cached(root, make)
+    found = cached(root, make)
+    forget_old(found, f"{release}-{machine.architecture}-{'?' * DIGITS}")
+    return found
 
 
 def deb_layer(base: Path, deb: Path, progress: Progress) -> Path:
     """The bare Debian with the package installed in it by dpkg, as in a real nfsroot on a NAS."""
     digest = hashlib.sha256(deb.read_bytes()).hexdigest()
-    root = base.with_name(f"{base.name}+deb-{digest[:12]}")
+    root = base.with_name(f"{base.name}+deb-{digest[:DIGITS]}")
 
     def make(folder: Path) -> None:
         progress(f"installing {deb.name} in the root")
@@ -103,8 +106,7 @@ def deb_layer(base: Path, deb: Path, progress: Progress) -> Path:
         install(deb, folder)
 
     found = cached(root, make)
-    os.utime(found)
-    forget_old_layers(base)
+    forget_old(found, f"{base.name}+deb-*")
     return found
 
 
@@ -172,11 +174,13 @@ def cached(path: Path, make: Callable[[Path], None]) -> Path:
         return path
 
 
-def forget_old_layers(base: Path) -> None:
-    """Every build of the package makes a layer of 550 MB: only the last used ones are kept."""
-    layers = sorted(base.parent.glob(f"{base.name}+deb-*"), key=lambda path: path.stat().st_mtime)
-    for layer in layers[:-KEPT_DEB_LAYERS]:
-        shutil.rmtree(layer, ignore_errors=True)
+def forget_old(used: Path, pattern: str) -> None:
+    """Every recipe and every build of the package makes a folder of 550 MB: only the last used of a kind are kept."""
+    os.utime(used)
+    last_used = {path: path.stat().st_mtime for path in used.parent.glob(pattern)}
+    for path in sorted(last_used, key=lambda path: last_used[path])[:-KEPT]:
+        for folder in (path, *path.parent.glob(f"{path.name}+deb-*")):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
