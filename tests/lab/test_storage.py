@@ -132,7 +132,8 @@ def test_late_nas_and_wrong_config(lab: Lab) -> None:
     pi.power_on()
     assert pi.wait_booted() == "degraded"
     assert pi.try_run("systemctl is-active docker.service").stdout.strip() != "active"
-    assert not any(pi.path("/var/lib/docker").iterdir())
+    # Docker has left nothing below the empty mount point, if that is there at all.
+    assert list(pi.path("/var/lib/docker").glob("*")) == []
     assert pi.try_run("rpinfs check mount.right").status == 2
     assert "10.77.0.2" in pi.try_run("rpinfs status").stdout
 
