@@ -118,7 +118,7 @@ def test_completion_offers_the_commands(deb: Path) -> None:
         )
         offered = root.run("bash", "-euc", script).stdout.splitlines()
         assert offered == [
-            "status check units config image boot",
+            "status check units config image adopt release boot",
             "create show check",
             "--filesystem",
             "import-fstab",
