@@ -183,6 +183,8 @@ NFS_KRB5 {{
     Active_krb5 = false;
 }}
 EXPORT_DEFAULTS {{
+    # What a test changes from the NAS side is seen at once, as on a NAS whose server is the kernel's.
+    Attr_Expiration_Time = 0;
     Access_Type = RW;
     Squash = No_Root_Squash;
     SecType = sys;
