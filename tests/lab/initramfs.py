@@ -16,7 +16,7 @@ from stat import S_IFCHR, S_IFDIR, S_IFREG
 from .process import LabError, run
 
 GUEST = Path(__file__).parent / "guest"
-MODULES = ("virtio_net", "nfsv4")
+MODULES = ("virtio_pci", "virtio_net", "nfsv4")
 DIRECTORIES = ("bin", "dev", "lab", "modules", "proc", "root", "run", "sys")
 
 
