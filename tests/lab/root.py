@@ -45,8 +45,7 @@ MASKED = (
 )
 # The interface keeps its name eth0, as on Raspberry Pi OS. dpkg's exclusions must not hit our own package later. The
 # two .updated files say that this root has run with this /usr before: the rebuilding of caches at a very first boot is
-# not what a lab wants to wait for. Docker leaves the packet filter alone: at each start it runs some sixty iptables, 30 s of
-# an emulated processor, and no container here talks to anybody. Its daemon.json is left to the tests.
+# not what a lab wants to wait for.
 FINISH = f"""set -e
 cd "$1"
 mkdir -p boot/firmware
@@ -54,7 +53,6 @@ ln -sf /dev/null etc/systemd/network/99-default.link
 for unit in {MASKED}; do ln -sf /dev/null "etc/systemd/system/$unit"; done
 rm -f etc/dpkg/dpkg.cfg.d/99mmdebstrap etc/machine-id var/lib/dbus/machine-id
 : > etc/machine-id
-echo 'DOCKER_OPTS="--iptables=false --ip6tables=false"' > etc/default/docker
 ldconfig -r .
 touch -r usr etc/.updated var/.updated
 """
