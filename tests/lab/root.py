@@ -26,7 +26,7 @@ PACKAGES = (
     "python3 python3-pystemd python3-psutil python3-sdnotify python3-pyroute2 e2fsprogs xfsprogs nfs-common util-linux "
     "docker.io"
 )
-PACKAGES_OF_RELEASE = {"bookworm": "", "trixie": "docker-cli"}
+PACKAGES_OF_RELEASE = {"bookworm": "apparmor", "trixie": "docker-cli"}
 DPKG_OPTIONS = (
     "force-unsafe-io",
     "path-exclude=/usr/share/man/*",

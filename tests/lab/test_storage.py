@@ -115,9 +115,11 @@ def test_imported_fstab_keeps_old_containers(lab: Lab) -> None:
 @pytest.mark.parametrize("release", ["bookworm"])
 def test_first_boot_on_debian_12(lab: Lab) -> None:
     pi = lab.pi("bookworm")
+    give_container_image(pi)
     assert pi.boot() == "running"
-    # No container: Docker 20.10 wants apparmor_parser for one, which the lab's root does not have.
     assert_storage_is_up(pi)
+    pi.run(f"docker import /root/busybox.tar {IMAGE}")
+    assert pi.run(f"docker run --rm {IMAGE} echo hello") == "hello"
     pi.power_off()
     assert is_clean(image_of(lab, pi))
 
