@@ -13,7 +13,8 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 # What of our environment is to pass sudo.
-AS_ROOT = $(SUDO) env PATH="$$PATH" PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY='$(HYPOTHESIS_STORAGE_DIRECTORY)'
+AS_ROOT = $(SUDO) env PATH="$$PATH" PYTHONDONTWRITEBYTECODE=1 \
+  HYPOTHESIS_STORAGE_DIRECTORY='$(HYPOTHESIS_STORAGE_DIRECTORY)' RPINFS_ALL_POINTS="$${RPINFS_ALL_POINTS-}" RPINFS_SEED="$${RPINFS_SEED-}"
 
 QEMU := $(if $(filter arm64,$(shell dpkg --print-architecture)),qemu-system-arm,qemu-system-x86)
 # What building, linting and the tests run; the names are the same in Debian 12 and 13.
@@ -24,7 +25,7 @@ PACKAGES := \
   bash-completion mmdebstrap debian-archive-keyring busybox-static dnsmasq-base iproute2 \
   nfs-ganesha nfs-ganesha-vfs $(QEMU)
 # They run on Python 3.11 (Debian 12) and 3.13 (Debian 13).
-TOOLS := ruff==0.17.6 mypy==2.4.1 pytest==9.2.0 hypothesis==6.170.15
+TOOLS := ruff==0.17.6 mypy==2.4.1 pytest==9.2.0 pytest-xdist==3.8.0 hypothesis==6.170.15
 
 hash = $(firstword $(shell printf '%s' '$(1)' | sha256sum | cut -c -12))
 STAMP := $(CACHE)/packages-$(call hash,$(sort $(PACKAGES)))
@@ -33,7 +34,13 @@ PYTHON := $(VENV)/bin/python
 DIST := dist
 LINTED := rpinfs tests units/man/build.py
 
-.PHONY: help deps venv deb lint test test-fast demo clean
+# An emulated Pi has one processor, and each of the test runner's workers at most two Pis.
+JOBS = $(shell nproc)
+# One by one, so that no worker sits on a row of boots while the others have nothing to do.
+PYTEST = $(AS_ROOT) RPINFS_DEB="$$(realpath '$(DIST)'/rpinfs_*_all.deb)" '$(PYTHON)' -m pytest \
+  --numprocesses=$(JOBS) --maxschedchunk=1
+
+.PHONY: help deps venv deb lint test test-fast test-crash test-lab demo clean
 
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.* ## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r target text; do
@@ -82,8 +89,16 @@ lint: venv ## ruff and mypy
 	'$(PYTHON)' -m ruff format --check $(LINTED)
 	'$(PYTHON)' -m mypy $(LINTED)
 
-test: venv deb lint ## everything: package, linters, all tests with the lab's boots (root)
-	@$(AS_ROOT) RPINFS_DEB="$$(realpath '$(DIST)'/rpinfs_*_all.deb)" '$(PYTHON)' -m pytest
+test: venv deb lint ## package, linters, tests of everything with the lab's boots (root)
+	@$(PYTEST)
+
+test-crash: export RPINFS_ALL_POINTS := 1
+test-crash: venv deb ## every crash point, every failing call, all power cuts (root; hours)
+	@$(PYTEST) -m crash
+
+test-lab: export RPINFS_ALL_POINTS := 1
+test-lab: venv deb ## all that the lab can do, each round of it (root; hours)
+	@$(PYTEST) -m lab
 
 test-fast: venv ## the tests that need neither root nor the lab
 	@'$(PYTHON)' -m pytest -m 'not root and not lab'

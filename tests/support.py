@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import compileall
 import os
+import random
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
@@ -16,6 +17,20 @@ DOCKER_FILE = f"docker-{SERIAL}.img"
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 Content = str | bytes | Path | None
+
+Tell = Callable[[str], None]
+"""What the fixture `tell` is: a line for the end of the test run, where counts and seeds are shown."""
+
+
+def thorough() -> bool:
+    """Whether every crash point and every round is to be tried, not only some: make test-crash, make test-lab."""
+    return os.environ.get("RPINFS_ALL_POINTS") == "1"
+
+
+def random_seed() -> tuple[random.Random, int]:
+    """Chance, and its seed to be told; RPINFS_SEED in the environment repeats a run."""
+    seed = int(os.environ.get("RPINFS_SEED") or random.SystemRandom().randrange(1 << 32))
+    return random.Random(seed), seed
 
 
 def make_tree(root: Path, files: Mapping[str, Content]) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from .initramfs import busybox_of
@@ -16,8 +17,8 @@ PROGRAMS = (
 )
 
 
-def container_tar(root: Path) -> bytes:
-    """The tar, made of the busybox of a Pi's root, so that it runs on that Pi's processor."""
+def container_tar(root: Path, programs: Mapping[str, bytes] | None = None) -> bytes:
+    """The tar, made of the busybox of a Pi's root, so that it runs on that Pi's processor. With static programs more."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
         for name in FOLDERS:
@@ -25,6 +26,8 @@ def container_tar(root: Path) -> bytes:
         _add(tar, "bin/busybox", tarfile.REGTYPE, 0o755, data=busybox_of(root).read_bytes())
         for name in PROGRAMS:
             _add(tar, f"bin/{name}", tarfile.SYMTYPE, 0o777, target="busybox")
+        for path, data in (programs or {}).items():
+            _add(tar, path, tarfile.REGTYPE, 0o755, data=data)
     return content.getvalue()
 
 

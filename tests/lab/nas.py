@@ -139,6 +139,10 @@ class GaneshaNas(Nas):
         # dnsmasq watches the folder: no restart is needed.
         (self._dhcp_hosts / name).write_text(f"{mac},{address},{name},infinite\n")
 
+    def inside(self, *argv: str | Path) -> list[str | Path]:
+        """The argument list that runs a program in its network."""
+        return self._namespace.inside(*argv)
+
     def log(self) -> str:
         return "".join(path.read_text(errors="replace") for path in sorted(self._work.glob("*.log")))
 

@@ -8,7 +8,7 @@ import shlex
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 TERMINATION_SECONDS = 20.0
@@ -82,20 +82,22 @@ class Daemon:
     def wait_for(self, pattern: str, timeout: float) -> re.Match[str]:
         """Wait until the output matches; LabError when time is up or the program has ended without it."""
         wanted = re.compile(pattern)
-        found: list[re.Match[str]] = []
+        self.wait_until(lambda output: bool(wanted.search(output)), timeout, repr(pattern))
+        match = wanted.search(self.output())
+        assert match
+        return match
+
+    def wait_until(self, satisfied: Callable[[str], bool], timeout: float, what: str) -> None:
+        """Wait until the output is as wanted; LabError when time is up or the program has ended without it."""
 
         def settled() -> bool:
-            match = wanted.search(self._written.decode(errors="replace"))
-            if match:
-                found.append(match)
-            return bool(match) or self._ended
+            return satisfied(self._written.decode(errors="replace")) or self._ended
 
         with self._changed:
             in_time = self._changed.wait_for(settled, timeout)
-        if found:
-            return found[0]
-        why = f"not seen within {timeout:.0f} s" if not in_time else "it ended without"
-        raise LabError(f"{self.name}: waiting for {pattern!r}: {why}\n{tail(self.output())}")
+        if not satisfied(self.output()):
+            why = f"not seen within {timeout:.0f} s" if not in_time else "it ended without"
+            raise LabError(f"{self.name}: waiting for {what}: {why}\n{tail(self.output())}")
 
     def wait(self, timeout: float) -> int:
         """Wait for its end; the exit status."""
