@@ -18,7 +18,7 @@ PROGRAMS = (
 
 
 def container_tar(root: Path, programs: Mapping[str, bytes] | None = None) -> bytes:
-    """The tar, made of the busybox of a Pi's root, so that it runs on that Pi's processor. With static programs more."""
+    """The tar, made of the busybox of a Pi's root, so that it runs on that Pi's processor; with more programs."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
         for name in FOLDERS:

@@ -224,6 +224,7 @@ class Pi:
 
     def wait_started(self, unit: str, timeout: float = BOOT_SECONDS) -> None:
         """Wait until a unit's start, in this boot, has succeeded."""
+        self.wait_agent(timeout)
         self.run(WAIT_STARTED.format(unit=unit), timeout)
 
     def console(self) -> str:

@@ -24,7 +24,7 @@ SIZE = 2 << 30
 LONGEST_RUN = 20.0
 """Seconds that a writer has at the most before the power goes."""
 
-AGENT_BEGINS = "until [ -e /run/systemd/units/invocation:rpinfs-agent.service ]; do :; done"
+AGENT_BEGINS = "until [ -e /run/systemd/units/invocation:rpinfs-agent.service ]; do sleep 0.2; done"
 
 
 def default(_: Path) -> None:
@@ -54,17 +54,14 @@ def test_power_cut_in_the_first_boot(lab: Lab, tell: Tell, kind: str) -> None:
     pi = lab.pi("first")
     pi.write("/etc/rpinfs/rpinfs.conf", f"[Image docker]\nFileSystem={kind}\n")
     chance, seed = random_seed()
-    span = seconds_of_a_first_boot(lab, pi)
+    span = seconds_of_a_first_boot(pi)
     found: list[str] = []
     for _ in range(cuts):
         empty(lab.nas.share)
-        pi.power_on()
-        pi.run(AGENT_BEGINS)
+        wait_for_agent(pi)
         instant = wait_at_random(chance, span)
         pi.pull_power()
-        found.append(
-            f"{instant:.1f} s: {', '.join(sorted(path.name for path in lab.nas.share.iterdir())) or 'nothing'}"
-        )
+        found.append(f"{instant:.1f} s: {' '.join(sorted(path.name for path in lab.nas.share.iterdir()))}")
         pi.power_on()
         pi.wait_started("docker.service")
         assert_storage_is_up(pi)
@@ -103,15 +100,20 @@ def test_power_cut_while_containers_write(lab: Lab, tell: Tell, make: Callable[[
     tell(f"{cuts} power cuts while a container wrote ({name}), seed {seed}: {checked} records checked, lost 0")
 
 
-def seconds_of_a_first_boot(lab: Lab, pi: Pi) -> float:
+def seconds_of_a_first_boot(pi: Pi) -> float:
     """From the agent's first moment to Docker, in an undisturbed first boot."""
-    pi.power_on()
-    pi.run(AGENT_BEGINS)
+    wait_for_agent(pi)
     begun = pi.seconds_since_power_on()
     pi.wait_started("docker.service")
     span = pi.seconds_since_power_on() - begun
     pi.pull_power()
     return span
+
+
+def wait_for_agent(pi: Pi) -> None:
+    pi.power_on()
+    pi.wait_agent()
+    pi.run(AGENT_BEGINS)
 
 
 def wait_at_random(chance: random.Random, longest: float) -> float:

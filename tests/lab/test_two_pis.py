@@ -1,0 +1,99 @@
+"""One Pi, one image: two Pis that want the same one race for it from power-on."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.support import Tell, thorough
+
+from .image import is_clean
+from .lab import Lab
+from .pi import Pi
+from .test_power_cuts import empty
+from .test_storage import assert_storage_is_up
+
+pytestmark = [pytest.mark.lab, pytest.mark.root, pytest.mark.crash]
+
+CONFIG = "[Image docker]\nFile=shared.img\nSize=2G\n"
+SETTLED = 'until grep -q -E \'"state": "(mounted|refused)"\' /run/rpinfs/agent.json; do sleep 1; done'
+STATE = "cat /run/rpinfs/agent.json"
+
+
+def test_two_pis_one_image(lab: Lab, tell: Tell) -> None:
+    rounds = 10 if thorough() else 1
+    pis = [lab.pi("one"), lab.pi("two")]
+    for pi in pis:
+        pi.write("/etc/rpinfs/rpinfs.conf", CONFIG)
+    wins = dict.fromkeys(("one", "two"), 0)
+    with ThreadPoolExecutor() as both:
+        for number in range(rounds):
+            if number:
+                for pi in pis:
+                    pi.pull_power()
+                empty(lab.nas.share)
+            list(both.map(boot_until_settled, pis))
+            winner, loser = in_order_of_success(pis)
+            wins[winner.name] += 1
+            assert_owner_is_named(loser, winner)
+            assert_storage_is_up_soon(winner)
+            assert_docker_is_down(loser)
+    tell(f"{rounds} races of two Pis for one image: won by {wins}, never by both")
+
+    the_other_waits_for_adoption(winner, loser)
+    loser.power_off()
+    assert is_clean(lab.nas.image_path("shared.img"))
+
+
+def boot_until_settled(pi: Pi) -> None:
+    pi.power_on()
+    pi.wait_agent()
+    pi.run(SETTLED, timeout=600)
+
+
+def state(pi: Pi) -> dict[str, str]:
+    found: dict[str, str] = json.loads(pi.run(STATE))["images"]["docker"]
+    return found
+
+
+def in_order_of_success(pis: list[Pi]) -> tuple[Pi, Pi]:
+    """The one that has the image, and the one that has not; anything else is a failure."""
+    states = {pi.name: state(pi)["state"] for pi in pis}
+    assert sorted(states.values()) == ["mounted", "refused"], states
+    one, two = pis
+    return (one, two) if states[one.name] == "mounted" else (two, one)
+
+
+def assert_owner_is_named(loser: Pi, winner: Pi) -> None:
+    message = state(loser)["message"]
+    assert winner.name in message and winner.mac in message, message
+    report = loser.try_run("rpinfs status")
+    assert report.status == 2
+    assert winner.mac in report.stdout, report.stdout
+
+
+def assert_storage_is_up_soon(pi: Pi) -> None:
+    pi.wait_started("docker.service")
+    assert_storage_is_up(pi)
+
+
+def assert_docker_is_down(pi: Pi) -> None:
+    assert pi.try_run("systemctl start docker.service").status != 0
+    assert pi.try_run("findmnt --mountpoint /var/lib/docker").status != 0
+
+
+def the_other_waits_for_adoption(owner: Pi, other: Pi) -> None:
+    """A power cut is no way to lose an image; `rpinfs adopt` is, and then Docker follows."""
+    owner.run("sync")
+    assert other.try_run("rpinfs adopt docker").status != 0
+    owner.pull_power()
+    # The NAS holds the dead Pi's lock for a lease's length; then only the owner record is in the way.
+    other.run("until rpinfs status | grep -q 'last seen'; do sleep 2; done", timeout=300)
+    assert state(other)["state"] == "refused"
+    assert_owner_is_named(other, owner)
+    assert_docker_is_down(other)
+    other.run("rpinfs adopt docker")
+    other.run("systemctl restart rpinfs-agent.service")
+    assert_storage_is_up_soon(other)
