@@ -62,6 +62,10 @@ def test_versions_agree() -> None:
     assert changelog.startswith(f"rpinfs ({__version__}) ")
 
 
+def names_below(folder: Path) -> set[str]:
+    return {str(source.relative_to(folder)) for source in folder.rglob("*.py")}
+
+
 @pytest.mark.root
 def test_install_remove_purge(deb: Path, release: str) -> None:
     with chroot.chroot(release) as root:
@@ -75,8 +79,9 @@ def test_install_remove_purge(deb: Path, release: str) -> None:
         # No config: nothing is to be configured on a Pi whose root is on NFS.
         assert not root.path("/etc/rpinfs/rpinfs.conf").exists()
 
-        sources = list(root.path("/usr/share/rpinfs/rpinfs").glob("*.py"))
-        assert {source.name for source in sources} == {source.name for source in (TREE / "rpinfs").glob("*.py")}
+        package = root.path("/usr/share/rpinfs/rpinfs")
+        sources = list(package.rglob("*.py"))
+        assert names_below(package) == names_below(TREE / "rpinfs")
         assert [source.name for source in sources if not pyc_of(source)] == []
         assert_shims_are_ours(root.root)
         assert root.run("rpinfs", "--version").stdout.split()[-1] == __version__

@@ -81,7 +81,8 @@ def test_wrong_usage(words: str, message: str, remedy: str, capsys: Captured) ->
 
 @pytest.mark.parametrize("group", [*cli.COMMANDS, ""])
 def test_help_is_for_every_command(group: str, capsys: Captured) -> None:
-    for words in [[group], *([group, name] for name in cli.COMMANDS.get(group, ()))]:
+    names = cli.COMMANDS[group].names if group else ()
+    for words in [[group], *([group, name] for name in names)]:
         with pytest.raises(SystemExit) as ended:
             cli.main([*filter(None, words), "--help"])
         assert ended.value.code == 0
@@ -155,11 +156,11 @@ def test_ctrl_c(pi: Path, installed: Installed) -> None:
 # What is imported
 
 
-def imported(argument: str, root: Path) -> tuple[set[str], str]:
+def imported(words: str, root: Path) -> tuple[set[str], str]:
     """The modules that a command has imported when it ends, and its output."""
     code = (
         "import sys; from rpinfs.__main__ import main; before = set(sys.modules)\n"
-        f"status = main([{argument!r}])\nprint(status, *sys.modules, sep='\\n', file=sys.stderr)"
+        f"status = main({words.split()!r})\nprint(status, *sys.modules, sep='\\n', file=sys.stderr)"
     )
     done = subprocess.run(
         [sys.executable, "-IS", "-c", f"import sys; sys.path.insert(0, {str(TOP)!r}); {code}"],
@@ -186,6 +187,15 @@ def test_the_same_would_be_seen(other: Path) -> None:
     assert {"argparse", "json"} <= modules
     # The windows on the system are imported only by the children that look through them.
     assert modules & {"psutil", "pystemd", "pyroute2"} == set()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("config check", {"rpinfs.commands", "rpinfs.commands.common", "rpinfs.commands.config"}), ("confg check", set())],
+)
+def test_of_the_commands_only_the_one_that_is_called_is_imported(words: str, expected: set[str], other: Path) -> None:
+    modules, _ = imported(words, other)
+    assert {name for name in modules if name.startswith("rpinfs.commands")} == expected
 
 
 def test_version(capsys: Captured, installed: Installed) -> None:

@@ -1,0 +1,76 @@
+"""What several groups of commands share."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from rpinfs.errors import RpinfsError
+
+if TYPE_CHECKING:
+    from rpinfs.config import Config, Image
+    from rpinfs.host import Host
+    from rpinfs.status import Paint
+
+HOST_SECONDS = 1.0
+"""For reading the configuration and the machine, when the root is on a NAS that does not answer."""
+
+
+def load() -> tuple[Host, Config]:
+    """Read this machine and its configuration."""
+    from rpinfs import config
+    from rpinfs.host import Host
+
+    host = Host.read()
+    return host, config.load(host)
+
+
+def image_on_share(name: str) -> tuple[Host, Image]:
+    """Find an image of the configuration whose share is really mounted: a lease below an empty mount point is none."""
+    from rpinfs import storage
+
+    host, config = load()
+    image = next((image for image in config.images if image.name == name), None)
+    if image is None:
+        known = ", ".join(image.name for image in config.images) or "none"
+        raise RpinfsError(f"unknown image {name}; known are {known}", "rpinfs config show", status=2)
+    mount = storage.mount_at(storage.parse_mountinfo(host.mountinfo), config.share.where)
+    if mount is None or not mount.is_nfs:
+        raise RpinfsError(f"the share is not mounted at {config.share.where}", "rpinfs status")
+    return host, image
+
+
+def print_document(found: object) -> None:
+    """Print a result as JSON."""
+    print(json.dumps(found, indent=2, ensure_ascii=True))
+
+
+def paint() -> Paint:
+    """Colours for a terminal, none for a file or where NO_COLOR asks for none."""
+    from rpinfs.status import Paint
+
+    return Paint(sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
+
+
+class Progress:
+    """Shows how long work gets on: on a terminal, in one line that is gone afterwards."""
+
+    def __init__(self) -> None:
+        self._on = sys.stderr.isatty()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __call__(self, message: str) -> None:
+        """Show this in place of what was shown."""
+        self._write(message)
+
+    def __exit__(self, *_: object) -> None:
+        self._write("")
+
+    def _write(self, text: str) -> None:
+        if self._on:
+            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.flush()

@@ -1,0 +1,137 @@
+"""`rpinfs image`: image files, on any Linux host."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from rpinfs.cli import UsageError, add_command, add_group
+from rpinfs.commands.common import Progress, print_document
+from rpinfs.errors import RpinfsError
+
+if TYPE_CHECKING:
+    from rpinfs.image import Probe
+
+
+def add_image(parser: argparse.ArgumentParser) -> None:
+    """Say what `rpinfs image` takes."""
+    group = add_group(parser, "These work on any Linux host, the NAS included.")
+    parser = add_command(
+        group,
+        "create",
+        "make an image as the first boot does",
+        _create,
+        "Make an image: sparse, formatted, verified, and there under its name only when it is whole."
+        "\nA file that is there is taken only when it holds no data at all.",
+        "  rpinfs image create /srv/docker/docker-10000000abcdef01.img --size 64G",
+    )
+    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("--size", required=True, metavar="SIZE", help="such as 20G: a whole number and K, M, G or T")
+    parser.add_argument("--filesystem", default="ext4", metavar="FS", help="ext4 (default) or xfs")
+    parser.add_argument("--label", metavar="LABEL", help="label of the file system; default: the file's name")
+    parser = add_command(group, "show", "what is in a file", _show, examples="  rpinfs image show docker.img")
+    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser = add_command(
+        group,
+        "check",
+        "check the file system in an image, and repair what is safe to repair",
+        _check,
+        "Check the file system in an image that no host uses, and repair what e2fsck -p repairs without a question."
+        "\nIt cannot know whether another host uses the image: see to that first.",
+    )
+    parser.add_argument("file", metavar="FILE")
+
+
+def _create(options: argparse.Namespace) -> int:
+    from rpinfs import making
+
+    size = _parsed_size(options.size, options.filesystem)
+    with Progress() as progress:
+        made = making.create(options.file, size, options.filesystem, label=options.label, progress=progress)
+    print(_made(made.path, made.size, made.allocated, options.filesystem))
+    return 0
+
+
+def _made(path: str, size: int, allocated: int, filesystem: str) -> str:
+    from rpinfs.settings import human_size
+
+    return f"{path}: made, {filesystem}, {human_size(size)}, of which {human_size(allocated)} are allocated"
+
+
+def _parsed_size(text: str, filesystem: str) -> int:
+    from rpinfs import settings
+
+    try:
+        settings.parse_file_system(filesystem)
+    except ValueError as rule:
+        raise UsageError(f"--filesystem {filesystem}: {rule}", "rpinfs image create") from rule
+    try:
+        size = settings.parse_size(text)
+    except ValueError as rule:
+        raise UsageError(f"--size {text}: {rule}", "rpinfs image create") from rule
+    least = settings.SMALLEST_IMAGE[filesystem]
+    if size < least:
+        raise UsageError(
+            f"--size {text}: expected at least {settings.size_text(least)} for {filesystem}", "rpinfs image create"
+        )
+    return size
+
+
+def _show(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from rpinfs import image
+
+    with Progress() as progress:
+        found = image.probe(options.file, progress)
+    if found.kind is image.Kind.MISSING:
+        raise RpinfsError(f"{options.file}: no such file")
+    if options.json:
+        values = {key: value for key, value in asdict(found).items() if key != "stamp"}
+        print_document({"schema": 1, **values, "kind": found.kind.value, "obstacles": list(found.obstacles)})
+    else:
+        print(_table(found))
+    return 0
+
+
+def _table(found: Probe) -> str:
+    from rpinfs.settings import human_size
+
+    rows = [
+        ("File", found.path),
+        ("Holds", found.description),
+        ("Length", f"{human_size(found.size)} ({found.size} bytes)"),
+        ("Allocated", f"{human_size(found.allocated)} ({found.allocated} bytes)"),
+        ("Size of the file system", f"{human_size(found.fs_size)} ({found.fs_size} bytes)" if found.fs_size else ""),
+        ("Block size", f"{found.block_size} bytes" if found.block_size else ""),
+        ("Label", found.label or ""),
+        ("UUID", found.uuid or ""),
+        ("State", _state(found)),
+        ("Errors recorded", str(found.errors_recorded) if found.errors_recorded else ""),
+        ("Cannot be mounted here", ", ".join(found.obstacles)),
+        ("What to do", found.remedy or ""),
+    ]
+    shown = [(name, value) for name, value in rows if value]
+    width = max(len(name) for name, _ in shown)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in shown)
+
+
+def _state(found: Probe) -> str:
+    if found.clean is None:
+        return ""
+    if found.clean:
+        return "clean"
+    return "in use, or not unmounted: its journal is to be replayed" if found.needs_recovery else "to be checked"
+
+
+def _check(options: argparse.Namespace) -> int:
+    from rpinfs import image
+
+    with Progress() as progress:
+        result = image.check(options.file, progress)
+    outcome = "errors were corrected" if result.corrected else "no errors"
+    if result.needs_recovery:
+        outcome = "its log is to be replayed, which the next mount does"
+    print(f"{result.path}: {outcome}")
+    return 0

@@ -1,0 +1,54 @@
+"""`rpinfs adopt` and `rpinfs release`: whose an image is."""
+
+from __future__ import annotations
+
+import argparse
+
+from rpinfs.cli import describe
+from rpinfs.commands.common import image_on_share
+
+
+def add_adopt(parser: argparse.ArgumentParser) -> None:
+    """Say what `rpinfs adopt` takes."""
+    describe(
+        parser,
+        _adopt,
+        "Make this Pi the owner of an image that belongs to another one. Refused while the other Pi uses it; whether"
+        "\nthat one is gone for good, only you can know.",
+        "  rpinfs adopt docker && systemctl restart rpinfs-agent",
+    )
+    _add_name(parser)
+
+
+def add_release(parser: argparse.ArgumentParser) -> None:
+    """Say what `rpinfs release` takes."""
+    describe(
+        parser,
+        _release,
+        "Give up an image of this Pi, with Docker stopped and the image unmounted. The image itself is left as it is.",
+        "  systemctl stop docker containerd var-lib-docker.mount rpinfs-agent\n  rpinfs release docker",
+    )
+    _add_name(parser)
+
+
+def _add_name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="the image: docker is the one of [Image docker]")
+
+
+def _adopt(options: argparse.Namespace) -> int:
+    from rpinfs import lease
+
+    host, image = image_on_share(options.name)
+    before = lease.adopt(image.path, lease.Owner.of(host))
+    print(f"{image.path} belongs to this Pi now" + (f"; before, it belonged to {before}" if before else ""))
+    print("to use it: systemctl restart rpinfs-agent")
+    return 0
+
+
+def _release(options: argparse.Namespace) -> int:
+    from rpinfs import lease
+
+    host, image = image_on_share(options.name)
+    lease.release(image.path, lease.Owner.of(host))
+    print(f"{image.path} belongs to nobody now; the next Pi that is configured for it takes it")
+    return 0

@@ -1,0 +1,52 @@
+"""`rpinfs units`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from rpinfs.cli import describe
+from rpinfs.commands.common import load
+
+if TYPE_CHECKING:
+    from rpinfs.host import Host
+
+
+def add_units(parser: argparse.ArgumentParser) -> None:
+    """Say what `rpinfs units` takes."""
+    describe(
+        parser,
+        _units,
+        "Show the systemd units that rpinfs makes at boot. Nothing is changed.",
+        "  rpinfs units\n  rpinfs units --output /tmp/units\n  RPINFS_ROOT=/srv/nfs/pi1 rpinfs units",
+    )
+    parser.add_argument("--output", metavar="DIR", help="write them below this folder instead of showing them")
+
+
+def _units(options: argparse.Namespace) -> int:
+    from rpinfs import generator, units
+
+    host, config = load()
+    if not config.in_use:
+        print(f"# rpinfs writes no units: {config.reason}")
+        return 0
+    made = units.units(config, host.fstab)
+    if options.output is not None:
+        generator.write(made, options.output)
+        for remark in made.remarks:
+            sys.stderr.write(f"rpinfs: {remark}\n")
+        return 0
+    print(f"# In use: {_why_in_use(host)}. Settings: rpinfs config show")
+    for remark in made.remarks:
+        print(f"# {remark}")
+    for name, text in made.files.items():
+        print(f"\n# /run/systemd/generator/{name}\n{text.rstrip()}")
+    print()
+    for name, target in made.links.items():
+        print(f"# /run/systemd/generator/{name} -> {target}")
+    return 0
+
+
+def _why_in_use(host: Host) -> str:
+    return "the root is on NFS" if host.root_on_nfs else "there is a configuration"
