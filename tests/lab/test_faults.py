@@ -1,0 +1,316 @@
+"""The fault table of the design, row by row, on a Pi whose containers write all the time.
+
+One Pi serves for as many rows as it survives: each test begins with storage and a writer at work, and ends with all
+that was acknowledged still there. The share comes from a NAS of its own, so that the Pi can be asked how it is while that
+one has its fault.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.support import Tell, thorough
+
+from .conftest import LABS
+from .image import is_clean, repair
+from .lab import Lab
+from .nas import GaneshaNas
+from .pi import Pi
+from .process import run
+from .records import Recorder, count_records, install_writer, start_writer
+from .test_storage import assert_storage_is_up
+
+pytestmark = [pytest.mark.lab, pytest.mark.root]
+
+MIB = 1 << 20
+STOP = "systemctl stop docker.socket docker.service containerd.service var-lib-docker.mount rpinfs-agent.service"
+START = "systemctl start rpinfs-agent.service docker.socket"
+OUTAGE = 180.0 if thorough() else 50.0
+"""Seconds for which the NAS is gone: longer than its lease, so that all locks must be reclaimed."""
+
+
+@dataclass
+class Workplace:
+    """A Pi at work."""
+
+    lab: Lab
+    nas: GaneshaNas
+    pi: Pi
+    recorder: Recorder
+    faults: int = 0
+    records: int = 0
+    writer_installed: bool = False
+    told: list[str] = field(default_factory=list)
+
+    @property
+    def image(self) -> Path:
+        return self.nas.image_path("docker.img")
+
+    def put_to_work(self) -> None:
+        """Storage up and a writer writing, from whatever state the last test left."""
+        if not self.pi.is_on():
+            self.pi.power_on()
+        self.pi.wait_started("docker.service")
+        if not self.writer_installed:
+            install_writer(self.pi)
+            start_writer(self.pi, self.recorder)
+            self.writer_installed = True
+        self.recorder.wait_beyond(self.recorder.acknowledged)
+
+    def nothing_is_lost(self) -> None:
+        """Everything acknowledged is there, and the writer goes on."""
+        acknowledged = self.recorder.acknowledged
+        self.records += count_records(self.pi, acknowledged)
+        self.recorder.wait_beyond(acknowledged)
+        self.faults += 1
+
+    def state(self) -> dict[str, str]:
+        """What the agent says of the image."""
+        found: dict[str, str] = json.loads(self.pi.run("cat /run/rpinfs/agent.json"))["images"]["docker"]
+        return found
+
+    def wait_for_state(self, state: str) -> None:
+        said = f'"state": "{state}", "since": [0-9.]*, "message"'
+        self.pi.run(f"until grep -q '{said}' /run/rpinfs/agent.json; do sleep 1; done")
+
+    def wait_for_docker(self) -> None:
+        self.pi.run("until docker info >/dev/null 2>&1; do sleep 1; done", timeout=300)
+
+    def status(self, *words: str) -> str:
+        """What `rpinfs status` says in a fault: it must not be well, and must have all these words."""
+        report = self.pi.try_run("rpinfs status", timeout=60)
+        assert report.status != 0, report.stdout
+        for word in words:
+            assert word in report.stdout, report.stdout
+        return report.stdout
+
+
+@pytest.fixture(scope="module")
+def standing(deb: Path) -> Iterator[Workplace]:
+    with Lab(deb=deb) as lab:
+        nas = lab.second_nas()
+        nas.start_nfs()
+        pi = lab.pi("faulty")
+        pi.write(
+            "/etc/rpinfs/rpinfs.conf",
+            f"[Server]\nAddress={nas.address}\n[Boot]\nExport=\n[Image docker]\nFile=docker.img\nSize=2G\n",
+        )
+        with Recorder(nas, lab.folder) as recorder:
+            yield Workplace(lab, nas, pi, recorder)
+
+
+@pytest.fixture
+def work(request: pytest.FixtureRequest, standing: Workplace) -> Workplace:
+    request.node.stash[LABS] = [standing.lab]
+    standing.put_to_work()
+    return standing
+
+
+def fingerprint(path: Path) -> tuple[str, int, int]:
+    status = path.stat()
+    return hashlib.sha256(path.read_bytes()).hexdigest(), status.st_mtime_ns, status.st_ino
+
+
+# Images that cannot be used
+
+
+def plain_bytes(path: Path) -> None:
+    path.write_bytes(b"precious" * MIB)
+
+
+def partitioned(path: Path) -> None:
+    run(["truncate", "--size=16M", path])
+    run(["sfdisk", "--quiet", path], input="label: gpt\n,,L\n")
+
+
+def swap(path: Path) -> None:
+    run(["truncate", "--size=16M", path])
+    run(["mkswap", path])
+
+
+def shorter_than_its_file_system(path: Path) -> None:
+    run(["mkfs.ext4", "-q", "-F", path, "64M"])
+    run(["truncate", "--size=32M", path])
+
+
+def beyond_repair(path: Path) -> None:
+    """Two inodes claim the same blocks: e2fsck -p leaves that to a person."""
+    run(["mkfs.ext4", "-q", "-F", path, "64M"])
+    for name in ("one", "two"):
+        run(["debugfs", "-w", "-R", f"write /bin/true {name}", path])
+    blocks = run(["debugfs", "-R", "dump_extents one", path])
+    assert blocks
+    run(["debugfs", "-w", "-R", "clri <8>", path])
+
+
+REFUSED: list[tuple[Callable[[Path], None], str]] = [
+    (plain_bytes, "data of unknown kind"),
+    (partitioned, "partition table"),
+    (swap, "swap"),
+    (shorter_than_its_file_system, "cut short"),
+    (beyond_repair, "only a person can decide"),
+]
+
+
+def test_file_with_any_data_in_it_is_untouched_and_named(work: Workplace, tell: Tell) -> None:
+    """Also: image shorter than its file system; unclean ext4 that e2fsck -p cannot repair."""
+    work.pi.run(STOP)
+    kept = work.image.rename(work.image.with_name("kept"))
+    for make, words in REFUSED:
+        make(work.image)
+        before = fingerprint(work.image)
+        work.pi.run("systemctl restart rpinfs-agent.service")
+        work.wait_for_state("refused")
+        assert words in work.state()["message"]
+        assert work.pi.try_run("systemctl start docker.service").status != 0
+        work.status("critical", words)
+        assert fingerprint(work.image) == before, make.__name__
+        work.image.unlink()
+    kept.rename(work.image)
+    work.pi.run(f"systemctl restart rpinfs-agent.service; {START}")
+    work.wait_for_docker()
+    work.nothing_is_lost()
+    tell(f"{len(REFUSED)} images that cannot be used: refused, named, untouched")
+
+
+def test_hole_from_end_to_end_is_formatted(work: Workplace) -> None:
+    work.pi.run(STOP)
+    kept = work.image.rename(work.image.with_name("kept"))
+    run(["truncate", "--size=1G", work.image])
+    work.pi.run(START)
+    work.wait_for_docker()
+    assert work.image.stat().st_size == 1 << 30
+    assert "made" in work.pi.run("journalctl --boot --unit rpinfs-agent.service --output cat")
+    work.pi.run(STOP)
+    assert is_clean(work.image)
+    kept.rename(work.image)
+    work.pi.run(START)
+    work.wait_for_docker()
+    work.nothing_is_lost()
+
+
+# A NAS that comes and goes
+
+
+def test_nas_gone_for_minutes_while_containers_write(work: Workplace, tell: Tell) -> None:
+    """Server stopped, then cable pulled: writes wait and go on; no error, nothing read-only, nothing lost."""
+    for name, away, back in (
+        ("NFS server stopped", work.nas.stop_nfs, work.nas.start_nfs),
+        ("cable pulled", work.nas.unplug, work.nas.plug),
+    ):
+        before = work.recorder.acknowledged
+        away()
+        pause(work.pi, OUTAGE)
+        report = work.status("DOES NOT ANSWER")
+        assert "nothing is lost" in report
+        back()
+        work.recorder.wait_beyond(max(before, work.recorder.acknowledged))
+        work.nothing_is_lost()
+        assert "I/O error" not in work.pi.run("dmesg")
+        assert work.pi.run("findmnt --noheadings --output OPTIONS /var/lib/docker").startswith("rw")
+        journal = work.pi.run("journalctl --boot --unit rpinfs-agent.service --output cat")
+        told = re.findall(r"answers again after (\d+) s", journal)
+        assert told and int(told[-1]) > OUTAGE / 2, journal
+        tell(f"{name} for {OUTAGE:.0f} s: the agent counted {told[-1]} s, records lost 0")
+    work.pi.run("rpinfs check mount share image.owner")
+
+
+def pause(pi: Pi, seconds: float) -> None:
+    """Let the fault last, and look meanwhile whether the Pi is alive."""
+    pi.run(f"sleep {seconds:.0f}", timeout=seconds + 60, from_memory=True)
+
+
+# The agent
+
+
+def test_agent_killed_and_stopped(work: Workplace) -> None:
+    """Containers go on; the next agent carries on with the same device; a stop by mistake does no harm."""
+    device = work.pi.run("findmnt --noheadings --output SOURCE /var/lib/docker")
+    started = work.pi.run("docker inspect --format {{.State.StartedAt}} writer")
+    restarts = int(work.pi.run("systemctl show --value --property NRestarts rpinfs-agent.service"))
+    work.pi.run("systemctl kill --signal KILL rpinfs-agent.service")
+    work.pi.run(
+        f"until [ $(systemctl show --value --property NRestarts rpinfs-agent.service) -gt {restarts} ] &&"
+        " systemctl is-active --quiet rpinfs-agent.service; do sleep 1; done"
+    )
+    work.pi.run("systemctl stop rpinfs-agent.service")
+    work.recorder.wait_beyond(work.recorder.acknowledged)
+    work.pi.run("systemctl start rpinfs-agent.service")
+    assert work.pi.run("findmnt --noheadings --output SOURCE /var/lib/docker") == device
+    assert work.pi.run("docker inspect --format {{.State.StartedAt}} writer") == started
+    work.nothing_is_lost()
+    work.pi.run("until rpinfs check image.owner mount.right; do sleep 1; done")
+
+
+def test_package_upgraded_while_containers_run(work: Workplace, deb: Path) -> None:
+    inside = work.pi.path("/root/rpinfs.deb")
+    inside.write_bytes(deb.read_bytes())
+    started = work.pi.run("docker inspect --format {{.State.StartedAt}} writer")
+    work.pi.run("dpkg -i /root/rpinfs.deb", timeout=300)
+    work.pi.run("systemctl is-active rpinfs-agent.service docker.service")
+    assert work.pi.run("docker inspect --format {{.State.StartedAt}} writer") == started
+    work.nothing_is_lost()
+
+
+# Shutdown
+
+
+@pytest.mark.parametrize(
+    "nas", ["well", pytest.param("stopped", marks=pytest.mark.long), pytest.param("unplugged", marks=pytest.mark.long)]
+)
+def test_shutdown_with_containers_running(work: Workplace, tell: Tell, nas: str) -> None:
+    """In order and clean with the NAS there; in bounded time without it, and then the next boot repairs."""
+    if nas == "stopped":
+        work.nas.stop_nfs()
+    elif nas == "unplugged":
+        work.nas.unplug()
+    acknowledged = work.recorder.acknowledged
+    work.pi.run("systemctl --no-block reboot", from_memory=False)
+    begun = work.pi.seconds_since_power_on()
+    work.pi.wait_off(600)
+    took = work.pi.seconds_since_power_on() - begun
+    if nas == "well":
+        assert is_clean(work.image)
+    else:
+        work.nas.stop_nfs()
+        work.nas.plug()
+        work.nas.start_nfs()
+    state = "clean" if is_clean(work.image) else "to be replayed"
+    tell(f"shutdown with the NAS {nas}: {took:.0f} s, ext4 {state}")
+    work.pi.power_on()
+    work.pi.wait_started("docker.service")
+    assert work.recorder.acknowledged >= acknowledged
+    work.nothing_is_lost()
+    assert_storage_is_up(work.pi)
+
+
+# What goes wrong before systemd has begun
+
+
+def test_generator_crashing_and_clock_in_1970(work: Workplace) -> None:
+    """Docker down, said so; and a clock that nobody has set is no reason for anything."""
+    work.pi.power_off()
+    generator = work.pi.path("/usr/share/rpinfs/rpinfs/generator.py")
+    text = generator.read_text()
+    generator.write_text("raise SystemExit(1)\n")
+    work.pi.power_on()
+    work.pi.wait_booted()
+    assert work.pi.try_run("systemctl is-active docker.service").stdout.strip() != "active"
+    assert list(work.pi.path("/var/lib/docker").glob("*")) == []
+    work.status("critical")
+    work.pi.power_off()
+    generator.write_text(text)
+    work.pi.qemu_options = ["-rtc", "base=1970-01-02T00:00:00"]
+    work.pi.power_on()
+    work.pi.wait_started("docker.service")
+    work.nothing_is_lost()
+    work.pi.qemu_options = []
+    work.pi.power_off()
+    repair(work.image)
