@@ -1,8 +1,8 @@
 """The fault table of the design, row by row, on a Pi whose containers write all the time.
 
 One Pi serves for as many rows as it survives: each test begins with storage and a writer at work, and ends with all
-that was acknowledged still there. The share comes from a NAS of its own, so that the Pi can be asked how it is while that
-one has its fault.
+that was acknowledged still there. The share comes from a NAS of its own, so that the Pi can be asked how it is while
+that one has its fault.
 """
 
 from __future__ import annotations
