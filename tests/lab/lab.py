@@ -95,12 +95,15 @@ class Lab:
             self.pis[name] = pi
         return self.pis[name]
 
-    def second_nas(self) -> GaneshaNas:
-        """Another NAS at 10.77.0.2, off, for shares only: it can fail while the Pis' roots stay."""
-        return self._nas("nas2", 2, netboot=False)
+    def second_nas(self, disk: int = 0) -> GaneshaNas:
+        """Another NAS at 10.77.0.2, off, for shares only: it can fail while the Pis' roots stay.
 
-    def _nas(self, name: str, number: int, netboot: bool) -> GaneshaNas:
-        nas = GaneshaNas(self.name, name, self.switch, number, self.folder / name, netboot)
+        With a disk of its own of so many bytes, its share can also be full.
+        """
+        return self._nas("nas2", 2, netboot=False, disk=disk)
+
+    def _nas(self, name: str, number: int, netboot: bool, disk: int = 0) -> GaneshaNas:
+        nas = GaneshaNas(self.name, name, self.switch, number, self.folder / name, netboot, disk)
         self._undo.callback(nas.pull_power)
         return nas
 
@@ -147,11 +150,14 @@ def unclaimed(folder: Path) -> Iterator[bool]:
 
 
 def demolish(folder: Path) -> None:
-    """End every process in a lab's namespaces, then remove the namespaces and the folder."""
+    """End every process in a lab's namespaces, then remove the namespaces, its disks and the folder."""
     for namespace in namespaces_of(folder.name):
         for pid in processes_in(namespace):
             end(pid)
         run(["ip", "netns", "del", namespace])
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        if (where := line.split()[4]).startswith(f"{folder}/"):
+            run(["umount", where])
     shutil.rmtree(folder, ignore_errors=True)
 
 

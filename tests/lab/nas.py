@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 from .network import NETWORK, PREFIX_LENGTH, Namespace, Switch
-from .process import Daemon, LabError
+from .process import Daemon, LabError, run
 
 READY_SECONDS = 60.0
 # Short, so that a test need not wait long for a dead Pi's locks; longer than an emulated Pi's worst pause.
@@ -67,7 +67,9 @@ class Nas(ABC):
 class GaneshaNas(Nas):
     """nfs-ganesha and dnsmasq in a network namespace: no kernel module, nothing of the host's network."""
 
-    def __init__(self, lab: str, name: str, switch: Switch, number: int, folder: Path, netboot: bool = True) -> None:
+    def __init__(
+        self, lab: str, name: str, switch: Switch, number: int, folder: Path, netboot: bool = True, disk: int = 0
+    ) -> None:
         self.name = name
         self._with_netboot = netboot
         self.address = f"{NETWORK}.{number}"
@@ -77,6 +79,8 @@ class GaneshaNas(Nas):
         self.tftpboot, self.nfsroot, self.share = (folder / each for each in ("tftpboot", "nfsroot", "docker"))
         for path in (self.tftpboot, self.nfsroot, self.share, self._dhcp_hosts, self._work / "recovery"):
             path.mkdir(parents=True)
+        if disk:
+            self._give_disk(folder / "disk.img", disk)
         self._namespace = Namespace(f"{lab}-{name}")
         switch.connect(self._namespace, name)
         self._namespace.ip("address", "add", f"{self.address}/{PREFIX_LENGTH}", "dev", "eth0")
@@ -149,6 +153,12 @@ class GaneshaNas(Nas):
     def remove_root(self, pi: str) -> None:
         """Throw a Pi's root away."""
         shutil.rmtree(self.root_of(pi))
+
+    def _give_disk(self, file: Path, size: int) -> None:
+        """Put the share for images on a small disk of its own, one that can be filled."""
+        run(["truncate", f"--size={size}", file])
+        run(["mkfs.ext4", "-q", "-m", "0", "-E", "root_owner=0:0", file])
+        run(["mount", "-o", "loop", file, self.share])
 
     def _ganesha_config(self) -> str:
         recovery = self._work / "recovery"

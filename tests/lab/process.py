@@ -24,6 +24,7 @@ def run(
     timeout: float = 600.0,
     env: Mapping[str, str] | None = None,
     input: str | None = None,
+    ok: Sequence[int] = (0,),
 ) -> str:
     """Run a program to its end and return its standard output; any failure is a LabError with all it wrote."""
     words = [str(word) for word in argv]
@@ -42,7 +43,7 @@ def run(
         raise LabError(f"{words[0]}: not found on this machine") from None
     except subprocess.TimeoutExpired as expired:
         raise LabError(f"{shlex.join(words)}: not done after {timeout:.0f} s\n{_text(expired.stderr)}") from None
-    if done.returncode != 0:
+    if done.returncode not in ok:
         raise LabError(f"{shlex.join(words)}: {_ending(done.returncode)}\n{done.stdout}{done.stderr}")
     return done.stdout
 

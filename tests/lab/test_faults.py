@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ from .test_storage import assert_storage_is_up
 pytestmark = [pytest.mark.lab, pytest.mark.root]
 
 MIB = 1 << 20
+DISK = 1500 * MIB
+"""Smaller than the image looks: the NAS can be full before the image is."""
 STOP = "systemctl stop docker.socket docker.service containerd.service var-lib-docker.mount rpinfs-agent.service"
 START = "systemctl start rpinfs-agent.service docker.socket"
 OUTAGE = 180.0 if thorough() else 50.0
@@ -95,7 +98,7 @@ class Workplace:
 @pytest.fixture(scope="module")
 def standing(deb: Path) -> Iterator[Workplace]:
     with Lab(deb=deb) as lab:
-        nas = lab.second_nas()
+        nas = lab.second_nas(disk=DISK)
         nas.start_nfs()
         pi = lab.pi("faulty")
         pi.write(
@@ -225,6 +228,24 @@ def test_nas_gone_for_minutes_while_containers_write(work: Workplace, tell: Tell
 def pause(pi: Pi, seconds: float) -> None:
     """Let the fault last, and look meanwhile whether the Pi is alive."""
     pi.run(f"sleep {seconds:.0f}", timeout=seconds + 60, from_memory=True)
+
+
+def test_nas_full_behind_a_sparse_image(work: Workplace) -> None:
+    """Warned of with figures before; said when it happens; and after room is made, Docker is back with everything."""
+    filler = work.nas.share / "somebody else's films"
+    space = os.statvfs(work.nas.share)
+    run(["fallocate", "-l", str(space.f_bavail * space.f_frsize * 95 // 100), filler])
+    warned = work.pi.run("rpinfs check share.space image.fits-share; true")
+    assert "MiB" in warned and ("warning" in warned or "critical" in warned), warned
+    run(["dd", "if=/dev/zero", f"of={filler}.more", "bs=1M"], ok=(0, 1))
+    work.pi.run(
+        "docker run --rm --volume fill:/fill lab/writer dd if=/dev/zero of=/fill/it bs=1M count=600 conv=fsync || true",
+        timeout=300,
+    )
+    print(work.status("critical"))
+    filler.unlink()
+    Path(f"{filler}.more").unlink()
+    print(work.pi.try_run("rpinfs status").stdout)
 
 
 # The agent
