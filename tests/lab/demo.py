@@ -19,7 +19,6 @@ from .process import LabError
 MIB = 1 << 20
 # A first boot with one small container: an order of magnitude more than it takes, and less than a plain mkfs writes.
 MOST_ALLOCATED = 256 * MIB
-STATUS_UNKNOWN = 3
 STATUS_TRIES = 10
 STAGES = {
     "nfs-docker.mount": "the share is mounted at /nfs/docker",
@@ -115,13 +114,14 @@ def look_around(story: Story, pi: Pi) -> None:
 
 
 def settled_status(pi: Pi) -> str:
-    """What `rpinfs status` says when it knows everything.
+    """What `rpinfs status` says when all is well.
 
-    It answers within 2 seconds, if need be with "unknown": right after its boot, an emulated Pi can be that slow.
+    It answers within 2 seconds, if need be with "unknown" or of a slow share: right after its boot, an emulated Pi can
+    be that slow.
     """
     for _ in range(STATUS_TRIES):
         result = pi.try_run("rpinfs status")
-        if result.status != STATUS_UNKNOWN:
+        if result.status == 0:
             break
     expect(result.status == 0, str(result))
     return result.stdout
