@@ -87,9 +87,10 @@ int main(int argc, char **argv)
 		err(1, "log: ftruncate");
 	for (;;) {
 		make_record(record, ++number);
-		write_synced(log, record, "log");
+		/* The log last: it tells a writer after a power cut which record is next. */
 		if (number % EVERY == 0)
 			write_as_file(folder, record, number);
+		write_synced(log, record, "log");
 		/* An acknowledgement that is lost asks for less, never for too much. */
 		sendto(acknowledgements, record, 16, 0, (struct sockaddr *)&lab, sizeof lab);
 	}
