@@ -80,7 +80,7 @@ class Workplace:
         return found
 
     def wait_for_state(self, state: str) -> None:
-        said = f'"state": "{state}", "since": [0-9.]*, "message"'
+        said = f'"docker": ."state": "{state}"'
         self.pi.run(f"until grep -q '{said}' /run/rpinfs/agent.json; do sleep 1; done")
 
     def wait_for_docker(self) -> None:

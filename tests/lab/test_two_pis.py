@@ -18,7 +18,7 @@ from .test_storage import assert_storage_is_up
 pytestmark = [pytest.mark.lab, pytest.mark.root, pytest.mark.crash]
 
 CONFIG = "[Image docker]\nFile=shared.img\nSize=2G\n"
-SETTLED = 'until grep -q -E \'"state": "(mounted|refused)"\' /run/rpinfs/agent.json; do sleep 1; done'
+SETTLED = """until grep -q -E '"docker": ."state": "(mounted|refused)"' /run/rpinfs/agent.json; do sleep 1; done"""
 STATE = "cat /run/rpinfs/agent.json"
 
 
