@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,8 +130,9 @@ def plain_bytes(path: Path) -> None:
 
 
 def partitioned(path: Path) -> None:
-    run(["truncate", "--size=16M", path])
-    run(["sfdisk", "--quiet", path], input="label: gpt\n,,L\n")
+    """A DOS partition table with one Linux partition from sector 2048 on."""
+    entry = struct.pack("<B3sB3sII", 0, bytes(3), 0x83, bytes(3), 2048, 20480)
+    path.write_bytes((bytes(446) + entry + bytes(48) + b"\x55\xaa").ljust(16 * MIB, b"\0"))
 
 
 def swap(path: Path) -> None:
@@ -144,13 +146,13 @@ def shorter_than_its_file_system(path: Path) -> None:
 
 
 def beyond_repair(path: Path) -> None:
-    """Two inodes claim the same blocks: e2fsck -p leaves that to a person."""
-    run(["mkfs.ext4", "-q", "-F", path, "64M"])
+    """Two files claim the same block: e2fsck -p leaves that to a person."""
+    run(["mkfs.ext4", "-q", "-F", "-O", "^metadata_csum,^extent", path, "64M"])
     for name in ("one", "two"):
         run(["debugfs", "-w", "-R", f"write /bin/true {name}", path])
-    blocks = run(["debugfs", "-R", "dump_extents one", path])
-    assert blocks
-    run(["debugfs", "-w", "-R", "clri <8>", path])
+    block = run(["debugfs", "-R", "bmap one 0", path]).strip()
+    run(["debugfs", "-w", "-R", f"set_inode_field two block[0] {block}", path])
+    run(["debugfs", "-w", "-R", "set_super_value state 0", path])
 
 
 REFUSED: list[tuple[Callable[[Path], None], str]] = [

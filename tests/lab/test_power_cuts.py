@@ -24,7 +24,7 @@ SIZE = 2 << 30
 LONGEST_RUN = 20.0
 """Seconds that a writer has at the most before the power goes."""
 
-AGENT_BEGINS = "until [ -e /run/systemd/units/invocation:rpinfs-agent.service ]; do sleep 0.2; done"
+AGENT_BEGINS = "until [ -L /run/systemd/units/invocation:rpinfs-agent.service ]; do sleep 0.2; done"
 
 
 def default(_: Path) -> None:
