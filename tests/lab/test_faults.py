@@ -147,7 +147,7 @@ def shorter_than_its_file_system(path: Path) -> None:
 
 def beyond_repair(path: Path) -> None:
     """Two files claim the same block: e2fsck -p leaves that to a person."""
-    run(["mkfs.ext4", "-q", "-F", "-O", "^metadata_csum,^extent", path, "64M"])
+    run(["mkfs.ext4", "-q", "-F", "-O", "^metadata_csum,^extent,^64bit", path, "64M"])
     for name in ("one", "two"):
         run(["debugfs", "-w", "-R", f"write /bin/true {name}", path])
     block = run(["debugfs", "-R", "bmap one 0", path]).strip()
