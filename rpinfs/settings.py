@@ -320,6 +320,12 @@ def human_size(size: float) -> str:
     return f"{size:.0f} {units[power]}" if size >= 100 or size == int(size) else f"{size:.1f} {units[power]}"
 
 
+def milliseconds(seconds: float) -> str:
+    """A short time for people: `3 ms`."""
+    milli = 1000.0 * seconds
+    return f"{milli:.0f} ms" if milli >= 1 else "less than 1 ms"
+
+
 def parse_file_system(text: str) -> str:
     """Accept a file system that Docker's overlay2 works on."""
     if text not in SMALLEST_IMAGE:
