@@ -13,7 +13,7 @@ from rpinfs.commands.common import HOST_SECONDS, paint, print_document
 from rpinfs.errors import RpinfsError
 
 if TYPE_CHECKING:
-    from rpinfs.status import Facts
+    from rpinfs.facts import Facts
 
 CHECK_SECONDS = 10.0
 """For the questions of `rpinfs check`, which is not looked at by an impatient person."""
@@ -47,11 +47,11 @@ def add_check(parser: argparse.ArgumentParser) -> None:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from rpinfs import status
+    from rpinfs import facts, status
 
     if options.watch:
         return _watch(status.WATCH_SECONDS)
-    found = _look(status.seconds_left)
+    found = _look(facts.seconds_left)
     print_document(found) if options.json else _print_status(found)
     return int(found["exit_status"])
 
@@ -59,11 +59,12 @@ def _status(options: argparse.Namespace) -> int:
 def _look(seconds: Callable[[], float]) -> dict[str, Any]:
     """Find out everything there is to show; the questions have as many seconds as are left when they are asked."""
     from rpinfs import checks, status
+    from rpinfs.facts import ask
 
     facts = _facts()
     if not facts.config.in_use:
         return status.document(facts, [], None)
-    status.ask(facts, seconds())
+    ask(facts, seconds())
     results = checks.judge(facts)
     return status.document(facts, results, checks.worst(results))
 
@@ -91,14 +92,15 @@ def _print_status(found: dict[str, Any]) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from rpinfs import checks, status
+    from rpinfs import checks
+    from rpinfs.facts import ask
 
     selected = checks.select(options.names)
     facts = _facts()
     if not facts.config.in_use:
         _print_check([], facts.config.reason, 0, as_json=options.json)
         return 0
-    status.ask(facts, CHECK_SECONDS, checks.needs(selected))
+    ask(facts, CHECK_SECONDS, checks.needs(selected))
     results = checks.judge(facts, selected)
     worst = checks.worst(results)
     exit_status = worst.status.value if worst else 0
@@ -126,7 +128,8 @@ def _print_check(found: list[dict[str, Any]], reason: str, exit_status: int, *, 
 
 def _facts() -> Facts:
     """Read this machine in a child: with the root on a NAS that is gone, even the configuration cannot be read."""
-    from rpinfs import probe, status
+    from rpinfs import probe
+    from rpinfs.facts import facts_of
     from rpinfs.host import Host
 
     try:
@@ -137,4 +140,4 @@ def _facts() -> Facts:
             "if the root is on NFS: look at the NAS and at the network to it",
             status=BAD_USAGE,
         ) from silence
-    return status.facts_of(host)
+    return facts_of(host)

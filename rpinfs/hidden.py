@@ -1,0 +1,102 @@
+"""Files that lie hidden under a mount point: written while nothing was mounted there, and out of sight ever since.
+
+They take room on the root that nobody finds, and come to light, old as they are, whenever the mount is missing. A copy
+of the mount below, without what is mounted on top of it, shows them. Only names and sizes are read, and nothing is ever
+changed. A walk may be long, and waits for a NAS that is gone: call `find` in a child with a time to live (probe.py).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rpinfs import syscalls
+from rpinfs.storage import Mount
+
+NAMES_SHOWN = 3
+"""How many of the largest entries are named."""
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What lies under one mount point.
+
+    Attributes:
+        files: number of files; folders do not count, since systemd makes a mount point that is not there.
+        size: bytes that they take where they are stored.
+        largest: the entries of the folder itself that take most, with all that is in them; name and bytes.
+        complete: false where the time was up before all was seen.
+    """
+
+    where: str
+    files: int
+    size: int
+    largest: tuple[tuple[str, int], ...]
+    complete: bool
+
+
+def find(where: Sequence[str], mounts: Sequence[Mount], seconds: float) -> list[Hidden]:
+    """Look under mount points, which together have so many seconds; places where nothing is mounted are left out.
+
+    Raises:
+        OSError: EPERM without root.
+    """
+    deadline = time.monotonic() + seconds
+    mounted = {mount.where for mount in mounts}
+    return [_under(one, _mount_below(one, mounts), deadline) for one in where if one in mounted]
+
+
+def _mount_below(where: str, mounts: Sequence[Mount]) -> str:
+    """The mount point of the file system that a mount point is a folder of."""
+    above = [mount.where for mount in mounts if where.startswith(mount.where.rstrip("/") + "/") and mount.where != where]
+    return max(above, key=len, default="/")
+
+
+def _under(where: str, below: str, deadline: float) -> Hidden:
+    copy = syscalls.copy_of_mount(below)
+    try:
+        folder = os.open(os.path.relpath(where, below), _FOLDER, dir_fd=copy)
+    except (FileNotFoundError, NotADirectoryError):
+        # The mount that is there was made upon another one, or its folder was removed from below it.
+        return Hidden(where, 0, 0, (), complete=True)
+    finally:
+        os.close(copy)
+    try:
+        return _counted(where, folder, deadline)
+    finally:
+        os.close(folder)
+
+
+def _counted(where: str, folder: int, deadline: float) -> Hidden:
+    files, sizes, complete = 0, dict[str, int](), True
+    for path, size in _files(folder):
+        files += 1
+        name = path.split("/")[1]
+        sizes[name] = sizes.get(name, 0) + size
+        if time.monotonic() > deadline:
+            complete = False
+            break
+    largest = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:NAMES_SHOWN]
+    return Hidden(where, files, sum(sizes.values()), tuple(largest), complete)
+
+
+def _files(top: int) -> Iterator[tuple[str, int]]:
+    """All files below an open folder: path from it on, and bytes that it takes. Links are not followed anywhere."""
+    pending = ["."]
+    while pending:
+        path = pending.pop()
+        folder = os.open(path, _FOLDER, dir_fd=top)
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    below = f"{path}/{entry.name}"
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(below)
+                    else:
+                        yield below, entry.stat(follow_symlinks=False).st_blocks * 512
+        finally:
+            os.close(folder)
