@@ -299,6 +299,7 @@ class Agent:
             if self._is_mounted(held.image):
                 try:
                     held.prepared = prepare.hold(held.image)
+                    held.prepared.clean = _found_clean(held.image)
                 except RpinfsError as error:
                     _log(4, f"image {held.image.name}: {error.message}")
                 self._image_becomes(held, "mounted", _mounted_message(held))
@@ -563,7 +564,15 @@ def _image_state(held: Held) -> dict[str, object]:
         "direct_io": prepared.direct_io if prepared else None,
         "size": prepared.size if prepared else None,
         "allocated": prepared.allocated if prepared else None,
+        "clean": prepared.clean if prepared else None,
     }
+
+
+def _found_clean(image: Image) -> bool | None:
+    """What an agent that was killed had published of the state in which it found an image that is mounted now."""
+    said = gate.agent_state().get("images", {}).get(image.name, {})
+    clean = said.get("clean") if isinstance(said, dict) else None
+    return clean if isinstance(clean, bool) else None
 
 
 def _mounted_message(held: Held) -> str:

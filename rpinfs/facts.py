@@ -15,14 +15,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from rpinfs import gate, network, probe, storage, systemd
+from rpinfs import gate, network, probe, storage, superblock, systemd
 from rpinfs.config import Config, Image, examine
 from rpinfs.errors import ConfigError, RpinfsError
 from rpinfs.escape import mount_unit
+from rpinfs.files import open_regular
 from rpinfs.host import Host, read_text
 from rpinfs.lease import Owner, owner_of
 from rpinfs.network import Link, Route
 from rpinfs.storage import Loop, Mount
+from rpinfs.superblock import Superblock
 from rpinfs.systemd import UnitState
 from rpinfs.units import AGENT, GATE
 
@@ -34,11 +36,20 @@ BUDGET_SECONDS = 1.5
 LEAST_SECONDS = 0.5
 """What the questions get even when Python itself came up late from a cold root."""
 
+HIDDEN_SECONDS = 6.0
+"""For a walk through what lies under mount points; in less than `rpinfs check` gives all its questions."""
+
+THOROUGH = frozenset({"hidden", "overlay"})
+"""Kinds of questions that take long or write to the image: only `rpinfs check` asks them, `rpinfs status` never."""
+
 NOBODY = Owner("")
 """Stands for the owner of an image that has none."""
 
 DOCKER_SOCKET = "/run/docker.sock"
 _DOCKER_PID = "/run/docker.pid"
+_DAEMON_JSON = "/etc/docker/daemon.json"
+_CONTAINERD_TOML = "/etc/containerd/config.toml"
+_CONTAINERD_ROOT = "/var/lib/containerd"
 _WORKING_FILES_SHOWN = 1000
 
 
@@ -79,7 +90,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Docker:
-    """What Docker says of itself (GET /info of its API)."""
+    """What Docker says of itself (GET /info of its API). `userns`: whether it maps user ids (userns-remap)."""
 
     version: str
     driver: str
@@ -87,6 +98,15 @@ class Docker:
     containers: int
     running: int
     images: int
+    userns: bool = False
+
+
+@dataclass(frozen=True)
+class DockerConfig:
+    """What the configuration files say. `userns_remap`: as in daemon.json, empty where it is not there."""
+
+    userns_remap: str
+    containerd_root: str
 
 
 @dataclass(frozen=True)
@@ -159,11 +179,24 @@ class Facts:
         """What is mounted on top at a place."""
         return storage.mount_at(self.mounts, where)
 
+    def mount_of(self, path: str) -> Mount | None:
+        """The mount that a file lies on, by its path alone: a look at the file could wait for the NAS."""
+        above = [mount for mount in self.mounts if path.startswith(mount.where.rstrip("/") + "/")]
+        # Of several at one place the last one is on top.
+        return max(reversed(above), key=lambda mount: len(mount.where), default=None)
+
     @property
     def share(self) -> Mount | None:
         """The share, if it is an NFS mount."""
         mount = self.mount(self.config.share.where) if self.config.in_use else None
         return mount if mount and mount.is_nfs else None
+
+    @property
+    def mount_points(self) -> list[str]:
+        """Everything that the configuration has mounted: share, boot files, images and what is kept in them."""
+        config = self.config
+        boot = [config.boot.where] if config.boot else []
+        return [config.share.where, *boot, *(where for image in config.images for where in (image.where, *image.bind))]
 
     def image_mount(self, image: Image) -> Mount | None:
         """What is mounted where an image belongs."""
@@ -222,14 +255,18 @@ def ask(facts: Facts, seconds: float, wanted: Iterable[str] | None = None) -> No
 
     Args:
         seconds: for all of them together.
-        wanted: kinds of questions ("share", "files", "image", "space", "systemd", "docker", "machine", "route", "nas");
-            None for all.
+        wanted: kinds of questions, that is what stands before the colon in the keys of _questions(); None for all but
+            the THOROUGH ones.
     """
     questions = _questions(facts)
-    if wanted is not None:
-        kinds = set(wanted)
-        questions = {name: question for name, question in questions.items() if name.partition(":")[0] in kinds}
-    facts.answers.update(probe.gather(questions, seconds))
+    kinds = {kind_of(name) for name in questions} - THOROUGH if wanted is None else set(wanted)
+    asked = {name: question for name, question in questions.items() if kind_of(name) in kinds}
+    facts.answers.update(probe.gather(asked, seconds))
+
+
+def kind_of(question: str) -> str:
+    """The kind of a question: `image:docker` is of the kind `image`."""
+    return question.partition(":")[0]
 
 
 def seconds_left() -> float:
@@ -255,10 +292,16 @@ def _questions(facts: Facts) -> dict[str, Callable[[], object]]:
             questions[f"owner:{image.name}"] = lambda path=root + image.path: owner_of(path) or NOBODY  # type: ignore[misc]
         if facts.image_mount(image):
             questions[f"space:{image.name}"] = lambda path=root + image.where: _ask_space(path)  # type: ignore[misc]
+        elif facts.share:
+            questions[f"superblock:{image.name}"] = lambda path=root + image.path: _ask_superblock(path)  # type: ignore[misc]
+    questions["docker-config"] = lambda: _ask_docker_config(root)
     if facts.live:
-        names = _units_of_interest(config)
+        names = _units_of_interest(facts)
         address = facts.server_address
         agent_pid = facts.agent.get("pid")
+        questions["hidden"] = lambda: _ask_hidden(facts)
+        for image in filter(facts.image_mount, config.images):
+            questions[f"overlay:{image.name}"] = lambda path=image.where: _ask_overlay(path)  # type: ignore[misc]
         questions["systemd"] = lambda: systemd.unit_states(names)
         questions["docker"] = _ask_docker
         questions["machine"] = lambda: _ask_machine(agent_pid if isinstance(agent_pid, int) else None)
@@ -268,11 +311,9 @@ def _questions(facts: Facts) -> dict[str, Callable[[], object]]:
     return questions
 
 
-def _units_of_interest(config: Config) -> list[str]:
-    mounts = [config.share.where, *(where for image in config.images for where in (image.where, *image.bind))]
-    mounts += [config.boot.where] if config.boot else []
-    waiting = [unit for image in config.images for unit in image.before]
-    return [AGENT, GATE, "docker.service", "containerd.service", *map(mount_unit, mounts), *waiting]
+def _units_of_interest(facts: Facts) -> list[str]:
+    waiting = [unit for image in facts.config.images for unit in image.before]
+    return [AGENT, GATE, "docker.service", "containerd.service", *map(mount_unit, facts.mount_points), *waiting]
 
 
 def _ask_space(path: str) -> Space:
@@ -321,6 +362,7 @@ def _ask_docker() -> Docker:
         containers=int(info.get("Containers") or 0),
         running=int(info.get("ContainersRunning") or 0),
         images=int(info.get("Images") or 0),
+        userns="name=userns" in (info.get("SecurityOptions") or []),
     )
 
 
@@ -337,6 +379,52 @@ def _get(address: str, path: str) -> bytes:
     if status.split(" ")[1:2] != ["200"]:
         raise RpinfsError(f"{address} {path}: expected an answer, found {status or 'nothing'}", "journalctl -u docker")
     return body
+
+
+def _ask_docker_config(root: str) -> DockerConfig:
+    import tomllib
+
+    daemon = _read_config(root + _DAEMON_JSON, json.loads)
+    containerd = _read_config(root + _CONTAINERD_TOML, tomllib.loads)
+    return DockerConfig(
+        userns_remap=str(daemon.get("userns-remap") or ""),
+        containerd_root=str(containerd.get("root") or _CONTAINERD_ROOT),
+    )
+
+
+def _read_config(path: str, parse: Callable[[str], Any]) -> dict[str, Any]:
+    """A configuration file; empty where there is none. Raises OSError, RpinfsError."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            text = file.read()
+    except FileNotFoundError:
+        return {}
+    try:
+        found = parse(text) if text.strip() else {}
+    except ValueError as error:
+        raise RpinfsError(f"{path}: {error}", f"correct {path}") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _ask_superblock(path: str) -> Superblock | None:
+    """What an image that is not mounted says of itself; None where it is no ext4."""
+    with open_regular(path, os.O_RDONLY) as file:
+        data = os.pread(file, 1024, 1024)
+    return superblock.parse_ext4(data) if len(data) == 1024 else None
+
+
+def _ask_overlay(folder: str) -> bool:
+    # Imported here, in a child: ctypes costs `rpinfs status` nothing.
+    from rpinfs import overlay
+
+    overlay.trial(folder)
+    return True
+
+
+def _ask_hidden(facts: Facts) -> object:
+    from rpinfs import hidden
+
+    return hidden.find(facts.mount_points, facts.mounts, HIDDEN_SECONDS)
 
 
 def _ask_machine(agent_pid: int | None) -> Machine:

@@ -26,6 +26,7 @@ class Hidden:
     """What lies under one mount point.
 
     Attributes:
+        below: the mount point of the file system that they are in.
         files: number of files; folders do not count, since systemd makes a mount point that is not there.
         size: bytes that they take where they are stored.
         largest: the entries of the folder itself that take most, with all that is in them; name and bytes.
@@ -33,6 +34,7 @@ class Hidden:
     """
 
     where: str
+    below: str
     files: int
     size: int
     largest: tuple[tuple[str, int], ...]
@@ -52,7 +54,9 @@ def find(where: Sequence[str], mounts: Sequence[Mount], seconds: float) -> list[
 
 def _mount_below(where: str, mounts: Sequence[Mount]) -> str:
     """The mount point of the file system that a mount point is a folder of."""
-    above = [mount.where for mount in mounts if where.startswith(mount.where.rstrip("/") + "/") and mount.where != where]
+    above = [
+        mount.where for mount in mounts if where.startswith(mount.where.rstrip("/") + "/") and mount.where != where
+    ]
     return max(above, key=len, default="/")
 
 
@@ -62,30 +66,32 @@ def _under(where: str, below: str, deadline: float) -> Hidden:
         folder = os.open(os.path.relpath(where, below), _FOLDER, dir_fd=copy)
     except (FileNotFoundError, NotADirectoryError):
         # The mount that is there was made upon another one, or its folder was removed from below it.
-        return Hidden(where, 0, 0, (), complete=True)
+        return Hidden(where, below, 0, 0, (), complete=True)
     finally:
         os.close(copy)
     try:
-        return _counted(where, folder, deadline)
+        files, sizes, complete = _counted(folder, deadline)
     finally:
         os.close(folder)
-
-
-def _counted(where: str, folder: int, deadline: float) -> Hidden:
-    files, sizes, complete = 0, dict[str, int](), True
-    for path, size in _files(folder):
-        files += 1
-        name = path.split("/")[1]
-        sizes[name] = sizes.get(name, 0) + size
-        if time.monotonic() > deadline:
-            complete = False
-            break
     largest = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:NAMES_SHOWN]
-    return Hidden(where, files, sum(sizes.values()), tuple(largest), complete)
+    return Hidden(where, below, files, sum(sizes.values()), tuple(largest), complete)
 
 
-def _files(top: int) -> Iterator[tuple[str, int]]:
-    """All files below an open folder: path from it on, and bytes that it takes. Links are not followed anywhere."""
+def _counted(top: int, deadline: float) -> tuple[int, dict[str, int], bool]:
+    """Count the files below an open folder, and their bytes for each entry of it; false when the time was up."""
+    files, sizes = 0, dict[str, int]()
+    for path, size in _entries(top):
+        if size is not None:
+            files += 1
+            name = path.split("/")[1]
+            sizes[name] = sizes.get(name, 0) + size
+        if time.monotonic() > deadline:
+            return files, sizes, False
+    return files, sizes, True
+
+
+def _entries(top: int) -> Iterator[tuple[str, int | None]]:
+    """All entries below an open folder: path from it on, and bytes that a file takes. No link is followed anywhere."""
     pending = ["."]
     while pending:
         path = pending.pop()
@@ -96,6 +102,7 @@ def _files(top: int) -> Iterator[tuple[str, int]]:
                     below = f"{path}/{entry.name}"
                     if entry.is_dir(follow_symlinks=False):
                         pending.append(below)
+                        yield below, None
                     else:
                         yield below, entry.stat(follow_symlinks=False).st_blocks * 512
         finally:

@@ -42,7 +42,8 @@ REGRESSIONS = (
         (6, 11, 10),
         "reads ahead without bounds on NFS, until mounts hang (not responding, still trying)",
         False,
-        "https://bugzilla.kernel.org/show_bug.cgi?id=219508",
+        # Bisected on linux-fsdevel, "Regression in NFS probably due to very large amounts of readahead", November 2024.
+        "https://github.com/coreos/fedora-coreos-tracker/issues/1841",
     ),
 )
 

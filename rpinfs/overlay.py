@@ -1,8 +1,8 @@
 """Whether overlayfs works in a folder: by doing it, as Docker would.
 
-Docker's overlay2 and containerd's overlayfs need more of a file system than to be writable: d_type, whiteouts, extended
-attributes, renames. The only way to know is a mount. It is made in a mount namespace of its own, in a hidden folder that
-is removed whatever happens. The folder's file system is written to: not for every tick of a clock.
+Docker's overlay2 and containerd's overlayfs need more of a file system than to be writable: d_type, whiteouts,
+extended attributes, renames. The only way to know is a mount. It is made in a mount namespace of its own, in a hidden
+folder that is removed whatever happens. The folder's file system is written to: not for every tick of a clock.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def _own_folder(kept: str) -> Iterator[str]:
         with _lock(kept):
             _remove_leftovers(kept)
             path = tempfile.mkdtemp(prefix=_PREFIX, dir=kept)
-            held.callback(shutil.rmtree, path)
             held.enter_context(_lock(path))
+            held.callback(shutil.rmtree, path)
         yield path
 
 

@@ -19,13 +19,17 @@ _TAKE_UP = "systemctl daemon-reload; systemctl restart rpinfs-agent"
 
 @dataclass
 class Prepared:
-    """An attached image that is held open. Sizes in bytes; None where asking could hang."""
+    """An attached image that is held open. Sizes in bytes; None where asking could hang.
+
+    `clean`: whether it had been unmounted in order before; None where only mounting could tell (xfs), or nobody knows.
+    """
 
     device: loop.LoopDevice
     size: int
     allocated: int | None
     lease: Lease | None
     remarks: list[str] = field(default_factory=list)
+    clean: bool | None = None
 
     @property
     def path(self) -> str:
@@ -113,7 +117,7 @@ def _attach(image: Image, lease: Lease | None, progress: Tell) -> Prepared:
     device = loop.attach(image.path, direct_io=image.direct_io, block_size=found.sector_size)
     if image.direct_io and not device.direct_io:
         remarks.append("the kernel refuses direct I/O on this share; attached buffered, which takes twice the memory")
-    return Prepared(device, found.size, found.allocated, lease, remarks)
+    return Prepared(device, found.size, found.allocated, lease, remarks, found.clean)
 
 
 def _refuse_differences(image: Image, found: images.Probe) -> None:

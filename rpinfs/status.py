@@ -1,6 +1,6 @@
 """How things are: `rpinfs status`.
 
-    this machine -> Facts (facts.py) -> (checks judge them) -> a document -> JSON, or text for people
+this machine -> Facts (facts.py) -> (checks judge them) -> a document -> JSON, or text for people
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ INSTALLED = (
     "usr/share/doc/rpinfs/copyright",
     "usr/share/doc/rpinfs/examples/rpinfs.conf",
     "usr/share/man/man5/rpinfs.conf.5.gz",
+    "usr/share/man/man7/rpinfs-checks.7.gz",
     "usr/share/man/man8/rpinfs-generator.8.gz",
     "usr/share/man/man8/rpinfs.8.gz",
     *EXECUTABLE,
@@ -198,7 +199,9 @@ def test_lintian_finds_nothing(deb: Path) -> None:
     assert (found.returncode, found.stdout) == (0, "")
 
 
-@pytest.mark.parametrize("page", ["man5/rpinfs.conf.5", "man8/rpinfs.8", "man8/rpinfs-generator.8"])
+@pytest.mark.parametrize(
+    "page", ["man5/rpinfs.conf.5", "man8/rpinfs.8", "man8/rpinfs-generator.8", "man7/rpinfs-checks.7"]
+)
 def test_man_pages_are_clean(deb: Path, tmp_path: Path, page: str) -> None:
     subprocess.run(["dpkg-deb", "--extract", deb, tmp_path], check=True)
     shown = subprocess.run(

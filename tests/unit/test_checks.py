@@ -11,14 +11,32 @@ from typing import NamedTuple
 
 import pytest
 
-from rpinfs import checks, gate, status
+from rpinfs import checks, gate
 from rpinfs.checks import Result, Status
+from rpinfs.checks.share import ENOUGH_ROOM, LEAST_ROOM
 from rpinfs.errors import RpinfsError
+from rpinfs.facts import (
+    NOBODY,
+    THOROUGH,
+    Docker,
+    DockerConfig,
+    Facts,
+    File,
+    Files,
+    Machine,
+    Nas,
+    NotAskedError,
+    Space,
+    _questions,
+    ask,
+    facts_of,
+)
+from rpinfs.hidden import Hidden
 from rpinfs.host import Host
 from rpinfs.lease import Owner
 from rpinfs.network import Route
 from rpinfs.probe import TimedOut
-from rpinfs.status import Docker, Facts, File, Files, Machine, Nas, Space
+from rpinfs.superblock import Superblock
 from rpinfs.systemd import UnitState
 from rpinfs.units import AGENT, GATE
 from tests.support import DOCKER_FILE, SERIAL, Content, make_pi
@@ -30,7 +48,8 @@ BOOT_LINE = f"30 20 0:30 / /boot/firmware ro,relatime - nfs4 {NAS}:/tftpboot ro,
 SHARE_LINE = f"31 20 0:31 / /nfs/docker rw,relatime - nfs4 {NAS}:/docker rw,vers=4.1,hard,addr={NAS}\n"
 IMAGE_LINE = "32 20 7:3 / /var/lib/docker rw,noatime - ext4 /dev/loop3 rw\n"
 BIND_LINE = "33 20 7:3 /.rpinfs/var-lib-containerd /var/lib/containerd rw,noatime - ext4 /dev/loop3 rw\n"
-MOUNTINFO = BOOT_LINE + SHARE_LINE + IMAGE_LINE + BIND_LINE
+ROOT_LINE = f"20 1 0:20 / / rw,relatime - nfs4 {NAS}:/nfsroot/pi rw,vers=4.1,hard,proto=tcp,addr={NAS}\n"
+MOUNTINFO = ROOT_LINE + BOOT_LINE + SHARE_LINE + IMAGE_LINE + BIND_LINE
 LOOP = "sys/block/loop3"
 
 FILES: Mapping[str, Content] = {
@@ -45,6 +64,11 @@ FILES: Mapping[str, Content] = {
     f"{LOOP}/queue/logical_block_size": "4096\n",
     "sys/fs/ext4/loop3/errors_count": "0\n",
     "sys/fs/cgroup/cgroup.controllers": "cpuset cpu io memory pids\n",
+    "proc/swaps": "Filename\tType\tSize\tUsed\tPriority\n/dev/zram0\tpartition\t524284\t0\t100\n",
+    "sys/block/zram0/backing_dev": "none\n",
+    "proc/sys/kernel/osrelease": "6.12.47+rpt-rpi-v8\n",
+    "proc/sys/kernel/version": "#1 SMP PREEMPT Debian 1:6.12.47-1+rpt1 (2025-09-16)\n",
+    gate.STATE_FILE: '{"images": {"docker": {"clean": true}}}',
     "sys/class/net/eth0/address": "dc:a6:32:00:00:01\n",
     "sys/class/net/eth0/carrier": "1\n",
     "sys/class/net/eth0/speed": "1000\n",
@@ -73,6 +97,9 @@ ANSWERS: Mapping[str, object] = {
     "owner:docker": Owner(SERIAL, "pi"),
     "space:docker": WELL,
     "docker": DOCKER,
+    "docker-config": DockerConfig("", "/var/lib/containerd"),
+    "overlay:docker": True,
+    "hidden": [Hidden("/nfs/docker", "/", 0, 0, (), True), Hidden("/var/lib/docker", "/", 0, 0, (), True)],
     "machine": Machine(4 * GIB, 3 * GIB, 20 << 20),
     "route": Route(NAS, "eth0", "", "192.168.1.77"),
     "nas": Nas(NAS, 0.001),
@@ -93,7 +120,7 @@ def facts(
 ) -> Facts:
     """The facts of a Pi on which all is well, with other files and answers put in."""
     make_pi(root, config, {**FILES, **(files or {})})
-    found = status.facts_of(Host.read(str(root)))
+    found = facts_of(Host.read(str(root)))
     found.clock = 1_800_000_000.0
     found.answers = {**ANSWERS, **(answers or {})}
     return found
@@ -159,6 +186,21 @@ def systemd(**states: UnitState) -> dict[str, object]:
     return {"systemd": {**usual, **{f"{name.replace('_', '-')}.service": state for name, state in states.items()}}}
 
 
+def clean(value: str) -> dict[str, Content]:
+    return {gate.STATE_FILE: f'{{"images": {{"docker": {{"clean": {value}}}}}}}'}
+
+
+def kernel(release: str, build: str) -> dict[str, Content]:
+    return {"proc/sys/kernel/osrelease": release + "\n", "proc/sys/kernel/version": build + "\n"}
+
+
+def swap(path: str) -> dict[str, Content]:
+    return {"proc/swaps": f"{SWAPS}{path}\tfile\t102400\t0\t-2\n"}
+
+
+SWAPS = "Filename\tType\tSize\tUsed\tPriority\n"
+UNMOUNTED = mountinfo(SHARE_LINE)
+SUPERBLOCK = Superblock("ext4", "", "docker", 4096, 4096, 10 * GIB, clean=True)
 STARTING = unit("docker.service", "inactive", job="start")
 
 
@@ -182,6 +224,7 @@ CASES = [
         "route": Route(NAS, "eth0", "192.168.1.1")}),
     Case("network.route", UNKNOWN, "no answer within 1.4 s", files={"proc/net/route": ""}, answers={"route": SILENCE}),
     Case("network.server", OK, "takes a connection in 1 ms"),
+    Case("network.server", WARNING, "takes a connection in 300 ms", answers={"nas": Nas(NAS, 0.3)}),
     Case("network.server", CRITICAL, f"the NAS {NAS} gave no answer within 1.4 s", answers={
         "nas": SILENCE, "share": SILENCE}),
     Case("network.server", UNKNOWN, "no answer within 1.4 s", answers={"nas": SILENCE}),
@@ -196,6 +239,7 @@ CASES = [
     Case("share.options", WARNING, "with NFS 3, the configuration says 4.1", files=mountinfo(
         SHARE_LINE.replace("4.1", "3"))),
     Case("share.options", None, "", files=mountinfo(BOOT_LINE)),
+    Case("share.options", CRITICAL, "mounted over UDP", files=mountinfo(SHARE_LINE.replace("hard", "hard,proto=udp"))),
     Case("share.answers", CRITICAL, "/nfs/docker gave no answer within 1.4 s", answers={"share": SILENCE}),
     Case("share.answers", CRITICAL, "/nfs/docker fails: Stale file handle", answers={
         "share": OSError(errno.ESTALE, os.strerror(errno.ESTALE))}),
@@ -203,6 +247,10 @@ CASES = [
     Case("share.answers", None, "", files=mountinfo(BOOT_LINE)),
     Case("share.space", WARNING, "8 GiB of 100 GiB free", answers={"share": room(8 * GIB)}),
     Case("share.space", CRITICAL, "2 GiB of 100 GiB free", answers={"share": room(2 * GIB)}),
+    Case("share.space", OK, "100 GiB of 10 TiB free", answers={
+        "share": replace(WELL, size=10 << 40, available=ENOUGH_ROOM)}),
+    Case("share.space", CRITICAL, "of 10 TiB free", answers={
+        "share": replace(WELL, size=10 << 40, available=ENOUGH_ROOM - 1)}),
     Case("share.space", UNKNOWN, "no answer within 1.4 s", answers={"share": SILENCE}),
     Case("image.present", OK, f"{IMAGE} is there, 10 GiB long"),
     Case("image.present", CRITICAL, f"there is no {IMAGE}", answers={"image:docker": FileNotFoundError(2, "No such")}),
@@ -212,7 +260,7 @@ CASES = [
     Case("image.present", None, "", files={"etc/fstab": "/x /var/lib/docker ext4 loop\n"}),
     Case("image.owner", OK, "image docker belongs to this Pi"),
     Case("image.owner", CRITICAL, "belongs to pi2 (serial 2)", answers={"owner:docker": Owner("2", "pi2")}),
-    Case("image.owner", WARNING, "belongs to nobody", answers={"owner:docker": status.NOBODY}),
+    Case("image.owner", WARNING, "belongs to nobody", answers={"owner:docker": NOBODY}),
     Case("image.owner", UNKNOWN, "no answer within 1.4 s", answers={"owner:docker": SILENCE}),
     Case("image.owner", None, "", "[Image docker]\nFence=mmp\n"),
     Case("image.size", WARNING, "has 10 GiB, the configuration says 20 GiB", "[Image docker]\nSize=20G\n"),
@@ -227,6 +275,24 @@ CASES = [
     Case("image.fits-share", OK, "may still grow by 9 GiB, and 60 GiB are free"),
     Case("image.fits-share", WARNING, "may still grow by 108 GiB, and 60 GiB are free", answers={
         "files": Files({DOCKER_FILE: File(10 * GIB, GIB), "other.img": File(99 * GIB, 0)}, complete=True)}),
+    Case("image.fits-share", WARNING, "may still grow by 9 GiB, and 5 GiB are free", answers={
+        "share": room(LEAST_ROOM)}),
+    Case("image.fits-share", CRITICAL, "may still grow by 9 GiB, and 4 GiB are free", answers={
+        "share": room(LEAST_ROOM - GIB)}),
+    Case("image.fits-share", OK, "may still grow by 1 GiB, and 4 GiB are free", answers={
+        "share": room(4 * GIB), "image:docker": File(10 * GIB, 9 * GIB)}),
+    Case("image.clean", OK, "was unmounted in order before it was mounted"),
+    Case("image.clean", OK, "was not unmounted in order, and was put right before", files=clean("false")),
+    Case("image.clean", None, "", files=clean("null")),
+    Case("image.clean", OK, "not mounted, was unmounted in order", files=UNMOUNTED, answers={
+        "superblock:docker": SUPERBLOCK}),
+    Case("image.clean", WARNING, "not mounted, was not unmounted in order", files=UNMOUNTED, answers={
+        "superblock:docker": replace(SUPERBLOCK, clean=False)}),
+    Case("image.clean", WARNING, "has 2 errors recorded", files=UNMOUNTED, answers={
+        "superblock:docker": replace(SUPERBLOCK, errors_recorded=2)}),
+    Case("image.clean", UNKNOWN, "no answer", files=UNMOUNTED, answers={"superblock:docker": SILENCE}),
+    Case("image.clean", None, "", files=UNMOUNTED, answers={"superblock:docker": FileNotFoundError(2, "No such")}),
+    Case("image.clean", None, "", files=UNMOUNTED, answers={"superblock:docker": None}),
     Case("loop.direct-io", WARNING, "/dev/loop3 is buffered", files={f"{LOOP}/loop/dio": "0\n"}),
     Case("loop.direct-io", OK, "as DirectIO=no says", "[Image docker]\nDirectIO=no\n", {f"{LOOP}/loop/dio": "0\n"}),
     Case("loop.block-size", WARNING, "blocks of 512 bytes, expected 4096", files={
@@ -243,6 +309,41 @@ CASES = [
     Case("mount.space", CRITICAL, "99 % full", answers={"space:docker": room(1 * GIB)}),
     Case("mount.inodes", WARNING, "has used 95 % of its 1000 inodes", answers={"space:docker": room(60 * GIB, 50)}),
     Case("mount.inodes", None, "", answers={"space:docker": replace(WELL, inodes=0, inodes_free=0)}),
+    Case("mount.overlay", OK, "a trial overlay in /var/lib/docker worked"),
+    Case("mount.overlay", CRITICAL, "no d_type", answers={"overlay:docker": RpinfsError("no d_type")}),
+    Case("mount.overlay", UNKNOWN, "no answer within", answers={"overlay:docker": SILENCE}),
+    Case("mount.overlay", None, "", "[Image docker]\nBefore=\n"),
+    Case("mount.hidden", OK, "nothing is hidden under /nfs/docker, /var/lib/docker"),
+    Case("mount.hidden", WARNING, "/nfs/docker hides 1 file with 8 KiB (a.img 8 KiB); /var/lib/docker hides at least"
+        " 70000 files with 1 GiB (overlay2 1 GiB, image 0 bytes)", answers={"hidden": [
+        Hidden("/nfs/docker", "/", 1, 8192, (("a.img", 8192),), True),
+        Hidden("/var/lib/docker", "/", 70000, GIB, (("overlay2", GIB), ("image", 0)), False)]}),
+    Case("mount.hidden", UNKNOWN, "not all that lies under the mount points was seen", answers={"hidden": [
+        Hidden("/nfs/docker", "/", 0, 0, (), False)]}),
+    Case("mount.hidden", UNKNOWN, "no answer within", answers={"hidden": SILENCE}),
+    Case("mount.hidden", None, "", answers={"hidden": []}),
+    Case("root.options", OK, f"the root is {NAS}:/nfsroot/pi, mounted hard, with NFS 4.1"),
+    Case("root.options", CRITICAL, "mounted soft", files=mountinfo(ROOT_LINE.replace("hard", "soft"))),
+    Case("root.options", WARNING, "over UDP", files=mountinfo(ROOT_LINE.replace("tcp", "udp"))),
+    Case("root.options", WARNING, "with NFS 3 and the locks", files=mountinfo(ROOT_LINE.replace("vers=4.1", "vers=3"))),
+    Case("root.options", OK, "NFS 3", files=mountinfo(ROOT_LINE.replace("vers=4.1", "vers=3,nolock"))),
+    Case("root.options", None, "", files=mountinfo("20 1 179:2 / / rw - ext4 /dev/mmcblk0p2 rw\n")),
+    Case("kernel.version", OK, "Linux 6.12.47 is not among"),
+    Case("kernel.version", CRITICAL, "Linux 6.1.64 has a known fault: it writes data", files=kernel(
+        "6.1.0-14-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.1.64-1 (2023-11-30)")),
+    Case("kernel.version", WARNING, "Linux 6.11.0 has a known fault: it reads ahead", files=kernel(
+        "6.11.0-1004-raspi", "#4-Ubuntu SMP PREEMPT_DYNAMIC Thu Oct 10 2024")),
+    Case("kernel.version", None, "", files=kernel("unknown", "")),
+    Case("memory.swap", OK, "1 swap areas, none on the NAS"),
+    Case("memory.swap", OK, "there is no swap", files={"proc/swaps": SWAPS}),
+    Case("memory.swap", OK, "1 swap areas", files=swap("/dev/sda2")),
+    Case("memory.swap", WARNING, "swap of 100 MiB in /var/swap ends up on the NAS, by NFS", files=swap("/var/swap")),
+    Case("memory.swap", CRITICAL, "in /dev/loop5 ends up on the NAS, by loop5 and NFS", files={
+        **swap("/dev/loop5"), "sys/block/loop5/loop/backing_file": "/var/swap\n"}),
+    Case("memory.swap", CRITICAL, "in /var/lib/docker/my swap ends up on the NAS, by loop3 and NFS",
+        files=swap("/var/lib/docker/my\\040swap")),
+    Case("memory.swap", CRITICAL, "in /dev/zram0 ends up on the NAS, by zram0 and loop5 and NFS", files={
+        "sys/block/zram0/backing_dev": "/dev/loop5\n", "sys/block/loop5/loop/backing_file": "/var/swap\n"}),
     Case("boot.mounted", WARNING, f"the boot files {NAS}:/tftpboot are not mounted", files=mountinfo(SHARE_LINE)),
     Case("boot.mounted", None, "", "[Boot]\nExport=\n"),
     Case("boot.mounted", WARNING, "is mounted from other:/tftpboot", files=mountinfo(
@@ -276,11 +377,26 @@ CASES = [
     Case("docker.driver", CRITICAL, "native", answers={"docker": replace(DOCKER, driver="native")}),
     Case("docker.driver", CRITICAL, "fuse-overlayfs", answers={"docker": replace(DOCKER, driver="fuse-overlayfs")}),
     Case("docker.driver", WARNING, "btrfs", answers={"docker": replace(DOCKER, driver="btrfs")}),
-    Case("docker.driver", None, "", answers={"docker": status.NotAskedError("Docker does not run")}),
+    Case("docker.driver", None, "", answers={"docker": NotAskedError("Docker does not run")}),
     Case("docker.root", OK, "in /var/lib/docker/231072.231072, on image docker", answers={
         "docker": replace(DOCKER, root="/var/lib/docker/231072.231072")}),
     Case("docker.root", CRITICAL, "in /var/lib/docker2, which is on no image", answers={
         "docker": replace(DOCKER, root="/var/lib/docker2")}),
+    Case("docker.userns", OK, "Docker maps no user ids"),
+    Case("docker.userns", OK, "as userns-remap=default says", answers={
+        "docker": replace(DOCKER, userns=True), "docker-config": DockerConfig("default", "/var/lib/containerd")}),
+    Case("docker.userns", WARNING, "maps no user ids, but /etc/docker/daemon.json says userns-remap=default", answers={
+        "docker-config": DockerConfig("default", "/var/lib/containerd")}),
+    Case("docker.userns", WARNING, "maps user ids, but /etc/docker/daemon.json has no userns-remap", answers={
+        "docker": replace(DOCKER, userns=True)}),
+    Case("docker.userns", None, "", answers={"docker": NotAskedError("Docker does not run")}),
+    Case("docker.userns", UNKNOWN, "Permission denied", answers={
+        "docker": PermissionError(errno.EACCES, "Permission denied")}),
+    Case("containerd.root", OK, "in /var/lib/containerd, on image docker"),
+    Case("containerd.root", CRITICAL, "in /srv/containerd, which is on no image", answers={
+        "docker-config": DockerConfig("", "/srv/containerd")}),
+    Case("containerd.root", None, "", answers=systemd(
+        containerd=unit("containerd.service", "inactive", load="not-found"))),
     Case("memory.cgroup", WARNING, "does not count memory", files={"sys/fs/cgroup/cgroup.controllers": "cpu io\n"}),
     Case("memory.cgroup", OK, "counts memory", files={
         "sys/fs/cgroup/cgroup.controllers": "", "proc/cgroups": "#name hierarchy num enabled\nmemory\t5\t80\t1\n"}),
@@ -297,7 +413,7 @@ def test_case(case: Case, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return
     assert result is not None
     assert (result.status, case.message in result.message) == (case.expected, True), result
-    assert bool(result.remedy) == (case.expected in (WARNING, CRITICAL)), result
+    assert bool(result.remedy) == (case.expected in (WARNING, CRITICAL)) or case.expected is UNKNOWN, result
     assert "{" not in result.remedy
     (result.message + result.remedy).encode("ascii")
 
@@ -367,12 +483,44 @@ def test_only_what_the_selected_checks_need_is_asked(root: Path) -> None:
 
     def asked(*names: str) -> set[str]:
         found.answers = {}
-        status.ask(found, 5.0, checks.needs(checks.select(names)))
+        ask(found, 5.0, checks.needs(checks.select(names)))
         return set(found.answers)
 
     assert asked("config.valid") == set()
     assert asked("share.space") == {"share"}
     assert asked("image.size") == {"image:docker"}
+
+
+def test_what_takes_long_or_writes_is_asked_only_when_it_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = live(facts(root), monkeypatch)
+    silence: dict[str, object] = dict.fromkeys(_questions(found), SILENCE)
+    monkeypatch.setattr("rpinfs.probe.gather", lambda questions, _: {name: silence[name] for name in questions})
+    found.answers = {}
+    ask(found, 1.0)
+    assert set(silence) - set(found.answers) == {"hidden", "overlay:docker"}
+    ask(found, 1.0, checks.needs(checks.select([])))
+    assert set(silence) == set(found.answers)
+    thorough = {check.name for check in checks.CHECKS if check.thorough}
+    assert thorough == {"mount.hidden", "mount.overlay"}
+    assert checks.needs(checks.CHECKS) >= THOROUGH
+
+
+def test_what_only_root_may_know_has_the_remedy(root: Path) -> None:
+    refused = PermissionError(errno.EACCES, "Permission denied", "/nfs/docker/.lease")
+    found = results(facts(root, answers={"owner:docker": refused}))["image.owner"]
+    assert (found.status, found.message) == (UNKNOWN, "/nfs/docker/.lease: Permission denied")
+    assert found.remedy == "run it as root: sudo rpinfs check"
+
+
+def test_every_explanation_names_the_limits_and_statuses_of_its_check() -> None:
+    for check in checks.CHECKS:
+        explanation = " ".join(check.explanation.split())
+        explanation.encode("ascii")
+        assert explanation.endswith("."), check.name
+        bad = {case.expected for case in CASES if case.name == check.name} & {WARNING, CRITICAL}
+        for status in bad:
+            assert status is not None
+            assert f"{status.word}:" in explanation.lower(), (check.name, status)
 
 
 def test_a_question_that_was_not_asked_makes_a_check_silent(root: Path) -> None:

@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 
 from rpinfs import __version__, checks, status
+from rpinfs.facts import BUDGET_SECONDS, LEAST_SECONDS, Facts, Space, _ask_files, _ask_space, _get, facts_of
 from rpinfs.host import Host
 from rpinfs.probe import TimedOut
 from rpinfs.settings import human_size
-from rpinfs.status import Facts, Paint, Space
+from rpinfs.status import Paint
 from tests.support import DOCKER_FILE, TOP, Installed, make_tree
 from tests.unit.test_checks import IMAGE, NAS, SHARE_LINE, agent, facts, live, mountinfo
 
@@ -87,7 +88,7 @@ def test_the_form_is_the_same_when_nothing_is_known(root: Path) -> None:
 
 def test_not_in_use(root: Path) -> None:
     make_tree(root, {"proc/cmdline": "root=/dev/sda1\n"})
-    found = document(status.facts_of(Host.read(str(root))))
+    found = document(facts_of(Host.read(str(root))))
     assert (found["in_use"], found["exit_status"], found["boot"], found["images"]) == (False, 0, None, [])
     text = status.render(found, PLAIN)
     assert text == "rpinfs is not in use here: the root is not on NFS and there is no configuration\n"
@@ -127,7 +128,7 @@ def test_a_silent_share(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "         DOES NOT ANSWER for 60 s, 1 GiB of 2 GiB free when it answered last\n" in text
     wrong = text.partition("What is wrong, and what to do:\n")[2].splitlines()
     assert wrong[0].startswith("  critical  /nfs/docker gave no answer within 1.4 s")
-    assert wrong[-1] == "  unknown  share.space, image.present(docker), image.fits-share: no answer within 1.4 s"
+    assert wrong[-1] == "  unknown  share.space, image.fits-share, image.present(docker): no answer within 1.4 s"
     assert document(found)["exit_status"] == 2
 
 
@@ -199,7 +200,7 @@ def test_the_answer_of_docker(tmp_path: Path) -> None:
 
         player = threading.Thread(target=serve)
         player.start()
-        assert json.loads(status._get(address, "/info")) == {"Driver": "overlay2"}
+        assert json.loads(_get(address, "/info")) == {"Driver": "overlay2"}
         player.join()
 
 
@@ -207,10 +208,10 @@ def test_what_a_folder_has(tmp_path: Path) -> None:
     (tmp_path / "a.img").write_bytes(b"x" * 5000)
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("a.img")
-    files = status._ask_files(str(tmp_path))
+    files = _ask_files(str(tmp_path))
     assert files.complete
     assert {name: file.size for name, file in files.files.items()} == {"a.img": 5000}
-    space = status._ask_space(str(tmp_path))
+    space = _ask_space(str(tmp_path))
     assert isinstance(space, Space)
     assert space.size >= space.available > 0
 
@@ -289,7 +290,7 @@ def environment(pid: str) -> str:
 
 
 def test_the_budget_is_counted_from_the_start_of_the_process() -> None:
-    code = "import time; time.sleep(0.6); from rpinfs import status; print(status.seconds_left())"
+    code = "import time; time.sleep(0.6); from rpinfs.facts import seconds_left; print(seconds_left())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=TOP, check=True)
     left = float(done.stdout)
-    assert status.LEAST_SECONDS <= left <= status.BUDGET_SECONDS - 0.5
+    assert LEAST_SECONDS <= left <= BUDGET_SECONDS - 0.5

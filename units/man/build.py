@@ -1,6 +1,6 @@
-"""Make the man pages and the example config: the sources beside this file, the table of settings put in.
+"""Make the man pages and the example config: the sources beside this file, the tables put in.
 
-    build.py FOLDER     writes rpinfs.8, rpinfs-generator.8, rpinfs.conf.5 and rpinfs.conf into FOLDER
+    build.py FOLDER     writes rpinfs.8, rpinfs-checks.7, rpinfs-generator.8, rpinfs.conf.5 and rpinfs.conf into FOLDER
 
 The same sources give the same bytes: version and date come from debian/changelog by way of SOURCE_DATE_EPOCH.
 """
@@ -18,12 +18,15 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TREE = HERE.parent.parent
-PAGES = ("rpinfs.8", "rpinfs-generator.8", "rpinfs.conf.5")
+PAGES = ("rpinfs.8", "rpinfs-checks.7", "rpinfs-generator.8", "rpinfs.conf.5")
 COMMENT_WIDTH = 100
+PLACES = re.compile(r"\{(\w+)\}")
+"""What a remedy has where the name of an image, a file or a mount point is filled in."""
 
 sys.path.insert(0, str(TREE))
 
 from rpinfs.checks import CHECKS, Check  # noqa: E402  the tree is in the path only now
+from rpinfs.commands.status import CHECK_SECONDS  # noqa: E402
 from rpinfs.settings import SETTINGS, Setting  # noqa: E402
 
 
@@ -32,6 +35,7 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     fields = {"VERSION": version(), "DATE": date()}
     fields |= {"SETTINGS": settings_as_roff(SETTINGS), "CHECKS": checks_as_roff(CHECKS)}
+    fields |= {"EXPLANATIONS": explanations_as_roff(CHECKS), "SECONDS": f"{CHECK_SECONDS:g}"}
     for page in PAGES:
         (folder / page).write_text(filled((HERE / f"{page}.in").read_text(), fields))
     (folder / "rpinfs.conf").write_text(example(SETTINGS))
@@ -72,6 +76,25 @@ def settings_as_roff(settings: Iterable[Setting]) -> str:
 def checks_as_roff(checks: Iterable[Check]) -> str:
     """A tagged paragraph for each check."""
     return "\n".join(line for check in checks for line in (".TP", f".B {roff(check.name)}", roff(check.title)))
+
+
+def explanations_as_roff(checks: Iterable[Check]) -> str:
+    """A subsection for each check: what it looks at, what its statuses mean, and what to do."""
+    parts: list[str] = []
+    for check in checks:
+        parts += [f".SS {roff(check.name)}", f"Well: {roff(check.title)}."]
+        parts += [".PP", roff(" ".join(check.explanation.split()))]
+        parts += [".PP", f".I {roff(remark)}"] if (remark := " ".join(remarks(check))) else []
+        parts += [".PP", f"To do: {roff(PLACES.sub(lambda found: found[1].upper(), check.remedy))}."]
+    return "\n".join(parts)
+
+
+def remarks(check: Check) -> Iterable[str]:
+    """When and for what it runs, where that is not the usual."""
+    if check.per_image:
+        yield "For each image."
+    if check.thorough:
+        yield "Only by rpinfs check, not by rpinfs status."
 
 
 def header(section: str) -> str:

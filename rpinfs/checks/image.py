@@ -1,0 +1,394 @@
+"""Checks of images, their loop devices, and the file systems that are mounted from them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rpinfs import gate
+from rpinfs.checks.base import FULLNESS, Check, Finding, by_fullness, critical, ok, unknown, warning
+from rpinfs.config import Config, Image
+from rpinfs.errors import RpinfsError
+from rpinfs.facts import HIDDEN_SECONDS, NOBODY, Facts, File, NotAskedError, Space, ext4_errors, nfs_version
+from rpinfs.lease import Owner
+from rpinfs.probe import TimedOut
+from rpinfs.settings import BLOCK_SIZE, GIB, human_size, size_text
+from rpinfs.superblock import Superblock
+from rpinfs.units import KEPT_FOLDER, fstab_mount_points
+
+if TYPE_CHECKING:
+    from rpinfs.hidden import Hidden
+
+WASTE = 5 * GIB
+"""Bytes that an image may take on the NAS beyond what it holds."""
+
+
+def _is_ours(facts: Facts, image: Image) -> bool:
+    """Whether the mount is made by rpinfs; where fstab has a line for it, what is mounted is the user's choice."""
+    return image.where not in fstab_mount_points(facts.host.fstab)
+
+
+# Image files
+
+
+def _image_present(facts: Facts, image: Image) -> Finding | None:
+    if not _is_ours(facts, image):
+        return None
+    said = facts.agent_on_image(image)
+    if said.get("state") == "refused":
+        return critical(str(said.get("message")), str(said.get("remedy") or ""))
+    if said.get("state") == "preparing":
+        return warning(f"image {image.name} is being prepared: {said.get('message')}", "wait; rpinfs status --watch")
+    if facts.share is None:
+        return None
+    try:
+        file = facts.answer(f"image:{image.name}", File)
+    except FileNotFoundError:
+        return critical(f"there is no {image.path}")
+    return ok(f"{image.path} is there, {human_size(file.size)} long")
+
+
+def _image_owner(facts: Facts, image: Image) -> Finding | None:
+    if facts.share is None or not _is_ours(facts, image) or image.fence == "mmp":
+        return None
+    owner, own = facts.answer(f"owner:{image.name}", Owner), Owner.of(facts.host)
+    if owner == NOBODY:
+        return warning(f"image {image.name} belongs to nobody: no Pi has taken its lease")
+    if owner.serial != own.serial:
+        return critical(f"image {image.name} belongs to {owner}")
+    return ok(f"image {image.name} belongs to this Pi")
+
+
+def _image_size(facts: Facts, image: Image) -> Finding | None:
+    if facts.share is None or not _is_ours(facts, image) or not image.size_is_set:
+        return None
+    file = facts.known(f"image:{image.name}", File)
+    if file is None:
+        return None
+    differs = f"image {image.name} has {human_size(file.size)}, the configuration says {human_size(image.size)}"
+    if file.size < image.size:
+        return warning(
+            differs, f"systemctl reboot; or at once: rpinfs image grow {image.path} --size {size_text(image.size)}"
+        )
+    if file.size > image.size:
+        return warning(differs, "an image is never made smaller: take Size= out, or correct it")
+    return ok(f"image {image.name} has the {human_size(image.size)} that the configuration says")
+
+
+def _image_allocated(facts: Facts, image: Image) -> Finding | None:
+    if facts.share is None or not _is_ours(facts, image):
+        return None
+    file = facts.known(f"image:{image.name}", File)
+    space = facts.known(f"space:{image.name}", Space)
+    if file is None:
+        return None
+    takes = f"image {image.name} takes {human_size(file.allocated)} of its {human_size(file.size)} on the NAS"
+    if space is None:
+        return ok(takes)
+    used = space.size - space.available
+    message = f"{takes}, and holds {human_size(used)}"
+    if file.allocated - used <= WASTE:
+        return ok(message)
+    version = nfs_version(facts.share)
+    if version != "4.2":
+        return ok(f"{message}; to give the rest back takes NFS 4.2, and the share is mounted with {version}")
+    return warning(message)
+
+
+def _image_clean(facts: Facts, image: Image) -> Finding | None:
+    if not _is_ours(facts, image):
+        return None
+    if facts.image_mount(image) is not None:
+        clean = facts.agent_on_image(image).get("clean")
+        if clean is None:
+            return None
+        was = "was unmounted in order" if clean else "was not unmounted in order, and was put right"
+        return ok(f"image {image.name} {was} before it was mounted")
+    if facts.share is None:
+        return None
+    try:
+        found = facts.answer(f"superblock:{image.name}", object)
+    except FileNotFoundError:
+        return None
+    if not isinstance(found, Superblock):
+        return None
+    if found.errors_recorded:
+        return warning(f"image {image.name}, not mounted, has {found.errors_recorded} errors recorded")
+    if not found.clean:
+        return warning(f"image {image.name}, not mounted, was not unmounted in order")
+    return ok(f"image {image.name}, not mounted, was unmounted in order")
+
+
+# Loop devices
+
+
+def _loop_direct_io(facts: Facts, image: Image) -> Finding | None:
+    loop = facts.loop(image) if _is_ours(facts, image) else None
+    if loop is None:
+        return None
+    if loop.direct_io:
+        return ok(f"/dev/{loop.name} does direct I/O")
+    if not image.direct_io:
+        return ok(f"/dev/{loop.name} is buffered, as DirectIO=no says")
+    return warning(f"/dev/{loop.name} is buffered: each page of image {image.name} is kept in memory twice")
+
+
+def _loop_block_size(facts: Facts, image: Image) -> Finding | None:
+    loop = facts.loop(image) if _is_ours(facts, image) else None
+    if loop is None:
+        return None
+    message = f"/dev/{loop.name} has blocks of {loop.block_size} bytes"
+    return ok(message) if loop.block_size == BLOCK_SIZE else warning(f"{message}, expected {BLOCK_SIZE}")
+
+
+# Mounts
+
+
+def _mount_right(facts: Facts, image: Image) -> Finding:
+    """The gate's own verdict, so that the two never differ."""
+    config = facts.config
+    alone = Config(True, "", config.server, config.boot, config.share, [image], [])
+    refusals = gate.verdict(alone, facts.host)
+    if refusals:
+        # The gate sends people here.
+        remedy = "" if refusals[0].remedy == "rpinfs status" else refusals[0].remedy or ""
+        return critical(refusals[0].message, remedy)
+    return ok(f"{' '.join([image.where, *image.bind])}: the right image is mounted")
+
+
+def _mount_writable(facts: Facts, image: Image) -> Finding | None:
+    mount = facts.image_mount(image)
+    if mount is None:
+        return None
+    if not mount.writable:
+        return critical(f"{image.where} is read-only; ext4 turns itself so when it meets an error")
+    return ok(f"{image.where} is writable")
+
+
+def _mount_errors(facts: Facts, image: Image) -> Finding | None:
+    errors = ext4_errors(facts, image)
+    if errors is None:
+        return None
+    return critical(f"ext4 has recorded {errors} errors in image {image.name}") if errors else ok("no errors recorded")
+
+
+def _mount_space(facts: Facts, image: Image) -> Finding | None:
+    if facts.image_mount(image) is None:
+        return None
+    space = facts.answer(f"space:{image.name}", Space)
+    free = f"{human_size(space.available)} of {human_size(space.size)} free"
+    return by_fullness(space.used_percent, f"{image.where} is {space.used_percent:.0f} % full, {free}")
+
+
+def _mount_inodes(facts: Facts, image: Image) -> Finding | None:
+    if facts.image_mount(image) is None:
+        return None
+    space = facts.answer(f"space:{image.name}", Space)
+    if not space.inodes:
+        return None
+    used = 100.0 * (space.inodes - space.inodes_free) / space.inodes
+    return by_fullness(used, f"{image.where} has used {used:.0f} % of its {space.inodes} inodes")
+
+
+def _mount_overlay(facts: Facts, image: Image) -> Finding | None:
+    if not image.before:
+        return None
+    try:
+        facts.answer(f"overlay:{image.name}", bool)
+    except (NotAskedError, TimedOut):
+        raise
+    except RpinfsError as error:
+        return critical(error.message, error.remedy or "")
+    return ok(f"a trial overlay in {image.where} worked")
+
+
+def _mount_hidden(facts: Facts) -> Finding | None:
+    found: list[Hidden] = facts.answer("hidden", list)
+    hiding = [one for one in found if one.files]
+    if hiding:
+        return warning("; ".join(map(_hidden_words, hiding)), _hidden_remedy(hiding[0]))
+    if not all(one.complete for one in found):
+        return unknown(f"not all that lies under the mount points was seen within {HIDDEN_SECONDS:g} s")
+    return ok(f"nothing is hidden under {', '.join(one.where for one in found)}") if found else None
+
+
+def _hidden_words(found: Hidden) -> str:
+    count = f"{'' if found.complete else 'at least '}{found.files} file{'' if found.files == 1 else 's'}"
+    largest = ", ".join(f"{name} {human_size(size)}" for name, size in found.largest)
+    return f"{found.where} hides {count} with {human_size(found.size)} ({largest})"
+
+
+def _hidden_remedy(found: Hidden) -> str:
+    place = f"/mnt/{found.where.removeprefix(found.below).lstrip('/')}"
+    return f"mount --bind {found.below} /mnt && ls -lA {place}; move away or remove what is there; then: umount /mnt"
+
+
+CHECKS = (
+    Check(
+        "image.present",
+        "the image is there",
+        _image_present,
+        remedy="systemctl restart rpinfs-agent makes it, and says what keeps it from that; if it was moved, put it back"
+        " first",
+        explanation="""
+            Looks for the file on the share, and asks the agent what it made of it. Critical: there is none, or the
+            agent refused it (it holds something else, it is shorter than its file system, it belongs to another Pi,
+            it cannot be repaired); the message has the reason. Warning: the agent is making or checking it.
+        """,
+        needs=("image",),
+        per_image=True,
+    ),
+    Check(
+        "image.owner",
+        "the image belongs to this Pi",
+        _image_owner,
+        remedy="systemctl restart rpinfs-agent; if the other Pi is gone for good, rpinfs adopt {name} before it",
+        explanation="""
+            Reads the owner record beside the image. Critical: it has the serial number of another board. Warning:
+            there is no record.
+        """,
+        needs=("owner",),
+        per_image=True,
+    ),
+    Check(
+        "image.size",
+        "the image has the size that the configuration says",
+        _image_size,
+        remedy="set Size= to what you want; an image only ever grows",
+        explanation="""
+            Compares the length of the file with Size=, where that is set. Warning: they differ. A shorter image is
+            grown at the next boot; a longer one stays as it is.
+        """,
+        needs=("image",),
+        per_image=True,
+    ),
+    Check(
+        "image.allocated",
+        "the image takes about as much on the NAS as it holds",
+        _image_allocated,
+        remedy="rpinfs trim {name}",
+        explanation=f"""
+            Compares what the file takes on the NAS with what the file system inside holds. Warning: it takes
+            {human_size(WASTE)} more, and the share is mounted with NFS 4.2, so that the difference can be given
+            back. With an older version it cannot, and the check says so.
+        """,
+        needs=("image", "space"),
+        per_image=True,
+    ),
+    Check(
+        "image.clean",
+        "the image was unmounted in order",
+        _image_clean,
+        remedy="systemctl restart rpinfs-agent checks it before it is attached; what it says of it is in rpinfs status",
+        explanation="""
+            While the image is mounted: says in which state the agent found it. One that was cut off was repaired by
+            e2fsck -p before it was mounted, or it would not be; that is no warning. While it is not mounted: reads
+            its superblock. Warning: it has errors recorded, or was not unmounted in order. xfs does not tell.
+        """,
+        needs=("superblock",),
+        per_image=True,
+    ),
+    Check(
+        "loop.direct-io",
+        "the loop device goes past the page cache of the share",
+        _loop_direct_io,
+        remedy="systemctl reboot; if it stays so, NAS or kernel refuse direct I/O, and DirectIO=no takes note of it",
+        explanation="""
+            Reads /sys/block/loopN/loop/dio. Warning: it is off although DirectIO= is yes, so that each page is kept
+            in memory twice, as image and as share.
+        """,
+        per_image=True,
+    ),
+    Check(
+        "loop.block-size",
+        f"the loop device has blocks of {BLOCK_SIZE} bytes",
+        _loop_block_size,
+        remedy="somebody attached the image by hand: unmount it, then: systemctl restart rpinfs-agent",
+        explanation="""
+            Reads /sys/block/loopN/queue/logical_block_size. Warning: another size, which an image that was made by
+            hand may need, and which makes small writes slower.
+        """,
+        per_image=True,
+    ),
+    Check(
+        "mount.right",
+        "the right image is mounted where it belongs",
+        _mount_right,
+        remedy="systemctl restart rpinfs-agent",
+        explanation="""
+            The verdict of the gate at this moment: the right file of the right share is attached, mounted at
+            Where=, writable, and the Bind= folders are in place. Critical: Docker would not be allowed to start.
+        """,
+        per_image=True,
+    ),
+    Check(
+        "mount.writable",
+        "the image is writable",
+        _mount_writable,
+        remedy="journalctl -k says why; stop Docker, unmount {where}, then: rpinfs image check {image}",
+        explanation="""
+            Looks at the mount table. Critical: the file system is read-only. ext4 turns itself so when it meets an
+            error, and no remount brings it back before it was checked.
+        """,
+        per_image=True,
+    ),
+    Check(
+        "mount.errors",
+        "ext4 has recorded no errors",
+        _mount_errors,
+        remedy="make a copy if you can; then stop Docker, unmount {where}, and: rpinfs image check {image}",
+        explanation="""
+            Reads /sys/fs/ext4/loopN/errors_count. Critical: it is not 0.
+        """,
+        per_image=True,
+    ),
+    Check(
+        "mount.space",
+        "the image has room",
+        _mount_space,
+        remedy="docker system prune",
+        explanation=f"""
+            How full the file system in the image is. {FULLNESS}
+        """,
+        needs=("space",),
+        per_image=True,
+    ),
+    Check(
+        "mount.inodes",
+        "the image has room for more files",
+        _mount_inodes,
+        remedy="docker system prune",
+        explanation=f"""
+            How many of its inodes ext4 has used; xfs has no fixed number. {FULLNESS}
+        """,
+        needs=("space",),
+        per_image=True,
+    ),
+    Check(
+        "mount.overlay",
+        "overlayfs works on the image",
+        _mount_overlay,
+        remedy="modprobe overlay; journalctl -k says why",
+        explanation=f"""
+            Mounts an overlay as Docker does, in a mount namespace of its own and in a folder of its own below
+            {KEPT_FOLDER}/ of the image, writes, removes and renames files in it, and looks at what came of it.
+            Everything is removed again. Critical: that does not work; Docker would fall back to a driver that
+            copies whole layers.
+        """,
+        needs=("overlay",),
+        per_image=True,
+    ),
+    Check(
+        "mount.hidden",
+        "no files are hidden under a mount point",
+        _mount_hidden,
+        remedy="mount --bind / /mnt, look below /mnt, move away or remove what is there; then: umount /mnt",
+        explanation=f"""
+            Looks under the mount points of share, boot files, images and Bind= folders, through a copy of the mount
+            below that nobody else sees. Warning: there are files, written while nothing was mounted: with their
+            number, the bytes that they take, and the largest. Nothing is ever removed. Folders do not count:
+            systemd makes mount points. After {HIDDEN_SECONDS:g} seconds it ends, and says "at least".
+        """,
+        needs=("hidden",),
+    ),
+)
+"""Rows of the table."""

@@ -1,0 +1,271 @@
+"""Checks of the machine itself: its configuration, boot files, root, kernel, clock and memory."""
+
+from __future__ import annotations
+
+import time
+
+from rpinfs import bootedit, kernels, storage
+from rpinfs.checks.base import Check, Finding, critical, ok, warning
+from rpinfs.escape import mount_unit
+from rpinfs.facts import Facts, nfs_version
+from rpinfs.host import read_text
+from rpinfs.settings import KIB, human_size
+from rpinfs.units import unescape_octal, units
+
+OLDEST_CLOCK = 1_767_225_600
+"""Seconds since 1970: 2026-01-01. rpinfs is not older; a clock before it was never set."""
+
+
+# Configuration
+
+
+def _config_valid(facts: Facts) -> Finding:
+    if not facts.errors:
+        return ok("the configuration is right")
+    others = len(facts.errors) - 1
+    more = f" (and {others} more: rpinfs config check)" if others else ""
+    return critical(f"{facts.errors[0].message}{more}", facts.errors[0].remedy or "")
+
+
+def _fstab_conflicts(facts: Facts) -> Finding:
+    remarks = units(facts.config, facts.host.fstab).remarks
+    return warning("; ".join(remarks)) if remarks else ok("/etc/fstab has no line for a mount point of rpinfs")
+
+
+# Boot files and root
+
+
+def _boot_mounted(facts: Facts) -> Finding | None:
+    boot = facts.config.boot
+    if boot is None:
+        return None
+    mount = facts.mount(boot.where)
+    expected = f"{facts.config.server.source}:{boot.export}"
+    if mount is None:
+        return warning(
+            f"the boot files {expected} are not mounted at {boot.where}",
+            f"systemctl start {mount_unit(boot.where)}; if the NAS has none, set an empty Export= in [Boot]",
+        )
+    if not mount.is_from(expected):
+        return warning(f"{boot.where} is mounted from {mount.source}, the configuration says {expected}")
+    return ok(f"{expected} is mounted at {boot.where}")
+
+
+def _boot_read_only(facts: Facts) -> Finding | None:
+    boot = facts.config.boot
+    mount = facts.mount(boot.where) if boot else None
+    if boot is None or mount is None:
+        return None
+    if not mount.writable:
+        return ok(f"{boot.where} is read-only")
+    if "ro" not in boot.options:
+        return ok(f"{boot.where} is writable, as Options= in [Boot] says")
+    if bootedit.in_progress(facts.host.root):
+        return ok(f"{boot.where} is writable for an rpinfs boot edit or run")
+    return warning(f"{boot.where} is writable: a mistake there keeps the Pi from booting")
+
+
+def _root_options(facts: Facts) -> Finding | None:
+    root = facts.mount("/")
+    if root is None or not root.is_nfs:
+        return None
+    if "hard" not in root.super_options:
+        return critical("the root is mounted soft: a pause of the NAS becomes an I/O error of every program")
+    if "proto=udp" in root.super_options:
+        return warning("the root is mounted over UDP, which can damage data without anybody noticing")
+    version = nfs_version(root)
+    if version == "3" and "nolock" not in root.super_options:
+        return warning(
+            "the root is mounted with NFS 3 and the locks of the server: before rpc.statd runs, every lock waits"
+        )
+    return ok(f"the root is {root.source}, mounted hard, with NFS {version}")
+
+
+# Kernel, clock and memory
+
+
+def _kernel_version(facts: Facts) -> Finding | None:
+    folder = f"{facts.host.root}/proc/sys/kernel"
+    version = kernels.version_of(read_text(f"{folder}/osrelease").strip(), read_text(f"{folder}/version").strip())
+    if version is None:
+        return None
+    found = kernels.regressions_of(version)
+    if not found:
+        return ok(f"Linux {kernels.text_of(version)} is not among the kernels that are known to be bad here")
+    message = "; ".join(f"it {row.harm} ({row.source})" for row in found)
+    message = f"Linux {kernels.text_of(version)} has a known fault: {message}"
+    return critical(message) if any(row.loses_data for row in found) else warning(message)
+
+
+def _clock_sane(facts: Facts) -> Finding | None:
+    if not facts.live:
+        return None
+    if facts.clock < OLDEST_CLOCK:
+        return warning("the clock is years behind: certificates fail, and so do docker pull and push")
+    return ok("the clock has been set")
+
+
+def _memory_cgroup(facts: Facts) -> Finding | None:
+    root = facts.host.root
+    controllers = read_text(f"{root}/sys/fs/cgroup/cgroup.controllers").split()
+    table = {
+        fields[0]: fields[-1] for line in read_text(f"{root}/proc/cgroups").splitlines() if (fields := line.split())
+    }
+    if not controllers and not table:
+        return None
+    if "memory" in controllers or table.get("memory") == "1":
+        return ok("the kernel counts memory, so memory limits of containers work")
+    return warning("the kernel does not count memory: memory limits of containers are ignored")
+
+
+def _memory_swap(facts: Facts) -> Finding | None:
+    table = read_text(f"{facts.host.root}/proc/swaps")
+    if not table:
+        return None
+    swaps = [line.split() for line in table.splitlines()[1:]]
+    places = [(unescape_octal(name), int(size) * KIB) for name, _, size, *_ in swaps]
+    for path, size in places:
+        way = _way_to_nas(facts, path)
+        if way:
+            named = f"swap of {human_size(size)} in {path} ends up on the NAS, by {' and '.join(way)}"
+            if way == ["NFS"]:
+                return warning(f"{named}: slow, and it stands still with the NAS")
+            return critical(f"{named}: a Pi that is short of memory can lock up for good")
+    return ok(f"{len(places)} swap areas, none on the NAS" if places else "there is no swap")
+
+
+def _way_to_nas(facts: Facts, path: str) -> list[str]:
+    """What swap goes through on its way to the NAS, such as ["loop3", "NFS"]; empty where it does not end there."""
+    name = path.removeprefix("/dev/")
+    if name.startswith("zram"):
+        # What zram has no room for it may write to a device (CONFIG_ZRAM_WRITEBACK), and that may be made of a file.
+        backing = read_text(f"{facts.host.root}/sys/block/{name}/backing_dev").strip()
+        return _through(name, facts, backing) if backing.startswith("/") else []
+    loop = storage.loop_state(name, facts.host.root) if name.startswith("loop") else None
+    if loop is None and path.startswith("/dev/"):
+        return []
+    if loop is None:
+        mount = facts.mount_of(path)
+        if mount is None or mount.is_nfs:
+            return ["NFS"] if mount else []
+        loop = storage.loop_of(mount, facts.host.root)
+    return _through(loop.name, facts, loop.backing_file) if loop else []
+
+
+def _through(name: str, facts: Facts, path: str) -> list[str]:
+    rest = _way_to_nas(facts, path)
+    return [name, *rest] if rest else []
+
+
+def _regressions() -> str:
+    return "; ".join(
+        f"{kernels.text_of(row.first)} to {kernels.text_of(row.last)} {row.harm} <{row.source}>"
+        for row in kernels.REGRESSIONS
+    )
+
+
+_FIRMWARE = "rpinfs boot edit, add to the one line: cgroup_enable=memory cgroup_memory=1; then reboot"
+
+CHECKS = (
+    Check(
+        "config.valid",
+        "the configuration has no errors",
+        _config_valid,
+        remedy="correct it, then: rpinfs config check && systemctl reboot",
+        explanation="""
+            Reads the configuration as the generator does at boot, see rpinfs.conf(5). Critical: it has an error;
+            nothing is mounted then, and Docker is held back. The message has the file, the line and the rule.
+        """,
+        without_config=True,
+    ),
+    Check(
+        "fstab.conflicts",
+        "no line of /etc/fstab takes a mount point of rpinfs",
+        _fstab_conflicts,
+        remedy="fstab wins: comment the line out, then reboot; rpinfs config import-fstab makes a configuration of it",
+        explanation="""
+            Compares the mount points of /etc/fstab with those of the configuration. Warning: a line has one of
+            them. It wins, so that rpinfs neither makes, checks nor attaches what is mounted there.
+        """,
+    ),
+    Check(
+        "boot.mounted",
+        "the boot files are mounted, from the right export",
+        _boot_mounted,
+        remedy="if the configuration was changed since the boot: reboot",
+        explanation="""
+            Compares the mount table with [Boot] of the configuration. Warning: nothing is mounted there, or it
+            comes from another server or export; a new kernel would then be written where the Pi does not boot from.
+        """,
+    ),
+    Check(
+        "boot.read-only",
+        "the boot files are read-only",
+        _boot_read_only,
+        remedy="mount -o remount,ro {boot}; to change something there: rpinfs boot edit",
+        explanation="""
+            Looks whether the mount of the boot files is writable. Warning: it is, although Options= in [Boot] does
+            not say so and no rpinfs boot edit or run is under way.
+        """,
+    ),
+    Check(
+        "root.options",
+        "the root is mounted so that it outlives a pause of the NAS",
+        _root_options,
+        remedy="rpinfs boot edit, write behind nfsroot=SERVER:/PATH: ,vers=4.1,proto=tcp,hard; then reboot",
+        explanation="""
+            Looks at the mount options of the root that the kernel says are in force, where the root is on NFS.
+            Critical: soft. Warning: UDP, see share.options; or NFS 3 without nolock, whose locks need rpc.statd, a
+            program on that very root. noatime is no matter: the server keeps the times, see nfs(5).
+        """,
+        without_config=True,
+    ),
+    Check(
+        "kernel.version",
+        "the kernel is not known to be bad for this",
+        _kernel_version,
+        remedy="apt update && apt full-upgrade, then reboot; the boot files on the NAS must get the new kernel too",
+        explanation=f"""
+            Compares the version of the running kernel with a short list of regressions of NFS, loop devices, ext4 and
+            overlayfs, each with a source: {_regressions()}. Critical: it can lose data. Warning: it can stall.
+        """,
+        without_config=True,
+    ),
+    Check(
+        "clock.sane",
+        "the clock has been set",
+        _clock_sane,
+        remedy="timedatectl; a Pi has no clock of its own and needs a time server: systemctl status systemd-timesyncd",
+        explanation=f"""
+            Warning: the clock shows a time before the year {time.gmtime(OLDEST_CLOCK).tm_year}, so it was never set
+            since the boot. Storage does not mind; certificates do.
+        """,
+        without_config=True,
+    ),
+    Check(
+        "memory.cgroup",
+        "the kernel counts the memory of containers",
+        _memory_cgroup,
+        remedy=_FIRMWARE,
+        explanation="""
+            Looks for the memory controller in /sys/fs/cgroup and /proc/cgroups. Warning: it is off, as the firmware
+            of the Raspberry Pi has it by default; docker run --memory is ignored then.
+        """,
+        without_config=True,
+    ),
+    Check(
+        "memory.swap",
+        "no swap is on the NAS",
+        _memory_swap,
+        remedy="cat /proc/swaps; swapoff what is on the NAS; zram without a backing file needs no disk: apt install"
+        " systemd-zram-generator",
+        explanation="""
+            Follows each area in /proc/swaps to where it is stored: through zram with a backing device, loop devices
+            and mounts. Critical: it ends in a file on NFS by way of a loop device: to free memory the kernel must
+            then write over the network, for which it needs memory, and the Pi can lock up. Warning: it is a file
+            straight on NFS, which the kernel is made for, and which stands still whenever the NAS does.
+        """,
+        without_config=True,
+    ),
+)
+"""Rows of the table."""
