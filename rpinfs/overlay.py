@@ -33,6 +33,11 @@ def trial(folder: str) -> None:
     os.makedirs(kept, mode=0o700, exist_ok=True)
     with _own_folder(kept) as own:
         _make_layers(own)
+        if not _has_d_type(own):
+            raise RpinfsError(
+                f"{folder}: its file system has no d_type, without which Docker refuses overlay2",
+                "make a new image: ext4 with the feature filetype, xfs with ftype=1, as rpinfs makes them",
+            )
         merged = f"{own}/merged"
         options = f"lowerdir={own}/lower,upperdir={own}/upper,workdir={own}/work"
         try:
@@ -45,6 +50,16 @@ def trial(folder: str) -> None:
             _use(own)
         finally:
             syscalls.unmount(merged)
+
+
+def _has_d_type(folder: str) -> bool:
+    """Whether readdir(3) tells what an entry is. Where it does not, os.DirEntry has to ask, and the file is gone."""
+    name = f"{folder}/d_type"
+    _write(name, "")
+    with os.scandir(folder) as entries:
+        (entry,) = [entry for entry in entries if entry.path == name]
+    os.unlink(name)
+    return entry.is_file(follow_symlinks=False)
 
 
 def _make_layers(own: str) -> None:
@@ -61,7 +76,6 @@ def _use(own: str) -> None:
     _write(f"{merged}/changed", "upper")
     os.unlink(f"{merged}/removed")
     os.rename(f"{merged}/new", f"{merged}/renamed")
-    # Without d_type the whiteout of a removed file shows up in its folder, and `docker rm` fails years later.
     expected = ["changed", "kept", "renamed"]
     found = sorted(os.listdir(merged))
     if found != expected:

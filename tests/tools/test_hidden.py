@@ -1,0 +1,146 @@
+"""Files hidden under mount points, on real mounts: found, counted, named, and left alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from rpinfs import checks, hidden, probe, storage
+from rpinfs.checks import Status
+from rpinfs.facts import Facts, ask, facts_of
+from rpinfs.hidden import Hidden
+from rpinfs.host import Host
+from tests.support import listing, make_pi, make_tree
+from tests.tools.conftest import Mount, command
+from tests.unit.test_status import hanging
+
+pytestmark = pytest.mark.root
+
+LONG = 60.0  # seconds; far more than such a walk takes
+
+
+@pytest.fixture
+def root(mounted: Mount) -> Iterator[Path]:
+    """A file system of its own that plays the root: mount points below it are folders of it."""
+    with mounted("-t", "tmpfs", "tmpfs") as folder:
+        yield folder
+
+
+@contextmanager
+def covered(folder: Path) -> Iterator[None]:
+    """Mount something upon a folder."""
+    command("mount", "-t", "tmpfs", "tmpfs", folder)
+    try:
+        (folder / "on-top").write_text("not hidden")
+        yield
+    finally:
+        command("umount", folder)
+
+
+def find(*where: Path, seconds: float = LONG) -> list[Hidden]:
+    mounts = storage.parse_mountinfo(Path("/proc/self/mountinfo").read_text())
+    return probe.within(LONG, hidden.find, [str(one) for one in where], mounts, seconds)
+
+
+def test_files_are_counted_sized_and_named(root: Path) -> None:
+    docker = root / "docker"
+    files = {"overlay2/a/b/big": "x" * 100_000, "overlay2/small": "x", "image/db": "x" * 20_000, "one": "x", "two": "x"}
+    make_tree(docker, {**files, "empty/folder": None, "link": Path("/usr"), "overlay2/up": Path("../..")})
+    before = listing(docker)
+    with covered(docker):
+        mounts = Path("/proc/self/mountinfo").read_text()
+        (found,) = find(docker)
+        assert Path("/proc/self/mountinfo").read_text() == mounts
+    assert (found.where, found.below, found.complete) == (str(docker), str(root), True)
+    assert found.files == 7  # the five files and the two links; folders do not count, and no link is followed
+    assert [name for name, _ in found.largest] == ["overlay2", "image", "one"]
+    assert dict(found.largest)["overlay2"] == 102_400 + 4096  # whole pages of a tmpfs
+    assert found.size == 102_400 + 4096 + 20_480 + 2 * 4096
+    assert listing(docker) == before
+
+
+def test_an_empty_mount_point_hides_nothing(root: Path) -> None:
+    make_tree(root, {"docker/made-by-systemd": None})
+    with covered(root / "docker"):
+        assert find(root / "docker") == [Hidden(str(root / "docker"), str(root), 0, 0, (), complete=True)]
+
+
+def test_where_nothing_is_mounted_nothing_is_hidden(root: Path) -> None:
+    make_tree(root, {"docker/file": "x"})
+    assert find(root / "docker") == []
+
+
+def test_a_mount_point_on_another_mount(root: Path) -> None:
+    make_tree(root, {"srv/file-below": "x"})
+    with covered(root / "srv"):
+        make_tree(root, {"srv/docker/file": "x"})
+        with covered(root / "srv/docker"):
+            outer, inner = find(root / "srv", root / "srv/docker")
+    assert (outer.below, [name for name, _ in outer.largest]) == (str(root), ["file-below"])
+    assert (inner.below, [name for name, _ in inner.largest]) == (str(root / "srv"), ["file"])
+
+
+def test_a_walk_that_is_cut_short_says_so(root: Path) -> None:
+    make_tree(root, {f"docker/{number}": "x" for number in range(50)})
+    with covered(root / "docker"):
+        (found,) = find(root / "docker", seconds=0.0)
+    assert (found.files, found.complete) == (1, False)
+
+
+@pytest.mark.skipif(not Path("/dev/fuse").exists(), reason="needs /dev/fuse")
+def test_it_looks_under_a_share_that_hangs(root: Path) -> None:
+    """Nothing on top is ever asked."""
+    make_tree(root, {"share/file": "x", "share/link": Path("../share/file")})
+    with hanging(root / "share"):
+        (found,) = find(root / "share")
+    assert found.files == 2
+
+
+def test_without_root_it_is_refused(root: Path) -> None:
+    make_tree(root, {"docker/file": "x"})
+
+    def as_nobody() -> None:
+        os.setuid(65534)
+        find(root / "docker")
+
+    with covered(root / "docker"), pytest.raises(PermissionError):
+        probe.within(LONG, as_nobody)
+
+
+def test_the_checks_of_a_running_machine(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the question to the sentence, with an image on a loop device over files that nobody sees."""
+    docker = root / "docker"
+    make_tree(docker, {"overlay2/lost": "x" * 5000})
+    monkeypatch.setattr(Facts, "live", property(lambda _: True))
+    make_pi(tmp_path / "pi", f"[Image docker]\nWhere={docker}\nBind=\n[Share]\nWhere={root}/share\n[Boot]\nExport=\n")
+    with loop_upon(tmp_path, docker):
+        host = Host.read(str(tmp_path / "pi"))
+        host.mountinfo = Path("/proc/self/mountinfo").read_text()
+        facts = facts_of(host)
+        assert facts.errors == []
+        selected = checks.select(["mount.hidden", "mount.overlay"])
+        ask(facts, LONG, checks.needs(selected))
+        found = {result.name: result for result in checks.judge(facts, selected)}
+        assert list((docker / ".rpinfs").iterdir()) == []
+    assert found["mount.overlay"].status is Status.OK
+    assert found["mount.hidden"].status is Status.WARNING
+    assert found["mount.hidden"].message == f"{docker} hides 1 file with 8 KiB (overlay2 8 KiB)"
+    assert found["mount.hidden"].remedy.startswith(f"mount --bind {root} /mnt && ls -lA /mnt/docker; ")
+
+
+@contextmanager
+def loop_upon(tmp_path: Path, folder: Path) -> Iterator[None]:
+    """Mount a new ext4 upon a folder."""
+    file = tmp_path / "image"
+    with file.open("wb") as opened:
+        opened.truncate(64 << 20)
+    command("mkfs.ext4", "-q", file)
+    command("mount", "-o", "loop", file, folder)
+    try:
+        yield
+    finally:
+        command("umount", folder)

@@ -1,0 +1,103 @@
+"""A trial overlay on real file systems, and what is left of it: nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from rpinfs import overlay, probe
+from rpinfs.errors import RpinfsError
+from tests.tools.conftest import Mount, Traced, command
+
+pytestmark = pytest.mark.root
+
+LONG = 60.0  # seconds; far more than a trial takes
+
+
+@pytest.fixture
+def image(tmp_path: Path, mounted: Mount) -> Iterator[Path]:
+    """A mounted ext4 on a loop device."""
+    with made(tmp_path, mounted) as folder:
+        yield folder
+
+
+def made(tmp_path: Path, mounted: Mount, *options: str) -> AbstractContextManager[Path]:
+    """A new ext4 that is mounted for as long as a with statement lasts."""
+    file = tmp_path / "image"
+    with file.open("wb") as opened:
+        opened.truncate(64 << 20)
+    command("mkfs.ext4", "-q", *options, file)
+    return mounted("-o", "loop", file)
+
+
+def trial(folder: Path) -> None:
+    probe.within(LONG, overlay.trial, str(folder))
+
+
+def left(folder: Path) -> list[str]:
+    """All that lies in an image beyond what mkfs made."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.name != "lost+found")
+
+
+def test_it_works_on_ext4_and_leaves_nothing(image: Path) -> None:
+    before = Path("/proc/self/mountinfo").read_text()
+    trial(image)
+    assert left(image) == [".rpinfs"]
+    assert (image / ".rpinfs").stat().st_mode & 0o777 == 0o700
+    assert Path("/proc/self/mountinfo").read_text() == before
+
+
+def test_what_is_kept_beside_it_stays(image: Path) -> None:
+    (image / ".rpinfs/var-lib-containerd").mkdir(parents=True)
+    (image / ".rpinfs/var-lib-containerd/file").write_text("x")
+    trial(image)
+    assert left(image) == [".rpinfs", ".rpinfs/var-lib-containerd", ".rpinfs/var-lib-containerd/file"]
+
+
+def test_a_file_system_without_d_type_is_told(tmp_path: Path, mounted: Mount) -> None:
+    with made(tmp_path, mounted, "-O", "^filetype") as folder:
+        with pytest.raises(RpinfsError, match="has no d_type"):
+            trial(folder)
+        assert left(folder) == [".rpinfs"]
+
+
+def test_a_read_only_file_system_fails_by_itself(tmp_path: Path, mounted: Mount) -> None:
+    with made(tmp_path, mounted) as folder:
+        command("mount", "-o", "remount,ro", folder)
+        with pytest.raises(OSError, match="Read-only file system"):
+            trial(folder)
+
+
+@pytest.mark.parametrize("call", ["mount", "umount2", "rmdir"])
+def test_what_a_killed_trial_leaves_the_next_one_removes(image: Path, traced: Traced, call: str) -> None:
+    before = Path("/proc/self/mountinfo").read_text()
+    code = f"from rpinfs import overlay; overlay.trial({str(image)!r})"
+    # The first mount makes the namespace private, the second is the overlay.
+    ended = traced(code, [], inject=f"{call}:signal=KILL:when={2 if call == 'mount' else 1}", whole=True)
+    assert ended.returncode != 0
+    assert left(image) != [".rpinfs"]
+    assert Path("/proc/self/mountinfo").read_text() == before
+    trial(image)
+    assert left(image) == [".rpinfs"]
+
+
+def test_several_at_once_do_not_disturb_each_other(image: Path) -> None:
+    questions = {str(number): lambda: overlay.trial(str(image)) for number in range(6)}
+    assert list(probe.gather(questions, LONG).values()) == [None] * 6
+    assert left(image) == [".rpinfs"]
+
+
+def test_without_root_nothing_is_touched(image: Path) -> None:
+    image.chmod(0o777)
+
+    def as_nobody() -> None:
+        os.setuid(65534)
+        overlay.trial(str(image))
+
+    with pytest.raises(PermissionError):
+        probe.within(LONG, as_nobody)
+    assert left(image) == []
