@@ -287,6 +287,7 @@ def _questions(facts: Facts) -> dict[str, Callable[[], object]]:
         questions["share"] = lambda: _ask_space(root + config.share.where)
         questions["files"] = lambda: _ask_files(root + config.share.where)
     for image in config.images:
+        questions[f"gate:{image.name}"] = lambda image=image: ask_gate(facts, image)  # type: ignore[misc]
         if facts.share:
             questions[f"image:{image.name}"] = lambda path=root + image.path: _ask_file(path)  # type: ignore[misc]
             questions[f"owner:{image.name}"] = lambda path=root + image.path: owner_of(path) or NOBODY  # type: ignore[misc]
@@ -301,7 +302,7 @@ def _questions(facts: Facts) -> dict[str, Callable[[], object]]:
         agent_pid = facts.agent.get("pid")
         questions["hidden"] = lambda: _ask_hidden(facts)
         for image in filter(facts.image_mount, config.images):
-            questions[f"overlay:{image.name}"] = lambda path=image.where: _ask_overlay(path)  # type: ignore[misc]
+            questions[f"overlay:{image.name}"] = lambda image=image: _ask_overlay(facts, image)  # type: ignore[misc]
         questions["systemd"] = lambda: systemd.unit_states(names)
         questions["docker"] = _ask_docker
         questions["machine"] = lambda: _ask_machine(agent_pid if isinstance(agent_pid, int) else None)
@@ -413,11 +414,19 @@ def _ask_superblock(path: str) -> Superblock | None:
     return superblock.parse_ext4(data) if len(data) == 1024 else None
 
 
-def _ask_overlay(folder: str) -> bool:
+def ask_gate(facts: Facts, image: Image) -> list[RpinfsError]:
+    """What the gate would say of one image now; it may read the image's superblock."""
+    config = facts.config
+    return gate.verdict(Config(True, "", config.server, config.boot, config.share, [image], []), facts.host)
+
+
+def _ask_overlay(facts: Facts, image: Image) -> bool:
     # Imported here, in a child: ctypes costs `rpinfs status` nothing.
     from rpinfs import overlay
 
-    overlay.trial(folder)
+    if ask_gate(facts, image):
+        raise NotAskedError(f"what is mounted at {image.where} is not image {image.name}: it is not written to")
+    overlay.trial(image.where)
     return True
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rpinfs import gate
 from rpinfs.checks.base import FULLNESS, Check, Finding, by_fullness, critical, ok, unknown, warning
-from rpinfs.config import Config, Image
+from rpinfs.config import Image
 from rpinfs.errors import RpinfsError
 from rpinfs.facts import HIDDEN_SECONDS, NOBODY, Facts, File, NotAskedError, Space, ext4_errors, nfs_version
 from rpinfs.lease import Owner
@@ -145,9 +144,7 @@ def _loop_block_size(facts: Facts, image: Image) -> Finding | None:
 
 def _mount_right(facts: Facts, image: Image) -> Finding:
     """The gate's own verdict, so that the two never differ."""
-    config = facts.config
-    alone = Config(True, "", config.server, config.boot, config.share, [image], [])
-    refusals = gate.verdict(alone, facts.host)
+    refusals: list[RpinfsError] = facts.answer(f"gate:{image.name}", list)
     if refusals:
         # The gate sends people here.
         remedy = "" if refusals[0].remedy == "rpinfs status" else refusals[0].remedy or ""
@@ -318,6 +315,7 @@ CHECKS = (
             The verdict of the gate at this moment: the right file of the right share is attached, mounted at
             Where=, writable, and the Bind= folders are in place. Critical: Docker would not be allowed to start.
         """,
+        needs=("gate",),
         per_image=True,
     ),
     Check(

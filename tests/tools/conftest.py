@@ -36,6 +36,12 @@ def command(*argv: str | Path) -> str:
     return done.stdout
 
 
+def mounts(folder: Path) -> list[str]:
+    """What is mounted at and below a folder; elsewhere other programs come and go."""
+    table = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line for line in table if f"{line.split()[4]}/".startswith(f"{folder}/")]
+
+
 Mount = Callable[..., contextlib.AbstractContextManager[Path]]
 
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from rpinfs import checks, hidden, probe, storage
-from rpinfs.checks import Status
+from rpinfs.checks import Result, Status
 from rpinfs.facts import Facts, ask, facts_of
 from rpinfs.hidden import Hidden
 from rpinfs.host import Host
 from tests.support import listing, make_pi, make_tree
-from tests.tools.conftest import Mount, command
+from tests.tools.conftest import Mount, command, mounts
 from tests.unit.test_status import hanging
 
 pytestmark = pytest.mark.root
@@ -42,8 +42,8 @@ def covered(folder: Path) -> Iterator[None]:
 
 
 def find(*where: Path, seconds: float = LONG) -> list[Hidden]:
-    mounts = storage.parse_mountinfo(Path("/proc/self/mountinfo").read_text())
-    return probe.within(LONG, hidden.find, [str(one) for one in where], mounts, seconds)
+    table = storage.parse_mountinfo(Path("/proc/self/mountinfo").read_text())
+    return probe.within(LONG, hidden.find, [str(one) for one in where], table, seconds)
 
 
 def test_files_are_counted_sized_and_named(root: Path) -> None:
@@ -52,9 +52,9 @@ def test_files_are_counted_sized_and_named(root: Path) -> None:
     make_tree(docker, {**files, "empty/folder": None, "link": Path("/usr"), "overlay2/up": Path("../..")})
     before = listing(docker)
     with covered(docker):
-        mounts = Path("/proc/self/mountinfo").read_text()
+        mounted = mounts(root)
         (found,) = find(docker)
-        assert Path("/proc/self/mountinfo").read_text() == mounts
+        assert mounts(root) == mounted
     assert (found.where, found.below, found.complete) == (str(docker), str(root), True)
     assert found.files == 7  # the five files and the two links; folders do not count, and no link is followed
     assert [name for name, _ in found.largest] == ["overlay2", "image", "one"]
@@ -111,25 +111,44 @@ def test_without_root_it_is_refused(root: Path) -> None:
         probe.within(LONG, as_nobody)
 
 
-def test_the_checks_of_a_running_machine(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the question to the sentence, with an image on a loop device over files that nobody sees."""
+Judged = Callable[[str], dict[str, Result]]
+
+
+@pytest.fixture
+def judged(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Judged:
+    """The two thorough checks on a machine with an ext4 mounted over files that nobody sees; its fstab is given."""
     docker = root / "docker"
     make_tree(docker, {"overlay2/lost": "x" * 5000})
     monkeypatch.setattr(Facts, "live", property(lambda _: True))
-    make_pi(tmp_path / "pi", f"[Image docker]\nWhere={docker}\nBind=\n[Share]\nWhere={root}/share\n[Boot]\nExport=\n")
-    with loop_upon(tmp_path, docker):
-        host = Host.read(str(tmp_path / "pi"))
+
+    def judge(fstab: str) -> dict[str, Result]:
+        config = f"[Image docker]\nWhere={docker}\nBind=\n[Share]\nWhere={root}/share\n[Boot]\nExport=\n"
+        host = Host.read(str(make_pi(tmp_path / "pi", config, {"etc/fstab": fstab})))
         host.mountinfo = Path("/proc/self/mountinfo").read_text()
         facts = facts_of(host)
         assert facts.errors == []
         selected = checks.select(["mount.hidden", "mount.overlay"])
         ask(facts, LONG, checks.needs(selected))
-        found = {result.name: result for result in checks.judge(facts, selected)}
-        assert list((docker / ".rpinfs").iterdir()) == []
+        return {result.name: result for result in checks.judge(facts, selected)}
+
+    return judge
+
+
+def test_the_checks_of_a_running_machine(root: Path, tmp_path: Path, judged: Judged) -> None:
+    """From the question to the sentence."""
+    with loop_upon(tmp_path, root / "docker"):
+        found = judged(f"/some/image {root}/docker ext4 loop,_netdev,nofail 0 0\n")
+        assert list((root / "docker/.rpinfs").iterdir()) == []
     assert found["mount.overlay"].status is Status.OK
     assert found["mount.hidden"].status is Status.WARNING
-    assert found["mount.hidden"].message == f"{docker} hides 1 file with 8 KiB (overlay2 8 KiB)"
+    assert found["mount.hidden"].message == f"{root}/docker hides 1 file with 8 KiB (overlay2 8 KiB)"
     assert found["mount.hidden"].remedy.startswith(f"mount --bind {root} /mnt && ls -lA /mnt/docker; ")
+
+
+def test_nothing_is_tried_on_what_is_not_the_image(root: Path, tmp_path: Path, judged: Judged) -> None:
+    with loop_upon(tmp_path, root / "docker"):
+        assert set(judged("")) == {"mount.hidden"}
+        assert not (root / "docker/.rpinfs").exists()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pytest
 
 from rpinfs import overlay, probe
 from rpinfs.errors import RpinfsError
-from tests.tools.conftest import Mount, Traced, command
+from tests.tools.conftest import Mount, Traced, command, mounts
 
 pytestmark = pytest.mark.root
 
@@ -44,11 +44,11 @@ def left(folder: Path) -> list[str]:
 
 
 def test_it_works_on_ext4_and_leaves_nothing(image: Path) -> None:
-    before = Path("/proc/self/mountinfo").read_text()
+    before = mounts(image)
     trial(image)
     assert left(image) == [".rpinfs"]
     assert (image / ".rpinfs").stat().st_mode & 0o777 == 0o700
-    assert Path("/proc/self/mountinfo").read_text() == before
+    assert mounts(image) == before
 
 
 def test_what_is_kept_beside_it_stays(image: Path) -> None:
@@ -74,13 +74,13 @@ def test_a_read_only_file_system_fails_by_itself(tmp_path: Path, mounted: Mount)
 
 @pytest.mark.parametrize("call", ["mount", "umount2", "rmdir"])
 def test_what_a_killed_trial_leaves_the_next_one_removes(image: Path, traced: Traced, call: str) -> None:
-    before = Path("/proc/self/mountinfo").read_text()
+    before = mounts(image)
     code = f"from rpinfs import overlay; overlay.trial({str(image)!r})"
     # The first mount makes the namespace private, the second is the overlay.
     ended = traced(code, [], inject=f"{call}:signal=KILL:when={2 if call == 'mount' else 1}", whole=True)
     assert ended.returncode != 0
     assert left(image) != [".rpinfs"]
-    assert Path("/proc/self/mountinfo").read_text() == before
+    assert mounts(image) == before
     trial(image)
     assert left(image) == [".rpinfs"]
 

@@ -29,6 +29,7 @@ from rpinfs.facts import (
     Space,
     _questions,
     ask,
+    ask_gate,
     facts_of,
 )
 from rpinfs.hidden import Hidden
@@ -122,7 +123,8 @@ def facts(
     make_pi(root, config, {**FILES, **(files or {})})
     found = facts_of(Host.read(str(root)))
     found.clock = 1_800_000_000.0
-    found.answers = {**ANSWERS, **(answers or {})}
+    verdicts = {f"gate:{image.name}": ask_gate(found, image) for image in found.config.images}
+    found.answers = {**ANSWERS, **verdicts, **(answers or {})}
     return found
 
 
@@ -300,6 +302,7 @@ CASES = [
     Case("mount.right", CRITICAL, "image docker is not mounted at /var/lib/docker", files=mountinfo(SHARE_LINE)),
     Case("mount.right", CRITICAL, "found /nfs/docker/x", files={f"{LOOP}/loop/backing_file": "/nfs/docker/x\n"}),
     Case("mount.right", CRITICAL, "/var/lib/containerd is not mounted", files=mountinfo(SHARE_LINE, IMAGE_LINE)),
+    Case("mount.right", UNKNOWN, "no answer within 1.4 s", answers={"gate:docker": SILENCE}),
     Case("mount.writable", CRITICAL, "/var/lib/docker is read-only", files=mountinfo(
         IMAGE_LINE.replace("/dev/loop3 rw", "/dev/loop3 ro"))),
     Case("mount.writable", None, "", files=mountinfo(SHARE_LINE)),
@@ -313,6 +316,7 @@ CASES = [
     Case("mount.overlay", CRITICAL, "no d_type", answers={"overlay:docker": RpinfsError("no d_type")}),
     Case("mount.overlay", UNKNOWN, "no answer within", answers={"overlay:docker": SILENCE}),
     Case("mount.overlay", None, "", "[Image docker]\nBefore=\n"),
+    Case("mount.overlay", None, "", answers={"overlay:docker": NotAskedError("that is not image docker")}),
     Case("mount.hidden", OK, "nothing is hidden under /nfs/docker, /var/lib/docker"),
     Case("mount.hidden", WARNING, "/nfs/docker hides 1 file with 8 KiB (a.img 8 KiB); /var/lib/docker hides at least"
         " 70000 files with 1 GiB (overlay2 1 GiB, image 0 bytes)", answers={"hidden": [
