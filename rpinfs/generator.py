@@ -30,29 +30,35 @@ def main(arguments: "list[str]") -> int:
         _log(error.message)
         return 1
     try:
-        write(units(config, host.fstab), arguments[0])
+        write(units(config, host.fstab, host.root_nic), arguments[0], host.root)
     except OSError as error:
         _log(f"units cannot be written: {error}")
         return 1
     return 0
 
 
-def write(made: Units, folder: str) -> None:
-    """Write unit files and links below a folder. Raises OSError."""
+def write(made: Units, folder: str, root: str) -> None:
+    """Write unit files and links below a folder, and files of other programs below a root. Raises OSError."""
     for name, text in made.files.items():
-        path = f"{folder}/{name}"
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        try:
-            os.write(descriptor, text.encode("utf-8", "surrogateescape"))
-        finally:
-            os.close(descriptor)
+        _write_file(f"{folder}/{name}", text)
     for name, target in made.links.items():
         path = f"{folder}/{name}"
         os.makedirs(os.path.dirname(path), exist_ok=True)
         if os.path.lexists(path):
             os.unlink(path)
         os.symlink(target, path)
+    # Last: where these cannot be written, the units stand.
+    for path, text in made.others.items():
+        _write_file(root + path, text)
+
+
+def _write_file(path: str, text: str) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(descriptor, text.encode("utf-8", "surrogateescape"))
+    finally:
+        os.close(descriptor)
 
 
 def _log(message: str) -> None:

@@ -23,7 +23,7 @@ class Host:
     """Texts about one machine, and the few facts that follow from them."""
 
     __slots__ = (
-        "root", "cmdline", "config_files", "unreadable", "fstab", "mountinfo", "serial", "mac", "hostname",
+        "root", "cmdline", "config_files", "unreadable", "fstab", "mountinfo", "serial", "mac", "nic", "hostname",
         "machine_id", "container", "has_boot_firmware",
     )  # fmt: skip
 
@@ -38,6 +38,7 @@ class Host:
         mountinfo: str = "",
         serial: str = "",
         mac: str = "",
+        nic: str = "",
         hostname: str = "",
         machine_id: str = "",
         container: bool = False,
@@ -51,6 +52,7 @@ class Host:
         self.mountinfo = mountinfo
         self.serial = serial
         self.mac = mac
+        self.nic = nic
         self.hostname = hostname
         self.machine_id = machine_id
         self.container = container
@@ -66,6 +68,7 @@ class Host:
         cmdline = read_text(root + "/proc/cmdline") if replaced is None else replaced
         mountinfo = read_text(root + "/proc/self/mountinfo")
         config_files, unreadable = _read_config(root)
+        nic, mac = _boot_nic(root, cmdline)
         return cls(
             root=root,
             cmdline=cmdline.strip(),
@@ -74,7 +77,8 @@ class Host:
             fstab=read_text(root + "/etc/fstab"),
             mountinfo=mountinfo,
             serial=read_text(root + "/proc/device-tree/serial-number").strip("\0 \n"),
-            mac=_boot_mac(root, cmdline),
+            mac=mac,
+            nic=nic,
             hostname=(read_text(root + "/proc/sys/kernel/hostname") or read_text(root + "/etc/hostname")).strip(),
             machine_id=read_text(root + "/etc/machine-id").strip(),
             container=_in_container(root),
@@ -102,6 +106,20 @@ class Host:
             if name == "nfsroot" or (name == "root" and value.startswith(("/dev/nfs", "nfs:", "nfs4:"))):
                 return True
         return bool(_root_source(self.mountinfo))
+
+    @property
+    def root_nic(self) -> "tuple[str, str] | None":
+        """Name and MAC address, with colons, of the NIC that carries the root; None where the root is not on NFS.
+
+        Either is empty where nothing tells it, and the name may change: udev renames NICs after the generators.
+        """
+        if not self.root_on_nfs:
+            return None
+        pairs = self.mac.split("-")
+        # BOOTIF= may be anything, and these two go into unit files.
+        known = len(pairs) == 6 and all(len(pair) == 2 and set(pair) <= set("0123456789abcdef") for pair in pairs)
+        named = self.nic.replace("-", "").replace("_", "").isalnum() and self.nic.isascii()
+        return self.nic if named else "", ":".join(pairs) if known else ""
 
 
 def read_text(path: str) -> str:
@@ -217,12 +235,15 @@ def _root_source(mountinfo: str) -> str:
 # Identity
 
 
-def _boot_mac(root: str, cmdline: str) -> str:
-    """Tell the MAC address of the NIC that booted: BOOTIF=, the device of ip=, the default route, the first NIC."""
+def _boot_nic(root: str, cmdline: str) -> "tuple[str, str]":
+    """Tell name and MAC address of the NIC that booted: BOOTIF=, the device of ip=, the default route, the first NIC.
+
+    BOOTIF= is a MAC address and tells no name.
+    """
     device = ""
     for name, value in words(cmdline):
         if name == "BOOTIF" and len(value) == 20:
-            return value[3:].replace(":", "-").lower()
+            return "", value[3:].replace(":", "-").lower()
         if name == "ip":
             fields = _ip_fields(value)
             if len(fields) > 5:
@@ -230,11 +251,12 @@ def _boot_mac(root: str, cmdline: str) -> str:
             elif len(fields) == 2 and not fields[0][:1].isdigit():
                 # The short form of dracut: ip=<device>:<autoconf>.
                 device = fields[0]
-    return (
-        _mac_of(root, device)
-        or _mac_of(root, _default_route_device(root))
-        or next((mac for name in _network_devices(root) if (mac := _mac_of(root, name))), "")
-    )
+    if mac := _mac_of(root, device):
+        return device, mac
+    device = _default_route_device(root)
+    if mac := _mac_of(root, device):
+        return device, mac
+    return next(((name, mac) for name in _network_devices(root) if (mac := _mac_of(root, name))), ("", ""))
 
 
 def _mac_of(root: str, device: str) -> str:

@@ -20,6 +20,9 @@ The rules, each with the trouble that it avoids:
 6. The gate wants the mounts and does not require them, so that it runs without them too, and says what is wrong.
 7. The share's own start is bounded. A job that waits for a late NAS keeps the whole boot unfinished; the agent waits
    instead and starts the mounts when the NAS comes.
+8. The NIC that carries the root stays up when its manager stops. All of them are ordered before network.target, so at
+   shutdown they stop after the mounts; but the root is never unmounted, and all that is still to run comes from it.
+   They keep on managing it: only they renew its lease, the kernel's ip=dhcp does not.
 """
 
 from rpinfs.config import Config, Image
@@ -28,6 +31,9 @@ from rpinfs.escape import escape_path, mount_unit, specifier, word
 AGENT = "rpinfs-agent.service"
 GATE = "rpinfs-gate.service"
 DROP_IN = "50-rpinfs-mounts.conf"
+NIC_DROP_IN = "50-rpinfs-nic.conf"
+IFUPDOWN = ("networking.service", "ifup@.service")
+NETWORKMANAGER_FILE = "/run/NetworkManager/conf.d/50-rpinfs.conf"
 RUNTIME_FOLDER = "/run/rpinfs"
 SYSTEM_UNITS = "/usr/lib/systemd/system"
 KEPT_FOLDER = ".rpinfs"
@@ -39,14 +45,17 @@ GUARDED = ("docker.service", "containerd.service")
 MOUNT_TIMEOUT = 30
 """Seconds that one try to mount from the NAS may take."""
 
+_WRITTEN = "# Written by rpinfs-generator(8)."
+
 
 class Units:
-    """Unit files (name to text), links (name to target), and remarks for a person."""
+    """Unit files (name to text), links (name to target), files of other programs (path to text), and remarks."""
 
-    __slots__ = ("files", "links", "remarks")
+    __slots__ = ("files", "links", "others", "remarks")
 
     def __init__(self) -> None:
         self.files: dict[str, str] = {}
+        self.others: dict[str, str] = {}
         self.links: dict[str, str] = {}
         self.remarks: list[str] = []
 
@@ -61,8 +70,11 @@ def kept_folder(image: Image, bind: str) -> str:
     return f"{image.where}/{KEPT_FOLDER}/{escape_path(bind)}"
 
 
-def units(config: Config, fstab: str = "") -> Units:
-    """Make the units for a configuration; where fstab has a mount point already, fstab wins."""
+def units(config: Config, fstab: str = "", root_nic: "tuple[str, str] | None" = None) -> Units:
+    """Make the units for a configuration; where fstab has a mount point already, fstab wins.
+
+    `root_nic` is what Host.root_nic says.
+    """
     made = Units()
     if not config.in_use:
         return made
@@ -79,6 +91,8 @@ def units(config: Config, fstab: str = "") -> Units:
     _add_gate(made, config)
     for image in config.images:
         _add_waiting(made, image)
+    if root_nic:
+        _add_nic(made, *root_nic)
     return made
 
 
@@ -189,7 +203,7 @@ def _mount_text(
     extra: "list[str] | None" = None,
 ) -> str:
     lines = [
-        "# Written by rpinfs-generator(8).",
+        _WRITTEN,
         "[Unit]",
         f"Description={specifier(description)}",
         "Documentation=man:rpinfs.conf(5) man:rpinfs-generator(8)",
@@ -234,4 +248,44 @@ def _add_waiting(made: Units, image: Image) -> None:
 
 
 def _drop_in(lines: "list[str]") -> str:
-    return "\n".join(["# Written by rpinfs-generator(8).", "[Unit]", *lines]) + "\n"
+    return "\n".join([_WRITTEN, "[Unit]", *lines]) + "\n"
+
+
+def _add_nic(made: Units, name: str, mac: str) -> None:
+    """Tell ifupdown and NetworkManager not to take down the NIC of the root.
+
+    systemd-networkd keeps it unasked where the root is a network file system (systemd#22383, 251 and later). dhcpcd
+    has no folder for drop-ins; the dhcpcd.conf of Debian and of Raspberry Pi OS says `persistent`.
+    """
+    for unit, down in zip(IFUPDOWN, (_down_all_but, _down_unless), strict=True):
+        # An empty ExecStop= first takes back ifupdown's own, which asks nobody: only its old init script spares the
+        # network of an NFS root. The DHCP client lives in the control group of the unit, and must go on to renew.
+        made.files[f"{unit}.d/{NIC_DROP_IN}"] = "\n".join(
+            [_WRITTEN, "[Service]", "ExecStop=", *([f"ExecStop={down(mac)}"] if mac else []), "KillMode=process", ""]
+        )
+    matches = [*([f"mac:{mac}"] if mac else []), *([f"interface-name:{name}"] if name else [])]
+    if matches:
+        # By itself NetworkManager takes over as it is what the kernel has configured, until the cable is out for some
+        # seconds: then it starts afresh, and what it loads for that is on the root. Where a person has turned
+        # keep-configuration off, in /etc, that is read later and wins.
+        made.others[NETWORKMANAGER_FILE] = "\n".join(
+            [
+                _WRITTEN, "[device-rpinfs]", f"match-device={';'.join(matches)}", "keep-configuration=yes",
+                "ignore-carrier=yes", "",
+            ]
+        )  # fmt: skip
+
+
+# By the MAC address: a generator runs before udev renames the NIC, and a bridge or a VLAN on it has the same.
+
+
+def _down_all_but(mac: str) -> str:
+    return (
+        "/bin/sh -c 'for nic in /sys/class/net/*; do"
+        f' if grep -qx {mac} $$nic/address; then keep="$$keep --exclude=$${{nic##*/}}"; fi; done;'
+        " exec ifdown -a --read-environment --exclude=lo $$keep'"
+    )
+
+
+def _down_unless(mac: str) -> str:
+    return f"/bin/sh -c 'grep -qsx {mac} /sys/class/net/%I/address || exec ifdown %I'"

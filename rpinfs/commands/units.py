@@ -31,9 +31,9 @@ def _units(options: argparse.Namespace) -> int:
     if not config.in_use:
         print(f"# rpinfs writes no units: {config.reason}")
         return 0
-    made = units.units(config, host.fstab)
+    made = units.units(config, host.fstab, host.root_nic)
     if options.output is not None:
-        generator.write(made, options.output)
+        generator.write(made, options.output, options.output)
         for remark in made.remarks:
             sys.stderr.write(f"rpinfs: {remark}\n")
         return 0
@@ -42,6 +42,8 @@ def _units(options: argparse.Namespace) -> int:
         print(f"# {remark}")
     for name, text in made.files.items():
         print(f"\n# /run/systemd/generator/{name}\n{text.rstrip()}")
+    for path, text in made.others.items():
+        print(f"\n# {path}\n{text.rstrip()}")
     print()
     for name, target in made.links.items():
         print(f"# /run/systemd/generator/{name} -> {target}")
