@@ -74,11 +74,12 @@ def _networkd(interface: str, root: str) -> Manager | None:
     main = state.get("NETWORK_FILE", "")
     # Drop-ins come after the file itself, and the last word wins.
     keep, where = "", ""
-    for path in [main, *state.get("NETWORK_FILE_DROPINS", "").replace(":", " ").split()]:
+    paths = [main, *state.get("NETWORK_FILE_DROPINS", "").replace(":", " ").split()]
+    for path in paths:
         for section, key, value in _settings(read_text(root + path)):
             if section == "Network" and key == "KeepConfiguration":
                 keep, where = value.lower(), path
-    renews = _has_dhcp(root, [main])
+    renews = _has_dhcp(root, paths)
     if not keep:
         if _root_type(root) in _NETWORK_FILE_SYSTEMS:
             return Manager(NETWORKD, True, renews, "the default where the root is on NFS")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rpinfs import nic
 from rpinfs.checks.base import Check, Finding, critical, ok, warning
 from rpinfs.errors import RpinfsError
 from rpinfs.facts import Facts, Nas, NotAskedError, Space, link_to_nas, route
@@ -62,6 +63,28 @@ def _network_link(facts: Facts) -> Finding | None:
     return ok(f"{link.name} has a link{speed}{f', {link.duplex} duplex' if link.duplex else ''}")
 
 
+def _network_manager(facts: Facts) -> Finding | None:
+    way = route(facts)
+    if way is None or way.interface == "lo":
+        return None
+    name = way.interface
+    found = nic.managers(name, facts.host.root)
+    if not found:
+        return ok(f"nobody manages {name}; reserve its address on the DHCP server, nobody renews it")
+    taker = next((manager for manager in found if not manager.keeps), None)
+    if taker and facts.host.root_on_nfs:
+        return warning(f"{taker.name} may take down {name}, which carries the root: {taker.why}", taker.remedy)
+    renewing = [manager.name for manager in found if manager.renews]
+    if len(renewing) > 1:
+        return warning(f"{' and '.join(renewing)} both manage {name}", "systemctl disable all of them but one")
+    by = ", ".join(manager.name for manager in found)
+    if taker:
+        # Its stop comes after the mounts are gone: all four are ordered before network.target.
+        return ok(f"{by} manages {name}, and stops after the mounts")
+    unrenewed = "" if renewing else "; nobody renews its address: reserve it on the DHCP server"
+    return ok(f"{by} manages {name} and leaves it up: {found[0].why}{unrenewed}")
+
+
 CHECKS = (
     Check(
         "network.link",
@@ -73,6 +96,18 @@ CHECKS = (
             them in /sys/class/net. Critical: there is no link. Warning: it is wireless, it runs at half duplex (a
             switch port that is not set to auto: collisions, and a tenth of the speed), or at less than {SLOW_LINK}
             Mb/s (mostly a bad cable).
+        """,
+        needs=("route",),
+    ),
+    Check(
+        "network.manager",
+        "whoever manages the interface to the NAS leaves it up",
+        _network_manager,
+        remedy="see NETWORK in rpinfs-generator(8)",
+        explanation="""
+            Reads from files and /run who manages the interface (NetworkManager, systemd-networkd, ifupdown, dhcpcd) and
+            whether it is told to leave it up when it stops. Warning: the root is on NFS and would lose its network, or
+            two of them renew the same address. Where nobody renews it, the DHCP server must not give it away.
         """,
         needs=("route",),
     ),

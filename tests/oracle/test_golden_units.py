@@ -66,3 +66,15 @@ def test_every_value_comes_through(case: Path, systemd: Systemd) -> None:
 def test_the_oracle_speaks_of_what_is_wrong(systemd: Systemd, tmp_path: Path) -> None:
     (tmp_path / "x.mount").write_text("[Mount]\nWhat=/dev/x\nWhere=/x\nColour=red\n")
     assert "Unknown key" in systemd.verify(systemd.put(tmp_path, "/wrong"), "x.mount")
+
+
+def test_mounts_and_agent_stop_before_the_network(systemd: Systemd) -> None:
+    """network.target is what every manager of the network is ordered before; at shutdown the order is turned round."""
+    folder, names = put(systemd, Path(__file__).parents[1] / "golden" / "01-empty-config")
+    computed = systemd.compute(folder, *names, "rpinfs-agent.service", "systemd-networkd.service")
+    nfs = [name for name in names if name.endswith(".mount") and "nfs" in computed[name]["File System Type"]]
+    assert set(nfs) == {"boot-firmware.mount", "nfs-docker.mount"}
+    for name in [*nfs, "var-lib-docker.mount"]:
+        assert "network.target" in computed[name]["After"]
+    assert "nfs-docker.mount" in computed["rpinfs-agent.service"]["After"]
+    assert "network.target" in computed["systemd-networkd.service"]["Before"]

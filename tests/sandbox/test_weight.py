@@ -40,6 +40,8 @@ WRITTEN = [
     "boot-firmware.mount",
     "containerd.service.d/50-rpinfs-mounts.conf",
     "docker.service.d/50-rpinfs-mounts.conf",
+    "ifup@.service.d/50-rpinfs-nic.conf",
+    "networking.service.d/50-rpinfs-nic.conf",
     "nfs-docker.mount",
     "rpinfs-agent.service.d/50-rpinfs-mounts.conf",
     "rpinfs-gate.service.d/50-rpinfs-mounts.conf",

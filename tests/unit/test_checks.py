@@ -77,6 +77,10 @@ FILES: Mapping[str, Content] = {
 }
 
 
+def dhcpcd(settings: str) -> dict[str, Content]:
+    return {"proc/303/comm": "dhcpcd\n", "etc/dhcpcd.conf": settings}
+
+
 def unit(name: str, active: str = "active", load: str = "loaded", result: str = "success", **more: object) -> UnitState:
     values: dict[str, object] = {
         "sub": "running",
@@ -222,6 +226,9 @@ CASES = [
     Case("network.link", WARNING, "eth0 runs at half duplex", files={"sys/class/net/eth0/duplex": "half\n"}),
     Case("network.link", WARNING, "is wireless", files={"sys/class/net/eth0/wireless": None}),
     Case("network.link", OK, "eth0 has a link", answers={"route": SILENCE}),
+    Case("network.manager", OK, "nobody manages eth0"),
+    Case("network.manager", OK, "dhcpcd manages eth0 and leaves it up", files=dhcpcd("persistent\n")),
+    Case("network.manager", WARNING, "dhcpcd may take down eth0, which carries the root", files=dhcpcd("")),
     Case("network.route", OK, f"{NAS} is reached over eth0 by 192.168.1.1", answers={
         "route": Route(NAS, "eth0", "192.168.1.1")}),
     Case("network.route", UNKNOWN, "no answer within 1.4 s", files={"proc/net/route": ""}, answers={"route": SILENCE}),
