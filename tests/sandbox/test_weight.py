@@ -127,6 +127,7 @@ def test_files_that_the_generator_opens(pi: Path, installed: Installed, tmp_path
         *program(installed.generator, installed, MODULES["generator"]),
         *(str(pi / name) for name in READ),
         *(str(units / name) for name in WRITTEN),
+        str(pi / "run/NetworkManager/conf.d/50-rpinfs.conf"),
     ])  # fmt: skip
 
 
