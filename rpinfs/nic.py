@@ -1,9 +1,9 @@
 """Who manages an interface, and whether it stays up when that manager stops or loses its link.
 
 Read from files, /run and the list of processes: nothing is asked that might not answer. None of these files is an
-interface for others to read (systemd says so in its own); what they say is checked by trial on Debian 12 and 13.
+interface for others to read (systemd says so in its own).
 
-Trials, with an address that the kernel had set, and the sources:
+Tried on Debian 13 with an address that the kernel had set, dhcpcd excepted; read in the packages of Debian 12:
 
 - systemd-networkd removes what it finds at its start, when the link is lost and when it stops; with
   KeepConfiguration=yes never. That is the default where the root is a network file system (systemd#22383, 251).
