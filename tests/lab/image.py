@@ -46,7 +46,9 @@ def make_by_hand(path: Path, size: int) -> None:
 
 def repair(path: Path) -> None:
     """Replay the log and check everything, on the NAS side, with no Pi using it; LabError when that finds damage."""
-    if path.open("rb").read(4) == b"XFSB":
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic == b"XFSB":
         with tempfile.TemporaryDirectory() as folder:
             run(["mount", "-t", "xfs", "-o", "loop", path, folder])
             run(["umount", folder])
