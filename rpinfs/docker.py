@@ -1,0 +1,409 @@
+"""What Docker will do: driver or snapshotter, folders, user namespaces, by its version, its settings and the storage.
+
+Pure: nothing is read here. The rules were read in the sources of the daemon (moby): daemon/graphdriver/driver.go and
+driver_linux.go (order of the drivers, prior data), daemon/image_store_choice.go and daemon/command/daemon_linux.go
+(29), daemon/daemon.go (24 to 28), daemon/daemon_unix.go setupDaemonRoot (the folder of userns-remap). `Rules.seen`
+says against which package each was tried, and is empty where none was to be had.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from rpinfs.errors import RpinfsError
+
+if TYPE_CHECKING:
+    from rpinfs.config import Image
+
+DATA_ROOT = "/var/lib/docker"
+CONTAINERD_ROOT = "/var/lib/containerd"
+GOOD_DRIVERS = ("overlay2", "overlayfs")
+FLAGS = {
+    "--data-root": "data-root",
+    "-g": "data-root",
+    "--graph": "data-root",
+    "--storage-driver": "storage-driver",
+    "-s": "storage-driver",
+    "--userns-remap": "userns-remap",
+}
+"""Options of dockerd and the keys of daemon.json that they stand for: either may be given, not both."""
+
+_DRIVERS_25 = ("overlay2", "fuse-overlayfs", "btrfs", "zfs", "vfs")
+_OLD = ("aufs", "overlay", "devicemapper")
+_OWN_FILE_SYSTEM = ("btrfs", "zfs")
+"""Drivers that work on the file system of their name, and only there."""
+
+_NO_OVERLAY = ("nfs", "nfs4", "overlay", "zfs")
+"""File systems that can hold no upper layer of an overlay mount."""
+
+
+class Snapshotter(Enum):
+    """Whether a version keeps images with a snapshotter of containerd's, in containerd's folder."""
+
+    NEVER = "never"
+    ON_REQUEST = "with features.containerd-snapshotter"
+    BY_DEFAULT = "unless there is a reason against it"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How Docker of `since` (major, minor) and later decides.
+
+    Attributes:
+        drivers: the storage drivers that it has, in the order in which it tries them.
+        validate: whether `dockerd --validate` is there.
+        seen: the package that these rules were tried with; empty: they are read in source and documentation only.
+    """
+
+    since: tuple[int, int]
+    drivers: tuple[str, ...]
+    snapshotter: Snapshotter
+    validate: bool
+    seen: str = ""
+
+
+RULES = (
+    Rules((20, 10), ("btrfs", "zfs", "overlay2", "fuse-overlayfs", *_OLD, "vfs"), Snapshotter.NEVER, False,
+          seen="20.10.24 of Debian 12"),
+    Rules((23, 0), ("overlay2", "fuse-overlayfs", "btrfs", "zfs", *_OLD, "vfs"), Snapshotter.NEVER, True),
+    Rules((24, 0), ("overlay2", "fuse-overlayfs", "btrfs", "zfs", "devicemapper", "vfs"), Snapshotter.ON_REQUEST, True),
+    Rules((25, 0), _DRIVERS_25, Snapshotter.ON_REQUEST, True),
+    Rules((26, 0), _DRIVERS_25, Snapshotter.ON_REQUEST, True, seen="26.1.5 of Debian 13"),
+    Rules((27, 0), _DRIVERS_25, Snapshotter.ON_REQUEST, True),
+    Rules((28, 0), _DRIVERS_25, Snapshotter.ON_REQUEST, True),
+    Rules((29, 0), _DRIVERS_25, Snapshotter.BY_DEFAULT, True),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A value, and where it comes from."""
+
+    value: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong, and what to do. `fatal`: Docker does not start so."""
+
+    message: str
+    remedy: str | None
+    fatal: bool = False
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What Docker will do.
+
+    Attributes:
+        snapshotter: whether images are containerd's, below `containerd_root`.
+        driver: the storage driver, or the snapshotter; `Driver` of `docker info`.
+        data_root: as it is set.
+        root: where the data really is, `DockerRootDir` of `docker info`: with userns-remap a folder in `data_root`.
+        userns_remap: "" is off.
+    """
+
+    version: str
+    rules: Rules
+    snapshotter: bool
+    driver: Choice
+    data_root: Choice
+    root: str
+    containerd_root: Choice
+    userns_remap: Choice
+    problems: tuple[Problem, ...]
+
+    @property
+    def image_folder(self) -> str:
+        """The folder that holds the images."""
+        return self.containerd_root.value if self.snapshotter else self.root
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What Docker was told.
+
+    Attributes:
+        file: the path of daemon.json, and `keys` what is in it.
+        flags: keys of daemon.json that are given as options of dockerd, and where.
+        containerd_root: where containerd's own configuration names its folder.
+    """
+
+    keys: Mapping[str, object]
+    file: str = "/etc/docker/daemon.json"
+    flags: Mapping[str, Choice] | None = None
+    containerd_root: Choice | None = None
+
+
+def _no_prior(_: str) -> Collection[str]:
+    return ()
+
+
+def _ext4(_: str) -> str:
+    return "ext4"
+
+
+def expected(
+    version: str,
+    settings: Settings,
+    *,
+    prior: Callable[[str], Collection[str]] = _no_prior,
+    filesystem: Callable[[str], str] = _ext4,
+    remapped: tuple[int, int] | None = None,
+) -> Expected:
+    """Foretell what Docker does when it starts.
+
+    Args:
+        version: as `dockerd --version` or the package says it: "26.1.5+dfsg1".
+        settings: its configuration.
+        prior: the storage drivers that have data in a data folder.
+        filesystem: the type of the file system that a folder is on.
+        remapped: the user and group number of root in a container; None where userns-remap is off or that is unknown.
+
+    Raises:
+        RpinfsError: no such version, or a value of daemon.json is of the wrong kind. Exit status 2.
+    """
+    rules = rules_for(version)
+    default = f"default of Docker {short(version)}"
+    told = {key: _told(settings, key, default) for key in ("data-root", "storage-driver", "userns-remap")}
+    data_root = told["data-root"] if told["data-root"].value else Choice(DATA_ROOT, default)
+    userns_remap = told["userns-remap"]
+    if userns_remap.value.partition(":")[0] in ("root", "0"):  # Root to itself is no remapping.
+        userns_remap = Choice("", userns_remap.origin)
+    root = _root(data_root.value, userns_remap.value, remapped)
+    containerd_root = settings.containerd_root or Choice(CONTAINERD_ROOT, "default of containerd")
+    found = sorted(driver for driver in prior(root) if driver in rules.drivers and driver != "vfs")
+    store = _Store(version, rules, settings, told["storage-driver"], found, root, bool(userns_remap.value), default)
+    folder = containerd_root.value if store.snapshotter else root
+    driver = store.driver(filesystem(folder))
+    problems = [*_given_twice(settings), *store.problems(), *_slow(driver, folder, filesystem(folder))]
+    return Expected(
+        version=version,
+        rules=rules,
+        snapshotter=store.snapshotter,
+        driver=driver,
+        data_root=data_root,
+        root=root,
+        containerd_root=containerd_root,
+        userns_remap=userns_remap,
+        problems=tuple(problems),
+    )
+
+
+def rules_for(version: str) -> Rules:
+    """The rules of a version; those of the newest that is known for what is newer.
+
+    Raises:
+        RpinfsError: it is none, or older than all.
+    """
+    number = _number(version)
+    fitting = [rules for rules in RULES if rules.since <= number]
+    if not fitting:
+        raise RpinfsError(f"Docker {version}: expected 20.10 or later", "install a newer Docker")
+    return fitting[-1]
+
+
+def short(version: str) -> str:
+    """The version without what packagers add: 26.1."""
+    return "{}.{}".format(*_number(version))
+
+
+def placement(expected: Expected, images: Sequence[Image]) -> list[Problem]:
+    """What is wrong with where Docker keeps its data, on a machine with these images in its configuration."""
+    if not images:
+        return []
+    found = []
+    if image_of(expected.data_root.value, images) is None:
+        found.append(
+            Problem(
+                f"Docker's data root {expected.data_root.value} is on no image",
+                f"make data-root in daemon.json and Where= of an image agree; Where={images[0].where} is one",
+            )
+        )
+    if expected.snapshotter and image_of(expected.containerd_root.value, images) is None:
+        found.append(
+            Problem(
+                f"Docker keeps its images in {expected.containerd_root.value}, which is on no image",
+                f"add to [Image {images[0].name}]: Bind={expected.containerd_root.value}",
+            )
+        )
+    return found
+
+
+def image_of(path: str, images: Sequence[Image]) -> Image | None:
+    """The image of the configuration that a folder is on, by its mount point or one of its bind mounts."""
+    places = [(where, image) for image in images for where in (image.where, *image.bind) if _is_below(path, where)]
+    return max(places, key=lambda place: len(place[0]))[1] if places else None
+
+
+class _Store:
+    """Where images go, and by which driver: the decision of one version about one set of settings."""
+
+    def __init__(
+        self,
+        version: str,
+        rules: Rules,
+        settings: Settings,
+        named: Choice,
+        prior: Sequence[str],
+        root: str,
+        remapped: bool,
+        default: str,
+    ) -> None:
+        self._version = short(version)
+        self._rules = rules
+        self._named = named
+        self._prior = prior
+        self._root = root
+        self._remapped = remapped
+        self._default = default
+        self._file = settings.file
+        self._wish = _feature(settings, "containerd-snapshotter")
+        self.snapshotter, self._origin = self._choose()
+
+    def _choose(self) -> tuple[bool, str]:
+        """Snapshotter or storage driver, and why."""
+        rules, wish, asked = self._rules, self._wish, f"features.containerd-snapshotter in {self._file}"
+        if rules.snapshotter is Snapshotter.NEVER:
+            return False, self._default
+        if rules.snapshotter is Snapshotter.ON_REQUEST:
+            return bool(wish), asked if wish else self._default
+        if self._remapped:
+            return False, "userns-remap, which wants a storage driver"
+        if wish is not None:
+            return wish, asked
+        if self._prior:
+            return False, f"data of an earlier Docker in {self._root}"
+        if self._named.value in rules.drivers:
+            return False, self._named.origin
+        return True, self._default
+
+    def driver(self, filesystem: str) -> Choice:
+        """The driver or snapshotter, for a folder on such a file system."""
+        if self._named.value:
+            return self._named
+        if self.snapshotter:
+            by_default = self._rules.snapshotter is Snapshotter.BY_DEFAULT
+            return Choice("native" if by_default and filesystem in _NO_OVERLAY else "overlayfs", self._origin)
+        if self._prior:
+            first = next(driver for driver in self._rules.drivers if driver in self._prior)
+            return Choice(first, f"data of an earlier Docker in {self._root}")
+        return Choice(_first_that_works(self._rules.drivers, filesystem), self._origin)
+
+    def problems(self) -> list[Problem]:
+        """Why Docker does not start, or fails later."""
+        found = []
+        if self._remapped and self._wish:
+            found.append(self._remap_with_snapshotter())
+        if not self.snapshotter and self._named.value and self._named.value not in self._rules.drivers:
+            found.append(self._no_such_driver("storage driver"))
+        if self.snapshotter and self._named.value in self._rules.drivers and self._named.value not in _OWN_FILE_SYSTEM:
+            found.append(self._no_such_driver("snapshotter"))
+        if not self.snapshotter and not self._named.value and len(self._prior) > 1:
+            found.append(
+                Problem(
+                    f"{self._root} has data of {', '.join(self._prior)}: Docker does not start",
+                    f'set "storage-driver" in {self._file} to the one that you mean',
+                    fatal=True,
+                )
+            )
+        return found
+
+    def _remap_with_snapshotter(self) -> Problem:
+        remedy = f"take containerd-snapshotter out of features in {self._file}"
+        if self._rules.snapshotter is Snapshotter.BY_DEFAULT:
+            what = f"Docker {self._version} does not start with both userns-remap and containerd-snapshotter"
+            return Problem(what, remedy, fatal=True)
+        return Problem("docker build fails with both userns-remap and containerd-snapshotter (moby#47377)", remedy)
+
+    def _no_such_driver(self, kind: str) -> Problem:
+        known = "overlayfs" if kind == "snapshotter" else "overlay2"
+        return Problem(
+            f"Docker {self._version} has no {kind} {self._named.value} ({self._named.origin})",
+            f"make it {known}, or take it out",
+            fatal=True,
+        )
+
+
+def _first_that_works(drivers: Sequence[str], filesystem: str) -> str:
+    """What Docker takes by itself; fuse-overlayfs, which wants a program of its own, and deprecated ones left aside."""
+    for driver in drivers:
+        if driver == filesystem in _OWN_FILE_SYSTEM or (driver == "overlay2" and filesystem not in _NO_OVERLAY):
+            return driver
+    return "vfs"
+
+
+def _slow(driver: Choice, folder: str, filesystem: str) -> list[Problem]:
+    """Say so of a driver that works, but not as one wants it."""
+    if driver.value in GOOD_DRIVERS or driver.value == filesystem:
+        return []
+    if filesystem in _NO_OVERLAY:
+        reason = f"{folder} is on {filesystem}, where overlay does not work"
+        return [Problem(f"Docker stores with {driver.value}, slow and large: {reason}", "rpinfs status")]
+    return [
+        Problem(
+            f"Docker stores with {driver.value} ({driver.origin}); expected overlay2 or overlayfs",
+            'take "storage-driver" out of there; what is stored with it becomes invisible to Docker',
+        )
+    ]
+
+
+def _given_twice(settings: Settings) -> list[Problem]:
+    return [
+        Problem(
+            f"{key} is given in {settings.file} and as an option ({flag.origin}): Docker does not start",
+            f"take it out of {flag.origin}",
+            fatal=True,
+        )
+        for key, flag in (settings.flags or {}).items()
+        if key in settings.keys
+    ]
+
+
+def _told(settings: Settings, key: str, default: str) -> Choice:
+    """The value of a key, "" where there is none."""
+    value = settings.keys.get(key)
+    if value is None:
+        return (settings.flags or {}).get(key, Choice("", default))
+    if not isinstance(value, str):
+        raise _wrong(settings, key, "text", value)
+    return Choice(value, settings.file)
+
+
+def _feature(settings: Settings, name: str) -> bool | None:
+    features = settings.keys.get("features")
+    if features is None:
+        return None
+    if not isinstance(features, dict):
+        raise _wrong(settings, "features", "an object", features)
+    value = features.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise _wrong(settings, f"features.{name}", "true or false", value)
+    return value
+
+
+def _wrong(settings: Settings, key: str, wanted: str, found: object) -> RpinfsError:
+    return RpinfsError(f"{settings.file}: {key}: expected {wanted}, found {found!r}", status=2)
+
+
+def _root(data_root: str, userns_remap: str, remapped: tuple[int, int] | None) -> str:
+    if not userns_remap:
+        return data_root
+    return f"{data_root.rstrip('/')}/{'UID.GID' if remapped is None else '{}.{}'.format(*remapped)}"
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return f"{path.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/")
+
+
+def _number(version: str) -> tuple[int, int]:
+    """Major and minor; a Debian epoch before them means nothing."""
+    found = re.match(r"(?:\d+:)?v?(\d+)\.(\d+)", version)
+    if not found:
+        raise RpinfsError(f"expected a version of Docker such as 26.1.5, found {version or 'nothing'}")
+    return int(found[1]), int(found[2])
