@@ -14,13 +14,17 @@ import re
 import shlex
 import stat
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from rpinfs import docker, jsonedit, probe, storage, subids
 from rpinfs.errors import RpinfsError
 from rpinfs.host import Host, read_text
 from rpinfs.run import CommandError, run
+
+if TYPE_CHECKING:
+    from rpinfs.config import Image
 
 KEY = "userns-remap"
 NONE = "none"
@@ -54,9 +58,10 @@ class Stored:
 
 @dataclass(frozen=True)
 class Installed:
-    """Docker on this machine: its version, daemon.json as it stands there, and what it was told."""
+    """Docker on this machine: its version, daemon.json as it stands there, what it was told, and the images."""
 
     host: Host
+    images: Sequence[Image]
     version: str
     path: str
     text: str
@@ -85,8 +90,8 @@ class Change:
 # Reading
 
 
-def read(host: Host) -> Installed:
-    """Read Docker's settings.
+def read(host: Host, images: Sequence[Image]) -> Installed:
+    """Read Docker's settings; `images` are those of the configuration.
 
     Raises:
         RpinfsError: Docker is not installed, or a file is wrong (exit status 2).
@@ -97,7 +102,7 @@ def read(host: Host) -> Installed:
     path = _followed(host.root, file)
     text = _text_of(path, file)
     settings = docker.Settings(_object(text, file), file, flags, _containerd_root(host.root))
-    return Installed(host, _version(host.root), path, text, settings)
+    return Installed(host, images, _version(host.root), path, text, settings)
 
 
 def expect(installed: Installed) -> docker.Expected:
@@ -111,24 +116,27 @@ def expect(installed: Installed) -> docker.Expected:
             remapped = (remap.uid, remap.gid)
         except RpinfsError as error:
             problems.append(docker.Problem(error.message, error.remedy, fatal=True))
-    mounts = storage.parse_mountinfo(installed.host.mountinfo)
     expected = docker.expected(
         installed.version,
         settings,
-        prior=lambda folder: _prior(root + folder),
-        filesystem=lambda folder: _filesystem(mounts, folder),
+        prior=lambda folder: _prior(root + folder) if _can_be_seen(installed, folder) else (),
+        filesystem=lambda folder: _filesystem(installed, folder),
         remapped=remapped,
     )
-    return _with_problems(expected, problems)
+    return replace(expected, problems=(*problems, *expected.problems))
 
 
-def stored(expected: docker.Expected, root: str) -> Stored:
+def stored(installed: Installed, expected: docker.Expected) -> Stored:
     """Count what there is in Docker's folders.
 
     Raises:
-        RpinfsError: the NAS does not answer.
+        RpinfsError: the image is not mounted, or the NAS does not answer.
     """
-    return probe.within(_DATA_SECONDS, _count, root + expected.root, root + expected.image_folder)
+    root, folders = installed.host.root, (expected.root, expected.image_folder)
+    unseen = next((folder for folder in folders if not _can_be_seen(installed, folder)), None)
+    if unseen:
+        raise RpinfsError(f"the image of {unseen} is not mounted", "rpinfs status")
+    return probe.within(_DATA_SECONDS, _count, *(root + folder for folder in folders))
 
 
 def _count(data: str, layers: str) -> Stored:
@@ -157,8 +165,18 @@ def _names(folder: str) -> list[str]:
         return []
 
 
-def _filesystem(mounts: list[storage.Mount], folder: str) -> str:
-    """The type of the file system on which a folder is, or will be."""
+def _can_be_seen(installed: Installed, folder: str) -> bool:
+    """Whether a folder shows what Docker will find there: not where the image that it is on is not mounted yet."""
+    image = docker.image_of(folder, installed.images)
+    return image is None or storage.mount_at(storage.parse_mountinfo(installed.host.mountinfo), image.where) is not None
+
+
+def _filesystem(installed: Installed, folder: str) -> str:
+    """The type of the file system on which a folder is, or will be: the gate lets Docker start on its image only."""
+    image = docker.image_of(folder, installed.images)
+    if image:
+        return image.filesystem
+    mounts = storage.parse_mountinfo(installed.host.mountinfo)
     while (mount := storage.mount_at(mounts, folder)) is None and folder != "/":
         folder = os.path.dirname(folder)
     return mount.kind if mount else ""
@@ -251,7 +269,7 @@ def _flags(root: str) -> dict[str, docker.Choice]:
     """The settings that docker.service gives dockerd as options, and where."""
     flags = {}
     for words, origin in _command_line(root):
-        for word, following in zip(words, [*words[1:], ""], strict=True):
+        for word, following in zip(words, [*words, ""][1:], strict=True):
             option, equals, value = word.partition("=")
             key = "config-file" if option == "--config-file" else docker.FLAGS.get(option)
             if key:
@@ -296,10 +314,6 @@ def _accounts(root: str) -> subids.Accounts:
     )
 
 
-def _with_problems(expected: docker.Expected, problems: list[docker.Problem]) -> docker.Expected:
-    return replace(expected, problems=(*problems, *expected.problems))
-
-
 # Changing
 
 
@@ -316,7 +330,7 @@ def plan(installed: Installed, wanted: str) -> Change:
     new = next((problem for problem in after.problems if problem.fatal and problem not in before.problems), None)
     if new and text != installed.text:
         raise RpinfsError(new.message, new.remedy)
-    return Change(installed, before, after, text, _hidden(before, after, installed.host.root))
+    return Change(installed, before, after, text, _hidden(installed, before, after))
 
 
 def apply(change: Change) -> None:
@@ -344,14 +358,14 @@ def _edited(text: str, wanted: str) -> str:
     return mark + (jsonedit.remove_member(text, KEY) if wanted == NONE else jsonedit.set_member(text, KEY, wanted))
 
 
-def _hidden(before: docker.Expected, after: docker.Expected, root: str) -> str:
+def _hidden(installed: Installed, before: docker.Expected, after: docker.Expected) -> str:
     """What Docker does not find any more: userns-remap has another data folder and another namespace of containerd."""
     if before.root == after.root and before.snapshotter == after.snapshotter:
         return ""
     try:
-        there = stored(before, root)
+        there = stored(installed, before)
     except (RpinfsError, OSError):
-        return f"what is in {before.root}, which cannot be looked at now,"
+        return f"whatever is in {before.root}, which cannot be looked at now"
     return f"{there} in {before.image_folder}" if str(there) else ""
 
 
