@@ -1,0 +1,416 @@
+"""`rpinfs docker` on real files: one key of daemon.json, whole at every instant, and with the real dockerd."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import stat
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rpinfs import cli, dockersetup
+from rpinfs.config import examine
+from rpinfs.errors import RpinfsError
+from rpinfs.host import Host
+from tests.lab.machine import native_machine
+from tests.lab.root import base_root, quiet
+from tests.package.chroot import Chroot
+from tests.support import TOP, Content, Installed, make_pi, make_tree
+from tests.tools.conftest import Traced, command
+
+Captured = pytest.CaptureFixture[str]
+Pi = Callable[..., Path]
+
+OLD = '{\n  "live-restore": true,\n  "log-opts": {"max-size": "10m"}\n}\n'
+NEW = '{\n  "live-restore": true,\n  "log-opts": {"max-size": "10m"},\n  "userns-remap": "default"\n}\n'
+FILE = "etc/docker/daemon.json"
+MOUNTED = "40 22 0:40 / / rw - nfs4 192.168.1.10:/pi rw\n41 40 7:3 / /var/lib/docker rw - ext4 /dev/loop3 rw\n"
+DATA = "var/lib/docker/image/overlay2/imagedb/content/sha256/ab"
+
+
+def status_of(version: str, package: str = "docker.io") -> str:
+    other = "Package: docker-cli\nStatus: install ok installed\nVersion: 1.2\n\n"
+    return f"{other}Package: {package}\nStatus: install ok installed\nVersion: {version}\nDescription: x\n  y: z\n"
+
+
+@pytest.fixture
+def pi(root: Path, monkeypatch: pytest.MonkeyPatch) -> Pi:
+    """Make an nfsroot with a Docker; the commands look at it."""
+    monkeypatch.setenv("RPINFS_ROOT", str(root))
+
+    def make(version: str = "26.1.5+dfsg1-9+b1", **files: Content) -> Path:
+        return make_pi(root, "", {
+            "proc/self/mountinfo": MOUNTED,
+            "var/lib/dpkg/status": status_of(version),
+            "etc/passwd": "root:x:0:0::/:\n",
+            "etc/group": "root:x:0:\n",
+            "etc/subuid": "",
+            "etc/subgid": "",
+            FILE: OLD,
+            **{name.replace("__", "/"): content for name, content in files.items()},
+        })  # fmt: skip
+
+    return make
+
+
+def apply(*words: str) -> int:
+    return cli.main(["docker", "apply", *words])
+
+
+def complaint(capsys: Captured) -> list[str]:
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.startswith("rpinfs: ") for line in lines)
+    return [line.removeprefix("rpinfs: ") for line in lines]
+
+
+# What is changed, and what is not
+
+
+def test_one_key_is_added_and_taken_out_again(pi: Pi, capsys: Captured) -> None:
+    file = pi() / FILE
+    file.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(file, 123, 456)
+    before = file.stat()
+    assert apply("--userns-remap=default") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "/etc/docker/daemon.json: userns-remap is default now; before, it was off",
+        "Docker will keep its data in /var/lib/docker/100000.100000",
+        "to use it: systemctl restart docker (the containers are stopped)",
+    ]
+    assert file.read_text() == NEW
+    after = file.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert apply("--userns-remap=default") == 0
+    assert capsys.readouterr().out == "/etc/docker/daemon.json: userns-remap is default already; nothing to change\n"
+    assert file.stat().st_ino == after.st_ino
+    assert apply("--userns-remap=none") == 0
+    assert file.read_text() == OLD
+    assert os.listdir(file.parent) == ["daemon.json"]
+
+
+def test_the_file_and_its_folder_are_made(pi: Pi) -> None:
+    file = pi() / FILE
+    file.unlink()
+    file.parent.rmdir()
+    assert apply("--userns-remap=default") == 0
+    assert file.read_text() == '{\n    "userns-remap": "default"\n}\n'
+    assert stat.S_IMODE(file.stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("target", ["../../srv/real.json", "/srv/real.json"])
+def test_a_symbolic_link_is_followed(pi: Pi, target: str) -> None:
+    """An absolute one, too, means the world below RPINFS_ROOT."""
+    root = pi()
+    (root / FILE).unlink()
+    make_tree(root, {"srv/real.json": OLD, FILE: Path(target)})
+    assert apply("--userns-remap=default") == 0
+    assert os.readlink(root / FILE) == target
+    assert (root / "srv/real.json").read_text() == NEW
+
+
+def test_a_circle_of_links(pi: Pi, capsys: Captured) -> None:
+    root = pi()
+    (root / FILE).unlink()
+    make_tree(root, {FILE: Path("daemon.json")})
+    assert apply("--userns-remap=default") == 1
+    assert complaint(capsys) == ["/etc/docker/daemon.json: expected a file, found a circle of symbolic links"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{\n  "a": 1\n  "b": 2\n}\n', "/etc/docker/daemon.json:3: expected JSON: Expecting ',' delimiter (column 3)"),
+        (
+            "{\n  // no\n}",
+            "/etc/docker/daemon.json:2: expected JSON: Expecting property name",
+        ),
+        ("[]", "/etc/docker/daemon.json:1: expected an object in braces, found []"),
+        ('{"a": NaN}', "/etc/docker/daemon.json: expected JSON: NaN is no JSON"),
+        (b'{"a": "\xff"}', "/etc/docker/daemon.json: expected text in UTF-8: invalid start byte"),
+        ('{"userns-remap": 1}', "/etc/docker/daemon.json: userns-remap: expected text, found 1"),
+    ],
+)
+@pytest.mark.parametrize("words", ["apply --userns-remap=default", "show"])
+def test_a_wrong_file_is_left_as_it_is(pi: Pi, capsys: Captured, text: Content, message: str, words: str) -> None:
+    file = make_tree(pi(), {FILE: text}) / FILE
+    before = file.read_bytes()
+    assert cli.main(["docker", *words.split()]) == 2
+    assert complaint(capsys)[0].startswith(message)
+    assert file.read_bytes() == before
+
+
+def test_a_byte_order_mark_stays(pi: Pi) -> None:
+    """Docker takes it, from 23 on."""
+    file = make_tree(pi(), {FILE: "\ufeff" + OLD}) / FILE
+    assert apply("--userns-remap=default") == 0
+    assert file.read_text() == "\ufeff" + NEW
+
+
+# What Docker would refuse
+
+
+@pytest.mark.parametrize(
+    ("version", "files", "message"),
+    [
+        ("26.1.5", {"etc/subuid": "dockremap:100000:100\n"}, "/etc/subuid:1: dockremap has 100 numbers"),
+        ("26.1.5", {"etc/subgid": "a:1:200000\ndockremap:100000:65536\n"}, "/etc/subgid:2: the range of dockremap"),
+        ("29.0.0", {FILE: '{"features": {"containerd-snapshotter": true}}'}, "Docker 29.0 does not start with both"),
+        ("29.0.0", {FILE: '{"storage-driver": "overlayfs"}'}, "Docker 29.0 has no storage driver overlayfs"),
+        (
+            "26.1.5",
+            {
+                "usr/lib/systemd/system/docker.service": "[Service]\nExecStart=/usr/sbin/dockerd $DOCKER_OPTS\n",
+                "etc/default/docker": 'DOCKER_OPTS="--iptables=false --userns-remap=pi"\n',
+                "etc/passwd": "pi:x:1000:1000:::\n", "etc/group": "pi:x:1000:\n",
+                "etc/subuid": "pi:100000:65536\n", "etc/subgid": "pi:100000:65536\n",
+            },
+            "userns-remap is given in /etc/docker/daemon.json and as an option (--userns-remap in /etc/default/docker)",
+        ),
+    ],
+)  # fmt: skip
+def test_what_docker_would_not_start_with(
+    pi: Pi, capsys: Captured, version: str, files: dict[str, Content], message: str
+) -> None:
+    file = make_tree(pi(version), files) / FILE
+    before = file.read_text()
+    assert apply("--userns-remap=default", "--yes") == 1
+    assert complaint(capsys)[0].startswith(message)
+    assert file.read_text() == before
+
+
+def test_docker_is_not_installed(pi: Pi, capsys: Captured) -> None:
+    make_tree(pi(), {"var/lib/dpkg/status": status_of("1", "docker-doc")})
+    for words in ("apply --userns-remap=default", "show"):
+        assert cli.main(["docker", *words.split()]) == 1
+        assert complaint(capsys) == ["Docker is not installed", "apt install docker.io"]
+
+
+def test_options_of_drop_ins_count(pi: Pi, capsys: Captured) -> None:
+    """The last ExecStart= does; --config-file= says where the settings are."""
+    make_tree(pi(), {
+        "lib/systemd/system/docker.service": "[Service]\nExecStart=/usr/sbin/dockerd --data-root=/no $DOCKER_OPTS\n",
+        "etc/default/docker": "DOCKER_OPTS='-g /no'\n",
+        "etc/systemd/system/docker.service.d/10.conf":
+            "[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd \\\n  --data-root /srv/d --config-file=/etc/d.json\n",
+        "etc/d.json": "{}\n",
+    })  # fmt: skip
+    assert cli.main(["docker", "show"]) == 1
+    out = capsys.readouterr().out
+    assert "/srv/d, on no image" in out
+    assert "# --data-root in /etc/systemd/system/docker.service.d/10.conf" in out
+    assert apply("--userns-remap=default", "--yes") == 0
+    assert "/etc/d.json: userns-remap is default now" in capsys.readouterr().out
+
+
+# What becomes invisible
+
+
+def test_nothing_becomes_invisible_without_consent(pi: Pi, capsys: Captured) -> None:
+    file = pi(**{DATA.replace("/", "__"): "{}", "var__lib__docker__volumes__db___data": None}) / FILE
+    assert apply("--userns-remap=default") == 1
+    error, remedy = complaint(capsys)
+    assert error == (
+        "not changed: Docker will not see 1 image, 1 volume in /var/lib/docker, for its data will be in"
+        " /var/lib/docker/100000.100000"
+    )
+    assert remedy == ("nothing is deleted; if that is what you want: rpinfs docker apply --userns-remap=default --yes")
+    assert file.read_text() == OLD
+    assert apply("--userns-remap=default", "--yes") == 0
+    assert complaint(capsys)[0].startswith("warning: Docker will not see 1 image, 1 volume in /var/lib/docker")
+    assert file.read_text() == NEW
+
+
+def test_nor_on_the_way_back(pi: Pi, capsys: Captured) -> None:
+    root = pi(**{FILE.replace("/", "__"): NEW, "var__lib__docker__100000.100000__containers__c1": None})
+    assert apply("--userns-remap=none") == 1
+    assert complaint(capsys)[0] == (
+        "not changed: Docker will not see 1 container in /var/lib/docker/100000.100000, for its data will be in"
+        " /var/lib/docker"
+    )
+    assert (root / FILE).read_text() == NEW
+
+
+def test_from_29_on_the_image_store_changes_too(pi: Pi, capsys: Captured) -> None:
+    layers = "var__lib__containerd__io.containerd.snapshotter.v1.overlayfs__snapshots"
+    pi("5:29.0.1-1~debian.13~trixie", **{f"{layers}__1": None, f"{layers}__2": None})
+    assert apply("--userns-remap=default") == 1
+    assert complaint(capsys)[0] == (
+        "not changed: Docker will not see 2 layers in /var/lib/containerd, for its data will be in"
+        " /var/lib/docker/100000.100000, with the storage driver overlay2 in place of containerd"
+    )
+
+
+def test_what_cannot_be_seen_counts_as_something(pi: Pi, capsys: Captured) -> None:
+    """The image is not mounted: the folder below it is not what Docker has."""
+    root = pi()
+    make_tree(root, {"proc/self/mountinfo": ""})
+    assert apply("--userns-remap=default") == 1
+    assert complaint(capsys)[0].startswith(
+        "not changed: Docker will not see whatever is in /var/lib/docker, which cannot be looked at now"
+    )
+
+
+@pytest.mark.parametrize(("answer", "status", "text"), [("y", 0, NEW), ("n", 1, OLD), ("", 1, OLD)])
+def test_on_a_terminal_it_asks(pi: Pi, installed: Installed, answer: str, status: int, text: str) -> None:
+    root = pi(**{DATA.replace("/", "__"): "{}"})
+    words = f"{installed.rpinfs} docker apply --userns-remap=default"
+    done = subprocess.run(
+        ["script", "-qec", words, "/dev/null"],
+        input=f"{answer}\n",
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": "/usr/bin:/bin", "RPINFS_ROOT": str(root)},
+    )
+    assert "Go on? [y/N] " in done.stdout
+    assert (done.returncode, (root / FILE).read_text()) == (status, text), done.stdout
+
+
+# Cut off, and failing, at every call
+
+ATTEMPT = """
+import os, sys
+sys.path.insert(0, {top!r})
+from rpinfs import dockersetup
+dockersetup.os.urandom = bytes
+try:
+    dockersetup.replace_file({path!r}, {content!r}, lambda temporary: None)
+except OSError as error:
+    sys.stderr.write(str(error))
+    sys.exit(3)
+"""
+
+
+def attempt(file: Path) -> tuple[str, list[Path]]:
+    """The code, and the paths that it touches."""
+    temporary = file.parent / f".{file.name}{dockersetup._TEMPORARY}{bytes(8).hex()}"
+    code = ATTEMPT.format(top=str(TOP), path=str(file), content=NEW.encode())
+    return code, [file, file.parent, temporary]
+
+
+def points(traced: Traced, file: Path) -> list[str]:
+    """Every system call that touches one of them: "NAME:when=N"."""
+    code, paths = attempt(file)
+    ended = traced(code, paths)
+    assert (ended.returncode, ended.stderr, file.read_text()) == (0, "", NEW)
+    seen: dict[str, int] = {}
+    found = []
+    for name in ended.calls:
+        seen[name] = seen.get(name, 0) + 1
+        found.append(f"{name}:when={seen[name]}")
+    return found
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["a file", "no file"])
+@pytest.mark.parametrize("effect", ["signal=KILL", "error"])
+def test_old_or_new_and_whole(tmp_path: Path, traced: Traced, effect: str, there: bool) -> None:
+    file = tmp_path / "docker" / "daemon.json"
+    file.parent.mkdir()
+
+    def begin() -> None:
+        file.unlink(missing_ok=True)
+        if there:
+            file.write_text(OLD)
+
+    begin()
+    tried = points(traced, file)
+    assert {"fsync:when=1", "fsync:when=2", "rename:when=1", "write:when=1"} <= set(tried)
+    errors = itertools.cycle(["ENOSPC", "EIO", "EDQUOT", "EROFS", "EACCES", "ESTALE"])
+    ends = set()
+    for point, error in zip(tried, errors, strict=False):
+        begin()
+        code, paths = attempt(file)
+        name, when = point.split(":")
+        ended = traced(code, paths, inject=f"{name}:{effect if effect != 'error' else f'error={error}'}:{when}")
+        text = file.read_text() if file.exists() else None
+        assert text in ((OLD if there else None), NEW), point
+        assert "Traceback" not in ended.stderr, point
+        if ended.returncode == 0:
+            assert text == NEW, point
+        ends.add(text == NEW)
+        # The next run works, and leaves nothing behind.
+        assert traced(code, paths).returncode == 0
+        assert (file.read_text(), os.listdir(file.parent)) == (NEW, ["daemon.json"]), point
+    assert ends == {True, False}
+    print(f"{effect} at {len(tried)} points")
+
+
+def test_somebody_else_was_faster(pi: Pi) -> None:
+    root = pi()
+    host = Host.read(str(root))
+    change = dockersetup.plan(dockersetup.read(host, examine(host)[0].images), "default")
+    (root / FILE).write_text("{}")
+    with pytest.raises(RpinfsError, match="was changed by somebody else meanwhile"):
+        dockersetup.apply(change)
+    assert ((root / FILE).read_text(), os.listdir((root / FILE).parent)) == ("{}", ["daemon.json"])
+
+
+# With the Docker of Debian 12 and 13
+
+
+@contextlib.contextmanager
+def debian(release: str, tmp_path: Path) -> Iterator[Chroot]:
+    """The lab's root of a release, with this rpinfs in it, and a layer above it that takes all that is written."""
+    base = base_root(release, native_machine(), quiet)
+    for name in ("upper", "work", "root"):
+        (tmp_path / name).mkdir()
+    layers = f"lowerdir={base},upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+    command("mount", "-t", "overlay", "-o", layers, "overlay", tmp_path / "root")
+    try:
+        root = Chroot(tmp_path / "root")
+        root.put(TOP / "rpinfs", "/usr/share/rpinfs/rpinfs")
+        root.put(TOP / "units" / "rpinfs", "/usr/bin/rpinfs")
+        yield root
+    finally:
+        command("umount", tmp_path / "root")
+
+
+@pytest.fixture(params=["bookworm", "trixie"])
+def docker_root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Chroot]:
+    with debian(request.param, tmp_path) as root:
+        yield root
+
+
+VERSIONS = {"20": "Docker 20.10.24", "26": "Docker 26.1.5"}
+
+
+@pytest.mark.root
+def test_real_docker_takes_what_is_written(docker_root: Chroot) -> None:
+    """Docker's own program makes dockremap and its ranges, as we foretold; all is undone again."""
+    shown = docker_root.run("rpinfs", "docker", "show", ok=(0, 1)).stdout
+    assert shown.startswith(tuple(VERSIONS.values()))
+    done = docker_root.run("rpinfs", "docker", "apply", "--userns-remap=default", "--yes")
+    assert "Docker will keep its data in /var/lib/docker/100000.100000" in done.stdout
+    if shown.startswith(VERSIONS["26"]):
+        ranges = docker_root.path("/etc/subuid").read_text() + docker_root.path("/etc/subgid").read_text()
+        assert ranges.split() == ["dockremap:100000:65536"] * 2
+        docker_root.run("dockerd", "--validate")
+        assert "100000.100000" in docker_root.run("rpinfs", "docker", "show", ok=(0, 1)).stdout
+    docker_root.run("rpinfs", "docker", "apply", "--userns-remap=none", "--yes")
+    assert docker_root.path("/etc/docker/daemon.json").read_text() == "{}\n"
+
+
+@pytest.mark.root
+def test_whether_dockerd_can_validate(docker_root: Chroot) -> None:
+    shown = docker_root.run("rpinfs", "docker", "show", ok=(0, 1)).stdout
+    assert ("--validate" in docker_root.run("dockerd", "--help").stdout) is not shown.startswith(VERSIONS["20"])
+
+
+@pytest.mark.root
+def test_what_real_docker_refuses_is_not_written(tmp_path: Path) -> None:
+    with debian("trixie", tmp_path) as root:
+        file = root.path("/etc/docker/daemon.json")
+        file.write_text('{"bogus": 1}\n')
+        done = root.run("rpinfs", "docker", "apply", "--userns-remap=default", "--yes", ok=(2,))
+        assert done.stderr.splitlines()[-1] == (
+            "rpinfs: /etc/docker/daemon.json is left as it was, dockerd refuses the new one: exit status 1: unable to"
+            " configure the Docker daemon with file /etc/docker/daemon.json: the following directives don't match any"
+            " configuration option: bogus"
+        )
+        assert file.read_text() == '{"bogus": 1}\n'
+        assert os.listdir(file.parent) == ["daemon.json"]
