@@ -120,15 +120,16 @@ def test_completion_offers_the_commands(deb: Path) -> None:
             "source /usr/share/bash-completion/completions/rpinfs;"
             'complete_at() { COMP_WORDS=(rpinfs "$@"); COMP_CWORD=$#; COMPREPLY=(); _rpinfs; echo "${COMPREPLY[*]}"; };'
             'complete_at ""; complete_at image ""; complete_at image create file --f; complete_at config i;'
-            "complete_at image create file --filesystem x"
+            "complete_at image create file --filesystem x; complete_at docker apply --userns-remap d"
         )
         offered = root.run("bash", "-euc", script).stdout.splitlines()
         assert offered == [
-            "status check units config image adopt release boot",
+            "status check units config image adopt release docker boot",
             "create show check",
             "--filesystem",
             "import-fstab",
             "xfs",
+            "default",
         ]
         for command in offered[0].split():
             assert root.run("rpinfs", command, "--help").stdout
