@@ -27,7 +27,7 @@ def first_data(fd: int, size: int, allocated: int, progress: Tell) -> int | None
     Raises:
         OSError: the file cannot be read.
     """
-    ranges = list(_data_ranges(fd, size))
+    ranges = list(data_ranges(fd, size))
     if not ranges and allocated > _ENDS:
         ranges = [(0, size)]
     tail = max(0, size - _ENDS)
@@ -38,8 +38,8 @@ def first_data(fd: int, size: int, allocated: int, progress: Tell) -> int | None
     return None
 
 
-def _data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """The parts of a file that are not holes, as (start, end)."""
+def data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """The parts of a file that are not holes, as (start, end); all of it where the server does not tell."""
     position = 0
     while position < size:
         try:

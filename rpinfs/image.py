@@ -20,6 +20,7 @@ from rpinfs import blank, loop, signature, superblock
 from rpinfs.errors import RpinfsError
 from rpinfs.files import open_regular
 from rpinfs.run import CommandError, Completed, Tell, last_line, reporting, run
+from rpinfs.settings import is_kept_name
 from rpinfs.superblock import Superblock
 
 
@@ -122,8 +123,13 @@ def verify(found: Probe) -> None:
     """Accept what can be attached and mounted here, and nothing else.
 
     Raises:
-        ImageError: not a file system of ours, cut short, or one that this kernel cannot mount.
+        ImageError: not a file system of ours, cut short, one that this kernel cannot mount, or a snapshot.
     """
+    if is_kept_name(os.path.basename(found.path)):
+        raise ImageError(
+            f"{found.path}: expected an image, found a snapshot or an image that was replaced; it is left alone",
+            "rpinfs snapshot --list; rpinfs restore NAME SNAPSHOT",
+        )
     if found.kind not in (Kind.EXT4, Kind.XFS):
         raise ImageError(f"{found.path}: expected an ext4 or xfs file system, found {found.description}", found.remedy)
     if found.size < found.fs_size:

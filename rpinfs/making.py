@@ -1,4 +1,4 @@
-"""Making images: a new file system beside the name that it will have, then the name, in one step.
+"""Making images: a new file system beside the name that it will have, then the name, in one step (publish.py).
 
 The rules that nothing here may break:
 
@@ -10,15 +10,13 @@ So a power cut at any instant leaves under the name either what was there or a w
 and at most a temporary file `.NAME.rpinfs-new-*` beside it, which the next attempt knows as ours and removes.
 """
 
-import contextlib
 import errno
 import os
-import re
-import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from rpinfs.files import NoLocks, lock, open_regular
+from rpinfs import publish
+from rpinfs.files import open_regular
 from rpinfs.image import (
     REMEDIES,
     ImageError,
@@ -150,10 +148,11 @@ def create(
     size = target.size or size
     _refuse_size(path, size, filesystem)
     with as_image_error(path, "cannot be made"):
-        remove_leftovers(path, progress)
+        publish.remove_leftovers(path, progress)
         _refuse_without_room(path, maker.room(size))
-        with _temporary(path, progress) as temporary:
-            _take_ownership(temporary.fd, target, progress)
+        with publish.temporary(path, progress) as temporary:
+            if target.kind is Kind.BLANK:
+                publish.take_ownership(temporary.fd, path, progress)
             os.ftruncate(temporary.fd, size)
             identity = _random_uuid()
             progress(f"formatting {human_size(size)} with {filesystem}")
@@ -163,9 +162,9 @@ def create(
             )
             os.fsync(temporary.fd)
             progress("verifying the new file system")
-            made = _prove_whole(temporary, maker, size, identity)
+            made = prove_whole(temporary, size, identity, maker.verify(temporary.path))
             _publish(temporary, target)
-        _sync_folder(path)
+        publish.sync_folder(path)
         return replace(made, path=path, stamp=())
 
 
@@ -216,144 +215,21 @@ def _fitting(label: str | None, path: str, maker: _Maker) -> str:
     return wanted.encode()[: maker.label_length].decode("utf-8", "ignore")
 
 
-# --- The temporary file ------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Temporary:
-    path: str
-    fd: int
-
-    def close(self) -> None:
-        if self.fd >= 0:
-            fd, self.fd = self.fd, -1
-            os.close(fd)
-
-
-def remove_leftovers(path: str, progress: Tell = silent) -> list[str]:
-    """Remove what interrupted attempts to make this very image have left beside it, and nothing else.
-
-    A leftover has the exact form of our names, is a regular file, and is locked by nobody; or is a second
-    name of the image itself (the power went between its two last steps). On a share without locks, where a
-    file of the first kind may be another's work in progress, it stays and is told of.
-
-    Returns:
-        the paths that were removed.
-    """
-    folder, name = os.path.split(absolute(path))
-    ours = re.compile(rf"\.{re.escape(name)}\.rpinfs-new-[0-9a-f]{{16}}")
-    removed = []
-    for entry in sorted(os.listdir(folder)):
-        if ours.fullmatch(entry):
-            leftover = os.path.join(folder, entry)
-            try:
-                done = _remove_leftover(leftover, path)
-            except OSError as error:
-                progress(f"left over: {leftover}: {error.strerror}")
-            else:
-                if done:
-                    removed.append(leftover)
-    return removed
-
-
-def _remove_leftover(leftover: str, path: str) -> bool:
-    if _same_file(leftover, path):
-        os.unlink(leftover)
-        return True
-    with contextlib.suppress(FileNotFoundError), _open_to_lock(leftover) as fd:
-        # Removed while locked, so that it cannot be a file that its maker is just about to lock.
-        if lock(fd) and _is_named(leftover, fd):
-            os.unlink(leftover)
-            return True
-    return False
-
-
-@contextlib.contextmanager
-def _open_to_lock(path: str) -> Iterator[int]:
-    """NFS locks exclusively only what is open for writing; what else has such a name is not even opened."""
-    if not stat.S_ISREG(os.lstat(path).st_mode):
-        raise OSError(errno.EINVAL, "not a regular file, so not ours")
-    with open_regular(path, os.O_RDWR) as fd:
-        yield fd
-
-
-@contextlib.contextmanager
-def _temporary(path: str, progress: Tell) -> Iterator[_Temporary]:
-    """A new, empty, locked file beside the final name; gone afterwards, whatever happens."""
-    temporary = _new_temporary(path)
-    try:
-        yield temporary
-    finally:
-        # Closed first: an NFS client renames an open file to .nfsXXXX instead of removing it. What was to be kept
-        # has been synced; an error of close() has nothing to add.
-        with contextlib.suppress(OSError):
-            temporary.close()
-        try:
-            os.unlink(temporary.path)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            progress(f"left over until the next attempt: {temporary.path}: {error.strerror}")
-
-
-def _new_temporary(path: str) -> _Temporary:
-    folder, name = os.path.split(path)
-    while True:
-        temporary = os.path.join(folder, f".{name}.rpinfs-new-{os.urandom(8).hex()}")
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            if _lock_if_possible(fd) and _is_named(temporary, fd):
-                return _Temporary(temporary, fd)
-        except BaseException:
-            os.close(fd)
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
-        os.close(fd)  # Another attempt took it for a leftover before we could lock it, and removes it.
-
-
-def _lock_if_possible(fd: int) -> bool:
-    """As lock(); a share without locks is no obstacle: link(2) and rename(2) protect the name."""
-    try:
-        return lock(fd)
-    except NoLocks:
-        return True
-
-
-def _is_named(path: str, fd: int) -> bool:
-    """Whether the name still means the open file."""
-    try:
-        return os.path.samestat(os.lstat(path), os.fstat(fd))
-    except FileNotFoundError:
-        return False
-
-
-def _same_file(one: str, other: str) -> bool:
-    try:
-        return os.path.samestat(os.lstat(one), os.lstat(other))
-    except FileNotFoundError:
-        return False
-
-
-def _take_ownership(fd: int, target: Probe, progress: Tell) -> None:
-    """Give the new file the owner and the mode of the blank one whose name it will take."""
-    if target.kind is not Kind.BLANK:
-        return
-    wanted, present = os.lstat(target.path), os.fstat(fd)
-    if (wanted.st_uid, wanted.st_gid) != (present.st_uid, present.st_gid):
-        try:
-            os.fchown(fd, wanted.st_uid, wanted.st_gid)
-        except PermissionError:
-            # A share that squashes root. We can use what we own; that is worth more than the old owner.
-            progress(f"the owner of {target.path} cannot be kept")
-    os.fchmod(fd, stat.S_IMODE(wanted.st_mode))
-
-
 # --- Proof and publication ---------------------------------------------------------------------------------
 
 
-def _prove_whole(temporary: _Temporary, maker: _Maker, size: int, identity: str) -> Probe:
-    """Read the new file system back from where it is stored, and have it checked."""
+def prove_whole(temporary: publish.Temporary, size: int, identity: str | None, checker: list[str] | None) -> Probe:
+    """Read a new file system back from where it is stored, and have it checked.
+
+    Args:
+        size: of the file, in bytes.
+        identity: UUID of the file system.
+        checker: a program that must succeed.
+
+    Raises:
+        ImageError: it is not what was written.
+        CommandError: the program did not succeed.
+    """
     os.posix_fadvise(temporary.fd, 0, 0, os.POSIX_FADV_DONTNEED)
     made = probe(temporary.path)
     if (made.uuid, made.size) != (identity, size):
@@ -362,41 +238,23 @@ def _prove_whole(temporary: _Temporary, maker: _Maker, size: int, identity: str)
             f"found {made.size} bytes with {made.description} {made.uuid or ''}".rstrip()
         )
     verify(made)
-    run(maker.verify(temporary.path), die_with_us=True)
+    if checker:
+        run(checker, die_with_us=True)
     return made
 
 
-# What link(2) says where the share knows no hard links.
-_NO_LINKS_HERE = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-
-
-def _publish(temporary: _Temporary, target: Probe) -> None:
+def _publish(new: publish.Temporary, target: Probe) -> None:
     """Give the whole image its name, in one step, without ever replacing data."""
     if target.kind is Kind.BLANK:
-        _replace_blank(temporary, target)
+        _replace_blank(new, target)
         return
     try:
-        os.link(temporary.path, target.path, follow_symlinks=False)
+        publish.take_free_name(new, target.path)
     except FileExistsError:
-        # Over NFS a repeated request may find its own first success.
-        if not _same_file(temporary.path, target.path):
-            raise ImageError(f"{target.path}: somebody else made it in the meantime; it is left alone") from None
-    except OSError as error:
-        if error.errno not in _NO_LINKS_HERE:
-            raise
-        _replace_blank(temporary, _placeholder(target.path))
+        raise ImageError(f"{target.path}: somebody else made it in the meantime; it is left alone") from None
 
 
-def _placeholder(path: str) -> Probe:
-    """Claim the name with an empty file; after a power cut it is a blank one, and replaced next time."""
-    try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        raise ImageError(f"{path}: somebody else made it in the meantime; it is left alone") from None
-    return probe(path)
-
-
-def _replace_blank(temporary: _Temporary, blank: Probe) -> None:
+def _replace_blank(temporary: publish.Temporary, blank: Probe) -> None:
     """Take the name of a blank file that is, to the last time stamp, the one that was proven blank."""
     try:
         with open_regular(blank.path, os.O_RDONLY) as fd:  # Opening makes an NFS client ask the server again.
@@ -407,14 +265,3 @@ def _replace_blank(temporary: _Temporary, blank: Probe) -> None:
         raise ImageError(f"{blank.path}: it changed while its file system was made; it is left alone")
     refuse_attached(blank.path)
     os.rename(temporary.path, blank.path)
-
-
-def _sync_folder(path: str) -> None:
-    fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # A file system whose folders need no syncing.
-            raise
-    finally:
-        os.close(fd)

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 
 from rpinfs import image as images
-from rpinfs import loop, making, storage
+from rpinfs import loop, making, publish, storage
 from rpinfs.config import Image
 from rpinfs.errors import RpinfsError
 from rpinfs.lease import Lease, Owner, acquire
@@ -100,7 +100,7 @@ def _attach(image: Image, lease: Lease | None, progress: Tell) -> Prepared:
         images.verify(found)
         _refuse_differences(image, found)
         # A power cut between the last two steps of making it leaves a second name of the image.
-        making.remove_leftovers(image.path, progress)
+        publish.remove_leftovers(image.path, progress)
         if found.kind is images.Kind.EXT4:
             progress(f"checking {image.path}")
             if images.check(image.path, progress).corrected:

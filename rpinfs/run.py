@@ -294,6 +294,7 @@ def _signal_name(number: int) -> str:
 
 _PACKAGES = {
     "blkid": "util-linux",
+    "dumpe2fs": "e2fsprogs",
     "e2fsck": "e2fsprogs",
     "mkfs.ext4": "e2fsprogs",
     "resize2fs": "e2fsprogs",

@@ -31,6 +31,12 @@ SMALLEST_IMAGE = {"ext4": 64 * MIB, "xfs": 300 * MIB}
 LARGEST_IMAGE = 16 * TIB - BLOCK_SIZE
 """Bytes. The largest file that ext4, the usual file system of a NAS, can hold."""
 
+SNAPSHOT_MARK = ".snapshot-"
+"""What stands between the name of an image and the time of a snapshot of it, YYYYMMDDTHHMMSSZ."""
+
+REPLACED = ".replaced"
+"""The end of the name of an image that a restored one has replaced."""
+
 TEMPLATE_FIELDS = ("serial", "mac", "hostname", "machine-id")
 
 _SYSTEM_FOLDERS = frozenset(
@@ -257,6 +263,13 @@ def parse_boot_mount_point(text: str) -> str:
     return _parse_mount_point(text, ("/boot", "/boot/firmware"))
 
 
+def is_kept_name(name: str) -> bool:
+    """Whether a file name is that of a snapshot, or of an image that a restored one has replaced (snapshots.py)."""
+    _, mark, when = name.rpartition(SNAPSHOT_MARK)
+    is_time = len(when) == 16 and when[8] == "T" and when[15] == "Z" and set(when[:8] + when[9:15]) <= _DIGITS
+    return bool(mark and is_time) or name.endswith(REPLACED)
+
+
 def parse_file(text: str) -> str:
     """Accept the name of a backing file below the share, with fields in braces."""
     _refuse_unprintable(text)
@@ -269,6 +282,8 @@ def parse_file(text: str) -> str:
         raise ValueError("expected a file name without quotes and backslashes")
     if ".rpinfs-" in text or parts[0] == ".rpinfs":
         raise ValueError("expected a name without .rpinfs, which rpinfs keeps for its own files")
+    if is_kept_name(text):
+        raise ValueError("expected an image, not a snapshot or what a restored one has replaced")
     if any(len(part.encode()) > 200 for part in parts):
         raise ValueError("expected names of at most 200 bytes")
     rest = text

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import image, loop, making
+from rpinfs import image, loop, making, publish
 from rpinfs.image import ImageError, Kind, check, probe, verify
 from rpinfs.making import create
 from rpinfs.run import ENVIRONMENT, Completed
@@ -730,7 +730,7 @@ def test_only_our_own_leftovers_go(tmp_path: Path) -> None:
     (tmp_path / ".disk.img.rpinfs-new-0000000000000001").mkdir()
     (tmp_path / ".disk.img.rpinfs-new-0000000000000002").symlink_to(others[0])
     os.mkfifo(tmp_path / ".disk.img.rpinfs-new-0000000000000003")
-    assert making.remove_leftovers(str(path)) == [str(tmp_path / name) for name in sorted(ours)]
+    assert publish.remove_leftovers(str(path), image.silent) == [str(tmp_path / name) for name in sorted(ours)]
     create(str(path), SIZE)
     strange = [f".disk.img.rpinfs-new-000000000000000{number}" for number in (1, 2, 3)]
     assert sorted(os.listdir(tmp_path)) == sorted([*others, *strange, "disk.img"])
@@ -740,8 +740,8 @@ def test_leftover_that_somebody_works_on_stays(tmp_path: Path) -> None:
     leftover = tmp_path / ".disk.img.rpinfs-new-0123456789abcdef"
     with leftover.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert making.remove_leftovers(str(tmp_path / "disk.img")) == []
-    assert making.remove_leftovers(str(tmp_path / "disk.img")) == [str(leftover)]
+        assert publish.remove_leftovers(str(tmp_path / "disk.img"), image.silent) == []
+    assert publish.remove_leftovers(str(tmp_path / "disk.img"), image.silent) == [str(leftover)]
 
 
 def test_second_name_of_the_image_goes_even_when_locked(tmp_path: Path) -> None:
@@ -751,7 +751,7 @@ def test_second_name_of_the_image_goes_even_when_locked(tmp_path: Path) -> None:
     os.link(path, leftover)
     with path.open("r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert making.remove_leftovers(str(path)) == [str(leftover)]
+        assert publish.remove_leftovers(str(path), image.silent) == [str(leftover)]
     assert_whole(path)
 
 
@@ -816,7 +816,7 @@ def assert_next_attempt_completes(path: Path, blank: bool) -> None:
     """Whatever is left: under the name nothing (or the blank file) or a whole image; and then all is well."""
     found = probe(str(path))
     if found.kind is Kind.EXT4:
-        making.remove_leftovers(str(path))
+        publish.remove_leftovers(str(path), image.silent)
     else:
         assert found.kind is (Kind.BLANK if blank else Kind.MISSING)
         create(str(path), SIZE)
