@@ -136,7 +136,8 @@ def unused(fd: int, path: str) -> list[Range]:
     Nothing where that cannot be told: not ext4, or a journal waits to be replayed, so that its maps are not the last
     word. Raises OSError.
     """
-    if not is_clean_ext4(fd):
+    found = superblock_of(fd)
+    if found is None or not found.clean:
         return []
     try:
         return parse_dumpe2fs(run(["dumpe2fs", path], die_with_us=True).stdout)
@@ -144,10 +145,10 @@ def unused(fd: int, path: str) -> list[Range]:
         return []
 
 
-def is_clean_ext4(fd: int) -> bool | None:
-    """Whether an open image holds an ext4 file system that was unmounted in order, or frozen; None where no ext4."""
-    found = superblock.parse_ext4(os.pread(fd, 1024, 1024).ljust(1024, b"\0"))
-    return found.clean if found else None
+def superblock_of(fd: int) -> superblock.Superblock | None:
+    """The superblock of an open image, of which nobody changes anything. Raises OSError."""
+    ext4, xfs = os.pread(fd, 1024, 1024), os.pread(fd, 512, 0)
+    return superblock.parse_ext4(ext4.ljust(1024, b"\0")) or superblock.parse_xfs(xfs.ljust(512, b"\0"))
 
 
 _GROUP = re.compile(
@@ -177,7 +178,7 @@ def parse_dumpe2fs(text: str) -> list[Range]:
 
 
 def _header(text: str, key: str) -> int:
-    found = re.search(rf"^{key}: +(\d+)$", text, re.MULTILINE)
+    found = re.search(rf"^{key}:[ \t]+(\d+)$", text, re.MULTILINE)
     return int(found[1]) if found else 0
 
 

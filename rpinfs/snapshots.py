@@ -129,8 +129,6 @@ def take(
             no snapshot, and the image is as it was.
     """
     with as_image_error(image.path, "no snapshot can be taken"), _held(image, owner, freeze_limit, runtime) as still:
-        found = images.probe(image.path)
-        images.verify(found)
         _clear_up(image.path, progress)
         with publish.temporary(image.path, progress) as new:
             publish.take_ownership(new.fd, image.path, progress)
@@ -143,7 +141,7 @@ def take(
                     # The server's time: a Pi has no clock.
                     seconds = int(os.fstat(new.fd).st_mtime)
                     copied = _copy_still(source, image.path, new, cloned, progress, check)
-            _settle(new, copied, found.uuid, progress)
+            _settle(new, copied, progress)
             path = _name_snapshot(new, image.path, seconds)
             allocated = os.fstat(new.fd).st_blocks * 512
         publish.sync_folder(path)
@@ -162,6 +160,7 @@ def _held(image: Image, owner: Owner, limit: float, runtime: str) -> Iterator[St
             yield freezer.frozen
     else:
         with _leased(image, owner):
+            images.verify(images.probe(image.path))
             yield _unused
 
 
@@ -217,7 +216,10 @@ def _clone_or_insist_on_room(source: int, new: publish.Temporary) -> bool:
 
 @dataclass(frozen=True)
 class _Copied:
+    """What was copied, by the superblock of the source: size in bytes, UUID, whether it was unmounted in order."""
+
     size: int
+    uuid: str
     clean: bool | None
 
 
@@ -225,7 +227,10 @@ def _copy_still(source: int, path: str, new: publish.Temporary, cloned: bool, pr
     """Copy what nobody writes to now."""
     if not (cloned and copying.clone(source, new.fd)):
         copying.copy(source, path, new.fd, progress, check)
-    return _Copied(os.fstat(source).st_size, copying.is_clean_ext4(source))
+    found = copying.superblock_of(source)
+    if found is None:
+        raise ImageError(f"{path}: expected an ext4 or xfs file system, found none")
+    return _Copied(os.fstat(source).st_size, found.uuid, found.clean)
 
 
 def _remarks(copied: _Copied) -> tuple[str, ...]:
@@ -234,7 +239,7 @@ def _remarks(copied: _Copied) -> tuple[str, ...]:
     return ()
 
 
-def _settle(new: publish.Temporary, copied: _Copied, identity: str | None, progress: Tell) -> None:
+def _settle(new: publish.Temporary, copied: _Copied, progress: Tell) -> None:
     """Sync a copy and prove that it is whole.
 
     A file system that was frozen while it had deleted files open has them in its list of orphans, as after a power
@@ -246,7 +251,7 @@ def _settle(new: publish.Temporary, copied: _Copied, identity: str | None, progr
     images.check(new.path, progress)
     progress("verifying the copy")
     is_ext4 = images.probe(new.path).kind is Kind.EXT4
-    prove_whole(new, copied.size, identity, ["e2fsck", "-f", "-n", new.path] if is_ext4 else None)
+    prove_whole(new, copied.size, copied.uuid, ["e2fsck", "-f", "-n", new.path] if is_ext4 else None)
     os.fsync(new.fd)
 
 
@@ -286,13 +291,12 @@ def restore(image: Image, owner: Owner, which: str, progress: Tell = silent) -> 
         wanted = _find(image, which)
         _refuse_replaced(image)
         present = _is_present(image.path)
-        identity = images.probe(wanted.path).uuid
         with publish.temporary(image.path, progress) as new:
             publish.take_ownership(new.fd, image.path if present else wanted.path, progress)
             with open_regular(wanted.path, os.O_RDONLY) as source:
                 cloned = _clone_or_insist_on_room(source, new)
                 copied = _copy_still(source, wanted.path, new, cloned, progress, lambda: None)
-            _settle(new, copied, identity, progress)
+            _settle(new, copied, progress)
             if present:
                 _replace(new, image.path)
             else:
