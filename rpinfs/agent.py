@@ -20,13 +20,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-from rpinfs import gate, prepare, storage
+from rpinfs import freeze, gate, prepare, snapshots, storage
 from rpinfs.config import Config, Image, load
 from rpinfs.errors import ConfigError, RpinfsError
 from rpinfs.escape import mount_unit
 from rpinfs.host import Host, read_text
 from rpinfs.lease import LeaseError, Owner, acquire
-from rpinfs.units import RUNTIME_FOLDER, fstab_mount_points, link_of, units
+from rpinfs.units import RUNTIME_FOLDER, THAW, fstab_mount_points, link_of, units
 
 PULSE_SECONDS = 30.0
 """How often the share is asked whether it answers, and how full it is."""
@@ -42,6 +42,9 @@ GRACE_SECONDS = 15.0
 
 LEASE_RETRY_SECONDS = 15.0
 """How often an image that another Pi holds is asked for again: after a power cut it may be our own last boot's hold."""
+
+THAW_RETRY_SECONDS = 30.0
+"""How often rpinfs-thaw.service is asked to thaw what a dead snapshot has left frozen."""
 
 _EXTENSION_USEC = 120_000_000
 _TICK_SECONDS = 5.0
@@ -97,6 +100,7 @@ class Held:
     prepared: prepare.Prepared | None = None
     late: bool = False
     lease_refused: bool = False
+    swept: bool = False
     retry_at: float | None = None
 
     @property
@@ -114,6 +118,7 @@ class Held:
         changed = (state, message) != (self.state, self.message)
         if state != self.state:
             self.since = now()
+            self.swept = False
         self.state, self.message, self.remedy = state, message, remedy
         return changed
 
@@ -158,6 +163,7 @@ class Agent:
         self._worker: threading.Thread | None = None
         self._pulse_wanted = threading.Event()
         self._next_try = 0.0
+        self._next_thaw = 0.0
         self._share_came_late = False
         self._retry_wait = RETRY_SECONDS[0]
         self._published = ""
@@ -193,6 +199,7 @@ class Agent:
 
     def _step(self) -> None:
         self._take_events()
+        self._thaw_abandoned()
         self._look_at_share()
         self._look_at_images()
         self._start_worker()
@@ -280,6 +287,13 @@ class Agent:
                     f"stop Docker, unmount {held.image.where}, then: rpinfs image check {held.image.path}",
                 )
 
+    def _thaw_abandoned(self) -> None:
+        """Have thawed what a dead snapshot has left frozen; thawing takes a privilege that the agent does not have."""
+        if now() >= self._next_thaw and any(freeze.is_abandoned(image.name) for image in self.config.images):
+            self._next_thaw = now() + THAW_RETRY_SECONDS
+            _log(4, f"a snapshot died while the file system was frozen; starting {THAW}")
+            self._start_units([THAW])
+
     def _is_mounted(self, image: Image) -> bool:
         mount = storage.mount_at(self._mounts, image.where)
         loop = storage.loop_of(mount) if mount else None
@@ -311,18 +325,29 @@ class Agent:
             return
         waiting = [held for held in self.held if held.is_to_prepare(now())]
         unleased = [held for held in self.held if held.lacks_lease]
+        unswept = [held for held in self.held if self._is_to_sweep(held)]
         for held in waiting:
             held.retry_at = None
             self._progress(held, f"looking at {held.image.path}")
-        if waiting or unleased:
-            self._worker = threading.Thread(target=self._work, args=(waiting, unleased), daemon=True, name="worker")
+        for held in unswept:
+            held.swept = True
+        if waiting or unleased or unswept:
+            lists = (waiting, unleased, unswept)
+            self._worker = threading.Thread(target=self._work, args=lists, daemon=True, name="worker")
             self._worker.start()
 
-    def _work(self, waiting: list[Held], unleased: list[Held]) -> None:
+    def _is_to_sweep(self, held: Held) -> bool:
+        """Whether an image is known to be good by now, so that what it may have replaced can go."""
+        mount = storage.mount_at(self._mounts, held.image.where)
+        return held.state == "mounted" and not held.swept and mount is not None and mount.writable
+
+    def _work(self, waiting: list[Held], unleased: list[Held], unswept: list[Held]) -> None:
         """Thread: everything that touches images on the share."""
         try:
             for held in unleased:
                 self._renew(held)
+            for held in unswept:
+                self._sweep(held)
             self._prepare(waiting)
         finally:
             self._post(self._worker_ended)
@@ -338,6 +363,16 @@ class Agent:
             self._post(setattr, held, "lease_refused", True)
         else:
             self._post(setattr, held.prepared, "lease", lease)
+
+    def _sweep(self, held: Held) -> None:
+        """Thread: remove what an image has replaced that was restored from a snapshot."""
+        try:
+            removed = snapshots.remove_replaced(held.image.path)
+        except OSError as error:
+            _log(4, f"image {held.image.name}: what it replaced cannot be removed: {error.strerror}")
+        else:
+            if removed:
+                _log(5, f"image {held.image.name}: restored and mounted; removed {removed}")
 
     def _lease_refused(self, held: Held, error: LeaseError) -> None:
         """Say that another Pi took an image which is mounted here; cutting it off now would only do more harm."""

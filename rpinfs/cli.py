@@ -47,10 +47,13 @@ COMMANDS = {
     "image": Command("image files: create, show, check", "image", names=("create", "show", "check")),
     "adopt": Command("take over an image whose owner is gone", "lease"),
     "release": Command("give an image up, so that any Pi may take it", "lease"),
+    "snapshot": Command("keep an image as it is now, while Docker runs; list what was kept", "snapshots"),
+    "restore": Command("put a snapshot in the place of its image", "snapshots"),
     "docker": Command("what Docker will do: show, apply", "docker", names=("show", "apply")),
     "boot": Command("change boot files: edit, run", "boot", names=("edit", "run")),
     "agent": Command("what rpinfs-agent.service starts", "services"),
     "gate": Command("what rpinfs-gate.service starts", "services"),
+    "thaw": Command("what rpinfs-thaw.service starts", "services"),
 }
 
 

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 
 from rpinfs import image as images
-from rpinfs import loop, making, publish, storage
+from rpinfs import loop, making, publish, snapshots, storage
 from rpinfs.config import Image
 from rpinfs.errors import RpinfsError
 from rpinfs.lease import Lease, Owner, acquire
@@ -89,6 +89,8 @@ def _attach(image: Image, lease: Lease | None, progress: Tell) -> Prepared:
     remarks: list[str] = []
     if lease is not None and not lease.locked:
         remarks.append("the share has no locks; only the owner record keeps other Pis away")
+    if snapshots.put_back(image.path):
+        remarks.append(f"{image.path}: a restore was interrupted; the image has its name again")
     found = images.probe(image.path)
     if found.kind in (images.Kind.MISSING, images.Kind.BLANK):
         progress(f"making {image.path}")

@@ -406,11 +406,13 @@ def remove_replaced(path: str) -> str | None:
         OSError: the share failed.
     """
     replaced = path + REPLACED
-    if not _is_ours(path):
-        return None
-    os.unlink(replaced)
-    os.unlink(_record_of(path))
-    return replaced
+    ours = _is_ours(path)
+    if ours:
+        os.unlink(replaced)
+    if not os.path.lexists(replaced):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_record_of(path))
+    return replaced if ours else None
 
 
 def _record_of(path: str) -> str:

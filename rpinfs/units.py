@@ -30,6 +30,7 @@ from rpinfs.escape import escape_path, mount_unit, specifier, word
 
 AGENT = "rpinfs-agent.service"
 GATE = "rpinfs-gate.service"
+THAW = "rpinfs-thaw.service"
 DROP_IN = "50-rpinfs-mounts.conf"
 NIC_DROP_IN = "50-rpinfs-nic.conf"
 IFUPDOWN = ("networking.service", "ifup@.service")

@@ -1,4 +1,4 @@
-"""`rpinfs agent` and `rpinfs gate`, as far as they are called with more than that: see rpinfs.__main__."""
+"""`rpinfs thaw`; `rpinfs agent` and `rpinfs gate`, as far as they are called with more than that: see __main__.py."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ def add_gate(parser: argparse.ArgumentParser) -> None:
     describe(parser, _gate, "The last check before Docker; started by systemd.")
 
 
+def add_thaw(parser: argparse.ArgumentParser) -> None:
+    """Say what `rpinfs thaw` is."""
+    describe(parser, _thaw, "Thaws what a snapshot that was killed has left frozen; started by systemd.")
+
+
 def _agent(_: argparse.Namespace) -> int:
     from rpinfs import agent
 
@@ -27,3 +32,11 @@ def _gate(_: argparse.Namespace) -> int:
     from rpinfs import gate
 
     return gate.main()
+
+
+def _thaw(_: argparse.Namespace) -> int:
+    from rpinfs import freeze
+
+    for where in freeze.thaw_abandoned():
+        print(f"{where} was frozen for a snapshot that died; it is thawed")
+    return 0

@@ -20,6 +20,7 @@ INSTALLED = (
     "usr/lib/rpinfs/rpinfs.conf.d",
     "usr/lib/systemd/system/rpinfs-agent.service",
     "usr/lib/systemd/system/rpinfs-gate.service",
+    "usr/lib/systemd/system/rpinfs-thaw.service",
     "usr/lib/systemd/system/docker.service.d/rpinfs.conf",
     "usr/lib/systemd/system/containerd.service.d/rpinfs.conf",
     "usr/share/bash-completion/completions/rpinfs",

@@ -1,0 +1,137 @@
+"""`rpinfs snapshot` and `rpinfs restore`."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from typing import TYPE_CHECKING
+
+from rpinfs.cli import UsageError, describe
+from rpinfs.commands.common import Progress, image_on_share, load, print_document
+
+if TYPE_CHECKING:
+    from rpinfs.config import Image
+    from rpinfs.snapshots import Snapshot
+
+LIST_SECONDS = 10.0
+"""For a look into the folders of the share."""
+
+
+def add_snapshot(parser: argparse.ArgumentParser) -> None:
+    """Say what `rpinfs snapshot` takes."""
+    from rpinfs.freeze import LIMIT_SECONDS
+
+    describe(
+        parser,
+        _snapshot,
+        "Copy an image as it is at one instant, beside it on the share, while Docker runs. Whatever writes to it waits"
+        "\nfor that long: an instant where the NAS can clone files (NFS 4.2), else as long as it takes to copy what is"
+        "\nin it. To get rid of a snapshot, remove its file.",
+        "  rpinfs snapshot docker\n  rpinfs snapshot --list",
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="the image: docker is the one of [Image docker]")
+    parser.add_argument("--list", action="store_true", help="list the snapshots of the image, or of all images")
+    parser.add_argument("--json", action="store_true", help="with --list: as JSON")
+    parser.add_argument(
+        "--freeze-limit",
+        type=_seconds,
+        default=LIMIT_SECONDS,
+        metavar="SECONDS",
+        help=f"give up where writers would have to wait longer; default: {LIMIT_SECONDS}",
+    )
+
+
+def add_restore(parser: argparse.ArgumentParser) -> None:
+    """Say what `rpinfs restore` takes."""
+    describe(
+        parser,
+        _restore,
+        "Put a copy of a snapshot in the place of its image, with Docker stopped. What was there is kept under the name"
+        "\nIMAGE.replaced until the restored image has been mounted.",
+        "  systemctl stop docker containerd var-lib-docker.mount rpinfs-agent"
+        "\n  rpinfs restore docker 20261122T201500Z\n  systemctl start rpinfs-agent docker",
+    )
+    parser.add_argument("name", metavar="NAME", help="the image: docker is the one of [Image docker]")
+    parser.add_argument("snapshot", metavar="SNAPSHOT", help="the name of its file, or the time at its end")
+
+
+def _seconds(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 86400:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number of seconds from 1 to 86400")
+    return int(text)
+
+
+def _snapshot(options: argparse.Namespace) -> int:
+    if options.list:
+        return _list(options)
+    if options.name is None or options.json:
+        raise UsageError("expected an image, or --list: rpinfs snapshot NAME", "rpinfs snapshot")
+    from rpinfs import lease, snapshots
+
+    host, image = image_on_share(options.name)
+    _end_in_order()
+    with Progress() as progress:
+        taken = snapshots.take(image, lease.Owner.of(host), progress, freeze_limit=options.freeze_limit)
+    for remark in taken.remarks:
+        print(remark)
+    print(taken.path)
+    return 0
+
+
+def _end_in_order() -> None:
+    """Clear up also when systemd or the end of a session ends us: the same as Ctrl-C."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+
+
+def _list(options: argparse.Namespace) -> int:
+    from rpinfs import probe
+
+    names = [options.name] if options.name else [image.name for image in load()[1].images]
+    images = [image_on_share(name)[1] for name in names]
+    found = probe.within(LIST_SECONDS, _look, images)
+    if options.json:
+        print_document([_document(name, snapshot) for name, snapshot in found])
+    else:
+        _print(found)
+    return 0
+
+
+def _look(images: list[Image]) -> list[tuple[str, Snapshot]]:
+    from rpinfs import snapshots
+
+    return [(image.name, snapshot) for image in images for snapshot in snapshots.snapshots(image.path)]
+
+
+def _document(name: str, snapshot: Snapshot) -> dict[str, object]:
+    return {
+        "image": name,
+        "name": snapshot.name,
+        "path": snapshot.path,
+        "time": snapshot.time,
+        "size": snapshot.size,
+        "allocated": snapshot.allocated,
+    }
+
+
+def _print(found: list[tuple[str, Snapshot]]) -> None:
+    from rpinfs.settings import human_size
+
+    rows = [("IMAGE", "TIME", "LENGTH", "ON THE NAS", "NAME")]
+    for name, snapshot in found:
+        rows.append((name, snapshot.when, human_size(snapshot.size), human_size(snapshot.allocated), snapshot.name))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    for row in rows:
+        print("  ".join([*(f"{text:<{width}}" for text, width in zip(row, widths, strict=False)), row[-1]]))
+
+
+def _restore(options: argparse.Namespace) -> int:
+    from rpinfs import lease, snapshots
+
+    host, image = image_on_share(options.name)
+    _end_in_order()
+    with Progress() as progress:
+        restored = snapshots.restore(image, lease.Owner.of(host), options.snapshot, progress)
+    print(f"{image.path} is as it was at {restored.when}")
+    print(f"to use it: systemctl start {' '.join(['rpinfs-agent', *image.before])}")
+    return 0
