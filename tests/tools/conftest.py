@@ -79,12 +79,16 @@ def traced(tmp_path: Path) -> Traced:
     """Run Python code under strace(1), see which calls touch some paths, and tamper with one of them.
 
     Example: `traced(code, paths, inject="fsync:signal=KILL:when=2")`. With `whole` its children are followed, and
-    all paths looked at.
+    all paths looked at; with `children` they are followed, and each counts its own calls.
     """
 
-    def run_traced(code: str, paths: Sequence[Path], *, inject: str | None = None, whole: bool = False) -> Ended:
+    def run_traced(
+        code: str, paths: Sequence[Path], *, inject: str | None = None, whole: bool = False, children: bool = False
+    ) -> Ended:
         log = tmp_path / "strace.log"
-        follow = ["-f"] if whole else [word for path in paths for word in ("-P", str(path))]
+        follow = ["-f"] if whole or children else []
+        if not whole:
+            follow += [word for path in paths for word in ("-P", str(path))]
         tamper = ["-e", f"inject={inject}"] if inject else []
         done = subprocess.run(
             ["strace", "-qq", "-o", log, *follow, *tamper, "/usr/bin/python3", "-c", code],
