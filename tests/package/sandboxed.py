@@ -23,6 +23,7 @@ IMAGE = "/srv/share/test.img"
 LINK = "/run/rpinfs/test"
 MOUNT = "/var/lib/docker"
 AGENT = "rpinfs-agent.service"
+MARKER = "/run/rpinfs/test.frozen"
 RESULT = Path("/result.json")
 SIZE = 64 << 20
 SECONDS = 30.0
@@ -57,6 +58,7 @@ def drive() -> None:
     steps: dict[str, Callable[[], object]] = {
         "start": lambda: systemctl("start", AGENT, "docker.service"),
         "kill": kill_agent,
+        "thaw": thaw,
         "upgrade": lambda: run("dpkg", "-i", "/srv/rpinfs.deb"),
         "remove": lambda: run("dpkg", "-r", "rpinfs"),
         "stop": lambda: systemctl("stop", "docker.service", "var-lib-docker.mount"),
@@ -86,6 +88,18 @@ def kill_agent() -> None:
         time.sleep(0.1)
 
 
+def thaw() -> None:
+    """What a snapshot leaves that was killed together with its guard; the agent asks for the service."""
+    run("fsfreeze", "--freeze", MOUNT)
+    Path(MARKER).write_text(MOUNT)
+    systemctl("start", "rpinfs-thaw.service")
+
+
+def is_frozen() -> bool:
+    """Asked by thawing it: writing to it would hang."""
+    return os.path.exists(MARKER) or not run("fsfreeze", "--unfreeze", MOUNT).startswith("FAILED")
+
+
 def state() -> dict[str, object]:
     """What the test looks at."""
     pid = main_pid(AGENT)
@@ -99,6 +113,7 @@ def state() -> dict[str, object]:
         "asked_for": show("asked-for.service", "ActiveState"),
         "same_mounts": pid == 0 or os.readlink(f"/proc/{pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt"),
         "mounted": os.path.ismount(MOUNT),
+        "frozen": is_frozen(),
         "backing_file": backing.read_text().strip() if backing.exists() else "",
         "journal": run("journalctl", "--no-pager", "-o", "cat", "-b", "-u", "rpinfs-*", "-u", "docker.service"),
     }

@@ -125,7 +125,7 @@ def test_completion_offers_the_commands(deb: Path) -> None:
         )
         offered = root.run("bash", "-euc", script).stdout.splitlines()
         assert offered == [
-            "status check units config image adopt release docker boot",
+            "status check units config image adopt release snapshot restore docker boot",
             "create show check",
             "--filesystem",
             "import-fstab",

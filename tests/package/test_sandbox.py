@@ -85,7 +85,7 @@ def test_containers_outlive_the_agent_and_the_package(deb: Path, release: str) -
         root.run("chown", "1000:1000", IMAGE)
         seen = boot(root)
 
-    steps = ("start", "kill", "upgrade", "remove")
+    steps = ("start", "kill", "thaw", "upgrade", "remove")
     for step in steps:
         what = f"{step}: {json.dumps(seen.get(step), indent=1)}"
         assert seen[step]["docker"] == "active", what
@@ -93,8 +93,11 @@ def test_containers_outlive_the_agent_and_the_package(deb: Path, release: str) -
         assert seen[step]["mounted"], what
         assert seen[step]["backing_file"] == IMAGE, what
         assert seen[step]["same_mounts"], what
-    assert [seen[step]["agent"] for step in steps] == ["active", "active", "active", "inactive"], seen
-    assert len({seen[step]["agent_pid"] for step in steps}) == len(steps), seen
+        assert not seen[step]["frozen"], what
+    assert f"{MOUNT} was frozen for a snapshot that died; it is thawed" in seen["thaw"]["journal"]
+    assert [seen[step]["agent"] for step in steps] == [*["active"] * 4, "inactive"], seen
+    assert seen["thaw"]["agent_pid"] == seen["kill"]["agent_pid"], seen
+    assert len({seen[step]["agent_pid"] for step in steps}) == len(steps) - 1, seen
     # systemd answered over its private socket.
     assert seen["start"]["asked_for"] == "active"
     # Nobody holds a copy of the mount: when it goes, the loop device goes.
