@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,7 +31,7 @@ def test_nothing_is_lost_and_nothing_copied_twice(data: list[tuple[int, int]], u
     assert units(left) == units(wanted) - units(spread(unused))
     assert left == sorted(left)
     assert all(start < end for start, end in left)
-    assert all(before[1] <= after[0] for before, after in zip(left, left[1:], strict=False))
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(left))
 
 
 def test_a_small_gap_is_copied() -> None:

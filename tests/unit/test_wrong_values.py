@@ -102,7 +102,7 @@ SINGLE = [
     *image("File", "../docker.img", "a/../b", "./a", "a//b", rule='without "." and ".." in it'),
     *image("File", "{board}.img", "{serial.img", "serial}.img", "{}", "{{serial}}", "{serial}{x}",
            rule="only the fields"),
-    *image("File", "docker.img.snapshot-20261122T201500Z", "docker.img.replaced", rule="expected an image, not a snapshot"),
+    *image("File", "docker.img.snapshot-20261122T201500Z", "docker.img.replaced", rule="not a snapshot or what a"),
     *image("File", ".rpinfs/docker", "docker.rpinfs-new", rule="which rpinfs keeps for its own files"),
     *image("File", "it's.img", "a\\b", rule="without quotes and backslashes"),
     *image("File", "x" * 201, rule="at most 200 bytes"),
