@@ -73,6 +73,8 @@ class Pi:
         finally:
             # A test that failed must not leave anybody hanging.
             self.thaw()
+            # A mount namespace that somebody has made meanwhile keeps a copy of the mount, and the file system alive.
+            command("mount", "-o", "remount,ro", self.where)
             command("umount", self.where)
 
     def thaw(self) -> bool:
@@ -594,6 +596,8 @@ def in_use(pi: Pi, *, busy: bool) -> Iterator[None]:
             stack.enter_context(pi.mounted())
             fill(pi.where)
             stack.enter_context(writing(pi.where))
+        else:
+            pi.take().unlink()  # The owner record is written once.
         yield
     assert_whole(pi.path)
 
