@@ -105,7 +105,7 @@ class Expected:
         driver: the storage driver, or the snapshotter; `Driver` of `docker info`.
         data_root: as it is set.
         root: where the data really is, `DockerRootDir` of `docker info`: with userns-remap a folder in `data_root`.
-        userns_remap: "" is off.
+        userns_remap: "" is off; so is root to itself, but for the folder.
     """
 
     version: str
@@ -173,15 +173,18 @@ def expected(
     told = {key: _told(settings, key, default) for key in ("data-root", "storage-driver", "userns-remap")}
     data_root = told["data-root"] if told["data-root"].value else Choice(DATA_ROOT, default)
     userns_remap = told["userns-remap"]
-    if userns_remap.value.partition(":")[0] in ("root", "0"):  # Root to itself is no remapping.
-        userns_remap = Choice("", userns_remap.origin)
     root = _root(data_root.value, userns_remap.value, remapped)
     containerd_root = settings.containerd_root or Choice(CONTAINERD_ROOT, "default of containerd")
     found = sorted(driver for driver in prior(root) if driver in rules.drivers and driver != "vfs")
     store = _Store(version, rules, settings, told["storage-driver"], found, root, bool(userns_remap.value), default)
     folder = containerd_root.value if store.snapshotter else root
     driver = store.driver(filesystem(folder))
-    problems = [*_given_twice(settings), *store.problems(), *_slow(driver, folder, filesystem(folder))]
+    problems = [
+        *_given_twice(settings),
+        *_root_to_root(userns_remap, root),
+        *store.problems(),
+        *_slow(driver, folder, filesystem(folder)),
+    ]
     return Expected(
         version=version,
         rules=rules,
@@ -365,6 +368,18 @@ def _given_twice(settings: Settings) -> list[Problem]:
     ]
 
 
+def _root_to_root(userns_remap: Choice, root: str) -> list[Problem]:
+    if not is_root(userns_remap.value):
+        return []
+    message = f"userns-remap={userns_remap.value} remaps nothing, and still moves the data to {root}"
+    return [Problem(message, f"take it out of {userns_remap.origin}")]
+
+
+def is_root(userns_remap: str) -> bool:
+    """Whether a value of userns-remap maps root to itself: Docker goes on without, but in another folder."""
+    return userns_remap.partition(":")[0] in ("root", "0")
+
+
 def _told(settings: Settings, key: str, default: str) -> Choice:
     """The value of a key, "" where there is none."""
     value = settings.keys.get(key)
@@ -394,6 +409,8 @@ def _wrong(settings: Settings, key: str, wanted: str, found: object) -> RpinfsEr
 def _root(data_root: str, userns_remap: str, remapped: tuple[int, int] | None) -> str:
     if not userns_remap:
         return data_root
+    if is_root(userns_remap):
+        remapped = (0, 0)
     return f"{data_root.rstrip('/')}/{'UID.GID' if remapped is None else '{}.{}'.format(*remapped)}"
 
 

@@ -110,7 +110,7 @@ def expect(installed: Installed) -> docker.Expected:
     root, settings = installed.host.root, installed.settings
     wanted = docker.expected(installed.version, settings).userns_remap.value
     remapped, problems = None, []
-    if wanted:
+    if wanted and not docker.is_root(wanted):
         try:
             remap = subids.resolve(wanted, _accounts(root))
             remapped = (remap.uid, remap.gid)

@@ -138,10 +138,11 @@ def _remapping(expected: Expected) -> str:
 
 
 def _apply(options: argparse.Namespace) -> int:
-    from rpinfs import dockersetup
+    from rpinfs import docker, dockersetup
 
     wanted = options.userns_remap
-    if not wanted or wanted.startswith(("-", ":")) or wanted.count(":") > 1 or not wanted.isprintable():
+    odd = wanted.startswith(("-", ":")) or wanted.count(":") > 1 or not wanted.isprintable() or docker.is_root(wanted)
+    if not wanted or odd:
         raise UsageError(f"--userns-remap={wanted}: expected default, USER, USER:GROUP or none", "rpinfs docker apply")
     change = dockersetup.plan(_installed(), wanted)
     file = change.installed.settings.file

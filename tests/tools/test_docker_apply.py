@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import stat
@@ -16,11 +15,10 @@ from rpinfs import cli, dockersetup
 from rpinfs.config import examine
 from rpinfs.errors import RpinfsError
 from rpinfs.host import Host
-from tests.lab.machine import native_machine
-from tests.lab.root import base_root, quiet
 from tests.package.chroot import Chroot
 from tests.support import TOP, Content, Installed, make_pi, make_tree
-from tests.tools.conftest import Traced, command
+from tests.tools.conftest import Traced
+from tests.tools.debian import debian
 
 Captured = pytest.CaptureFixture[str]
 Pi = Callable[..., Path]
@@ -351,23 +349,6 @@ def test_somebody_else_was_faster(pi: Pi) -> None:
 
 
 # With the Docker of Debian 12 and 13
-
-
-@contextlib.contextmanager
-def debian(release: str, tmp_path: Path) -> Iterator[Chroot]:
-    """The lab's root of a release, with this rpinfs in it, and a layer above it that takes all that is written."""
-    base = base_root(release, native_machine(), quiet)
-    for name in ("upper", "work", "root"):
-        (tmp_path / name).mkdir()
-    layers = f"lowerdir={base},upperdir={tmp_path}/upper,workdir={tmp_path}/work"
-    command("mount", "-t", "overlay", "-o", layers, "overlay", tmp_path / "root")
-    try:
-        root = Chroot(tmp_path / "root")
-        root.put(TOP / "rpinfs", "/usr/share/rpinfs/rpinfs")
-        root.put(TOP / "units" / "rpinfs", "/usr/bin/rpinfs")
-        yield root
-    finally:
-        command("umount", tmp_path / "root")
 
 
 @pytest.fixture(params=["bookworm", "trixie"])

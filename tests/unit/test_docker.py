@@ -88,7 +88,7 @@ TABLE: list[tuple[list[str], dict[str, object], tuple[str, ...], str, str]] = [
     (ALL, REMAP, (), "ext4", f"overlay2 {R}"),
     (ALL, {"userns-remap": "bob:bob"}, (), "ext4", f"overlay2 {R}"),
     (ALL, {"userns-remap": ""}, ("overlay2",), "ext4", f"overlay2 {D}"),
-    (ALL, {"userns-remap": "root"}, ("overlay2",), "ext4", f"overlay2 {D}"),
+    (ALL, {"userns-remap": "root"}, (), "ext4", f"overlay2 {D}/0.0 !"),
     (ALL, {"data-root": "/srv/d/", **REMAP}, (), "ext4", "overlay2 /srv/d/100000.100000"),
     ([V24, V26, V28], {**SNAPSHOTTER, **REMAP}, (), "ext4", f"containerd:overlayfs {R} !"),
     ([V29, V30], {**SNAPSHOTTER, **REMAP}, (), "ext4", f"overlay2 {R} fatal"),
