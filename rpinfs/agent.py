@@ -25,7 +25,7 @@ from rpinfs.config import Config, Image, load
 from rpinfs.errors import ConfigError, RpinfsError
 from rpinfs.escape import mount_unit
 from rpinfs.host import Host, read_text
-from rpinfs.lease import LeaseError, Owner, acquire
+from rpinfs.lease import LOST, RENEW_SECONDS, Lease, LeaseError, Owner, OwnLockError, acquire
 from rpinfs.units import RUNTIME_FOLDER, THAW, fstab_mount_points, link_of, units
 
 PULSE_SECONDS = 30.0
@@ -99,14 +99,14 @@ class Held:
     remedy: str = ""
     prepared: prepare.Prepared | None = None
     late: bool = False
-    lease_refused: bool = False
     swept: bool = False
+    lost_lease: Lease | None = None
+    lease_retry_at: float = 0.0
     retry_at: float | None = None
 
-    @property
-    def lacks_lease(self) -> bool:
-        """Whether the image was mounted before this agent was there, and its lease is still to be taken up."""
-        wanted = self.image.fence != "mmp" and not self.lease_refused
+    def is_to_lease(self, when: float) -> bool:
+        """Whether the lease is to be taken now: the image was mounted before this agent was there, or it was lost."""
+        wanted = self.image.fence != "mmp" and when >= self.lease_retry_at
         return wanted and self.prepared is not None and self.prepared.lease is None
 
     def is_to_prepare(self, when: float) -> bool:
@@ -162,6 +162,7 @@ class Agent:
         self._event_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._worker: threading.Thread | None = None
         self._pulse_wanted = threading.Event()
+        self._renewal_at = 0.0
         self._next_try = 0.0
         self._next_thaw = 0.0
         self._share_came_late = False
@@ -324,7 +325,7 @@ class Agent:
         if self._worker is not None or self.share.state != "mounted":
             return
         waiting = [held for held in self.held if held.is_to_prepare(now())]
-        unleased = [held for held in self.held if held.lacks_lease]
+        unleased = [held for held in self.held if held.is_to_lease(now())]
         unswept = [held for held in self.held if self._is_to_sweep(held)]
         for held in waiting:
             held.retry_at = None
@@ -353,16 +354,19 @@ class Agent:
             self._post(self._worker_ended)
 
     def _renew(self, held: Held) -> None:
-        """Thread: take up the lease of an image that was mounted before this agent was there."""
+        """Thread: take the lease of an image that is mounted already."""
+        if held.lost_lease is not None:
+            held.lost_lease.close()
+            held.lost_lease = None
         try:
-            lease = acquire(held.image.path, self._owner)
-        except LeaseError as error:
+            lease = acquire(held.image.path, self._owner, held.image.name)
+            lease.keep()
+        except RpinfsError as error:
             self._post(self._lease_refused, held, error)
         except OSError as error:
-            _log(4, f"image {held.image.name}: no lease: {error.strerror}")
-            self._post(setattr, held, "lease_refused", True)
+            self._post(self._lease_refused, held, RpinfsError(f"without its lock: {error.strerror}"))
         else:
-            self._post(setattr, held.prepared, "lease", lease)
+            self._post(self._leased, held, lease)
 
     def _sweep(self, held: Held) -> None:
         """Thread: remove what an image has replaced that was restored from a snapshot."""
@@ -374,10 +378,27 @@ class Agent:
             if removed:
                 _log(5, f"image {held.image.name}: restored and mounted; removed {removed}")
 
-    def _lease_refused(self, held: Held, error: LeaseError) -> None:
+    def _leased(self, held: Held, lease: Lease) -> None:
+        assert held.prepared is not None
+        held.prepared.lease = lease
+        if held.lease_retry_at:
+            held.lease_retry_at = 0.0
+            self._image_becomes(held, held.state, f"{_mounted_message(held)}; its lock is held again")
+
+    def _lease_refused(self, held: Held, error: RpinfsError) -> None:
         """Say that another Pi took an image which is mounted here; cutting it off now would only do more harm."""
-        held.lease_refused = True
-        self._image_becomes(held, "mounted", f"mounted here, but {error.message}", "shut one of the two Pis down now")
+        held.lease_retry_at = now() + LEASE_RETRY_SECONDS
+        by_other = isinstance(error, LeaseError) and not isinstance(error, OwnLockError)
+        remedy = "shut one of the two Pis down now" if by_other else error.remedy or _share_remedy(self.config)
+        self._image_becomes(held, held.state, f"{held.state} here, but {error.message}", remedy)
+
+    def _lease_lost(self, held: Held, lease: Lease, error: OSError) -> None:
+        """Take it again at once: nobody else may have it yet."""
+        if held.prepared is not None and held.prepared.lease is lease:
+            held.prepared.lease = None
+            held.lost_lease, held.lease_retry_at = lease, now()
+            message = f"{held.state} here, but its lock on the NAS is lost ({error.strerror}); taking it again"
+            self._image_becomes(held, held.state, message, _share_remedy(self.config))
 
     def _prepare(self, waiting: list[Held]) -> None:
         """Prepare images one after the other."""
@@ -427,7 +448,25 @@ class Agent:
             except OSError as error:
                 answer = error
             self._post(self._answered, answer)
+            self._renew_leases()
             time.sleep(PULSE_SECONDS)
+
+    def _renew_leases(self) -> None:
+        """Thread: show that this Pi is there, and notice a lock that is gone."""
+        if now() < self._renewal_at:
+            return
+        self._renewal_at = now() + RENEW_SECONDS
+        for held in self.held:
+            lease = held.prepared.lease if held.prepared else None
+            if lease is None:
+                continue
+            try:
+                lease.renew()
+            except OSError as error:
+                if error.errno in LOST:
+                    self._post(self._lease_lost, held, lease, error)
+                else:
+                    _log(4, f"image {held.image.name}: its lease cannot be renewed: {error.strerror}")
 
     def _asked(self, when: float) -> None:
         self.share.asked = when

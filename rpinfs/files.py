@@ -21,7 +21,7 @@ def open_regular(path: str, flags: int) -> Iterator[int]:
     Raises:
         OSError: it cannot be opened; EINVAL where it is not a regular file, as it may have become since a look at it.
     """
-    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "expected a regular file, found something else")
@@ -48,3 +48,8 @@ def lock(fd: int) -> bool:
             raise NoLocks(error.errno, error.strerror) from error
         raise
     return True
+
+
+def unlock(fd: int) -> None:
+    """Give up the lock of an open file, whoever else has it open. Raises OSError."""
+    fcntl.flock(fd, fcntl.LOCK_UN)

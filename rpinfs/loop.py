@@ -76,9 +76,9 @@ class LoopDevice:
         self.block_size = now.block_size
         return now
 
-    def configure(self, file: int, *, direct_io: bool, block_size: int, name: str) -> None:
+    def configure(self, file: int, *, direct_io: bool, block_size: int, name: str, autoclear: bool = True) -> None:
         """Attach the open file in one step (LOOP_CONFIGURE). Raises OSError."""
-        flags = LO_FLAGS_AUTOCLEAR | (LO_FLAGS_DIRECT_IO if direct_io else 0)
+        flags = (LO_FLAGS_AUTOCLEAR if autoclear else 0) | (LO_FLAGS_DIRECT_IO if direct_io else 0)
         # The kernel cuts the name to 63 bytes and a NUL; it is only for people (losetup -l reads sysfs).
         shown = os.fsencode(name)[:63]
         info = _LOOP_INFO64.pack(0, 0, 0, 0, 0, 0, 0, 0, flags, shown, b"", b"", 0, 0)
@@ -141,6 +141,14 @@ def attach(path: str, *, direct_io: bool = True, block_size: int = 4096) -> Loop
     return device
 
 
+def pin(file: int, path: str) -> LoopDevice:
+    """Have the kernel keep an open file open until LoopDevice.detach(), also when every process of ours is gone.
+
+    The device has no other use. Raises LoopError.
+    """
+    return _bind(file, path, direct_io=True, block_size=512, autoclear=False)
+
+
 def hold(device: str) -> LoopDevice:
     """Open a loop device that is attached already, as an agent does after its own restart.
 
@@ -198,12 +206,12 @@ def _refuse_second_attachment(path: str) -> None:
         raise LoopError(f"{path}: is attached to {other.path} already", f"losetup -l {other.path}")
 
 
-def _bind(file: int, path: str, direct_io: bool, block_size: int) -> LoopDevice:
+def _bind(file: int, path: str, direct_io: bool, block_size: int, autoclear: bool = True) -> LoopDevice:
     """Attach the open file to the next free device, again while others are quicker."""
     for _ in range(_ATTEMPTS):
         device = _free_device()
         try:
-            device.configure(file, direct_io=direct_io, block_size=block_size, name=path)
+            device.configure(file, direct_io=direct_io, block_size=block_size, name=path, autoclear=autoclear)
         except OSError as error:
             device.close()
             if error.errno == errno.EINVAL and direct_io:

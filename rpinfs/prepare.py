@@ -10,7 +10,7 @@ from rpinfs import image as images
 from rpinfs import loop, making, publish, snapshots, storage
 from rpinfs.config import Image
 from rpinfs.errors import RpinfsError
-from rpinfs.lease import Lease, Owner, acquire
+from rpinfs.lease import Lease, Owner, acquire, let_go
 from rpinfs.run import Tell, run
 from rpinfs.settings import BLOCK_SIZE, human_size, size_text
 
@@ -24,6 +24,7 @@ class Prepared:
     `clean`: whether it had been unmounted in order before; None where only mounting could tell (xfs), or nobody knows.
     """
 
+    backing_file: str
     device: loop.LoopDevice
     size: int
     allocated: int | None
@@ -49,8 +50,7 @@ class Prepared:
     def close(self) -> None:
         """Let go; the kernel detaches the image when no mount holds it."""
         self.device.close()
-        if self.lease is not None:
-            self.lease.close()
+        let_go(self.backing_file, self.lease)
 
 
 def hold(image: Image) -> Prepared:
@@ -63,7 +63,7 @@ def hold(image: Image) -> Prepared:
     if len(found) != 1:
         raise RpinfsError(f"{image.path}: expected one loop device on it, found {len(found)}", "losetup -l")
     device = loop.hold(found[0].path)
-    return Prepared(device, device.refresh().size, None, None)
+    return Prepared(image.path, device, device.refresh().size, None, None)
 
 
 def prepare(image: Image, owner: Owner, progress: Tell) -> Prepared:
@@ -76,19 +76,17 @@ def prepare(image: Image, owner: Owner, progress: Tell) -> Prepared:
     progress(f"looking at {image.path}")
     # File= may name a folder below the share that nobody made yet.
     os.makedirs(os.path.dirname(image.path), exist_ok=True)
-    lease = None if image.fence == "mmp" else acquire(image.path, owner)
+    lease = None if image.fence == "mmp" else acquire(image.path, owner, image.name)
     try:
         return _attach(image, lease, progress)
     except BaseException:
         if lease is not None:
-            lease.close()
+            let_go(image.path, lease)
         raise
 
 
 def _attach(image: Image, lease: Lease | None, progress: Tell) -> Prepared:
-    remarks: list[str] = []
-    if lease is not None and not lease.locked:
-        remarks.append("the share has no locks; only the owner record keeps other Pis away")
+    remarks = [lease.remark] if lease is not None and lease.remark else []
     if snapshots.put_back(image.path):
         remarks.append(f"{image.path}: a restore was interrupted; the image has its name again")
     found = images.probe(image.path)
@@ -119,7 +117,13 @@ def _attach(image: Image, lease: Lease | None, progress: Tell) -> Prepared:
     device = loop.attach(image.path, direct_io=image.direct_io, block_size=found.sector_size)
     if image.direct_io and not device.direct_io:
         remarks.append("the kernel refuses direct I/O on this share; attached buffered, which takes twice the memory")
-    return Prepared(device, found.size, found.allocated, lease, remarks, found.clean)
+    try:
+        if lease is not None:
+            lease.keep()
+        return Prepared(image.path, device, found.size, found.allocated, lease, remarks, found.clean)
+    except BaseException:
+        device.close()
+        raise
 
 
 def _refuse_differences(image: Image, found: images.Probe) -> None:

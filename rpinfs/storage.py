@@ -109,6 +109,13 @@ def mount_at(mounts: "list[Mount]", where: str) -> "Mount | None":
     return next((mount for mount in reversed(mounts) if mount.where == where), None)
 
 
+def mount_of(mounts: "list[Mount]", path: str) -> "Mount | None":
+    """Find the mount that a path without symbolic links lies on."""
+    below = [mount for mount in mounts if f"{path}/".startswith(f"{mount.where.rstrip('/')}/")]
+    # Of several at one place the last one is on top.
+    return max(reversed(below), key=lambda mount: len(mount.where), default=None)
+
+
 def loop_of(mount: Mount, root: str = "") -> "Loop | None":
     """State of the loop device that a mount is from; None where it is from something else."""
     major, minor = mount.device

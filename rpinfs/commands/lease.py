@@ -39,8 +39,8 @@ def _adopt(options: argparse.Namespace) -> int:
     from rpinfs import lease
 
     host, image = image_on_share(options.name)
-    before = lease.adopt(image.path, lease.Owner.of(host))
-    print(f"{image.path} belongs to this Pi now" + (f"; before, it belonged to {before}" if before else ""))
+    before = lease.adopt(image.path, lease.Owner.of(host), image.name)
+    print(f"{image.path} belongs to this Pi now" + (f"; before, {before}" if before else ""))
     print("to use it: systemctl restart rpinfs-agent")
     return 0
 
@@ -49,6 +49,6 @@ def _release(options: argparse.Namespace) -> int:
     from rpinfs import lease
 
     host, image = image_on_share(options.name)
-    lease.release(image.path, lease.Owner.of(host))
+    lease.release(image.path, lease.Owner.of(host), image.name)
     print(f"{image.path} belongs to nobody now; the next Pi that is configured for it takes it")
     return 0

@@ -1,0 +1,227 @@
+"""Who an image belongs to: the owner record `.NAME.rpinfs-owner` beside it, a small JSON file.
+
+The record keeps other Pis away while the owner is off. It is replaced whole or not at all, and written only by who
+holds the lock of lease.py; so a temporary file that is there when somebody else has the lock is an interrupted
+attempt's.
+
+An owner is a board. The same host name and machine-id with another serial number is a cloned root on another Pi.
+
+All times are the NAS's: a Pi has no clock of its own, and may take the year for 1970.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+
+from rpinfs.errors import RpinfsError
+from rpinfs.files import open_regular
+from rpinfs.host import Host, read_text
+
+_VERSION = 1
+_LONGEST_RECORD = 65536
+_TEXTS = ("serial", "hostname", "machine_id", "boot_id")
+# Not a file of ours, or not for us to read. Anything else (EIO, ESTALE) is the share's trouble, and may pass.
+_UNREADABLE = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENXIO)
+
+
+class LeaseError(RpinfsError):
+    """An image that another Pi has, or whose owner cannot be told. Nothing was changed."""
+
+
+class UnreadableError(LeaseError):
+    """There is an owner record, and nobody can tell what it says: that is not the same as no owner."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who an image belongs to.
+
+    Attributes:
+        serial: serial number of the board, or the MAC address of its NIC: this alone decides.
+        boot_id: random number of the boot in which the record was written.
+        since: when this board became the owner, in seconds since 1970 by the NAS's clock; 0 where unknown.
+        seen: when it was last seen with the image, likewise.
+    """
+
+    serial: str
+    hostname: str = ""
+    machine_id: str = ""
+    boot_id: str = ""
+    since: float = field(default=0, compare=False)
+    seen: float = field(default=0, compare=False)
+
+    @classmethod
+    def of(cls, host: Host) -> "Owner":
+        """Tell who this machine is."""
+        boot_id = read_text(host.root + "/proc/sys/kernel/random/boot_id").strip()
+        return cls(host.serial or host.mac, host.hostname, host.machine_id, boot_id)
+
+    def __str__(self) -> str:
+        return f"{self.hostname or 'a Pi without a name'} (serial {self.serial})"
+
+    def with_times(self) -> str:
+        """The owner with its last-seen time, for a sentence."""
+        return f"{self}, last seen {utc(self.seen)}" if self.seen else str(self)
+
+
+def utc(seconds: float) -> str:
+    """A time for people: `2026-01-31 12:00 UTC`."""
+    import time
+
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+
+
+def record_of(image: str) -> str:
+    """Path of the owner record of an image."""
+    return beside(image, "owner")
+
+
+def beside(image: str, what: str) -> str:
+    """Path of a hidden file of ours beside an image."""
+    folder, name = os.path.split(image)
+    return f"{folder}/.{name}.rpinfs-{what}"
+
+
+def read(image: str, name: str = "NAME", *, anew: bool = False) -> Owner | None:
+    """Read the owner record of an image; None where it has no owner.
+
+    Args:
+        name: what the configuration calls the image, for the remedy.
+        anew: have the server asked, whatever an NFS client believes to know. Opening with O_CREAT does: without it
+            the client may answer "no such file" out of its memory for a minute after another Pi has written one. It
+            may leave an empty record, which is nobody's as well.
+
+    Raises:
+        UnreadableError: there is a record that cannot be read or understood.
+        OSError: the share failed.
+    """
+    path = record_of(image)
+    flags = os.O_RDONLY | (os.O_CREAT if anew else 0)
+    try:
+        with open_regular(path, flags) as fd:
+            data = os.pread(fd, _LONGEST_RECORD, 0)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno not in _UNREADABLE:
+            raise
+        raise _unreadable(image, name, error.strerror or str(error)) from error
+    try:
+        return parse(data)
+    except ValueError as error:
+        raise _unreadable(image, name, str(error)) from error
+
+
+def parse(data: bytes) -> Owner | None:
+    """Understand a record; None where it is empty. Raises ValueError."""
+    if not data.strip():
+        return None
+    try:
+        record = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("expected JSON, found something else") from error
+    if not isinstance(record, dict):
+        raise ValueError("expected a JSON object, found something else")
+    if record.get("version") != _VERSION:
+        raise ValueError(f"expected version {_VERSION}, found {record.get('version')!r:.40}")
+    texts = [record.get(name) for name in _TEXTS]
+    since = record.get("since")
+    if not all(isinstance(text, str) for text in texts) or not texts[0]:
+        raise ValueError("expected the texts " + ", ".join(_TEXTS))
+    if not isinstance(since, (int, float)) or not 0 <= since < 1e11:
+        raise ValueError("expected a time in since")
+    serial, hostname, machine_id, boot_id = (str(text) for text in texts)
+    return Owner(serial, hostname, machine_id, boot_id, since)
+
+
+def _unreadable(image: str, name: str, reason: str) -> UnreadableError:
+    return UnreadableError(
+        f"{image}: nobody can tell whose it is: {record_of(image)}: {reason}",
+        f"make sure that no other Pi uses the image, then: rpinfs adopt {name}",
+    )
+
+
+class NewRecord:
+    """A record that has not taken its name yet.
+
+    Attributes:
+        created: time in seconds since 1970, by the NAS's clock.
+    """
+
+    def __init__(self, image: str) -> None:
+        self._image = image
+        self._path = f"{record_of(image)}-new-{os.urandom(8).hex()}"
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self.created = os.fstat(self._fd).st_mtime
+
+    def publish(self, owner: Owner) -> None:
+        """Make it the owner record, whole and synced. Without a time the owner's begins now. Raises OSError."""
+        owner = replace(owner, since=owner.since or self.created)
+        record = {"version": _VERSION, **asdict(owner)}
+        del record["seen"]
+        data = json.dumps(record, indent=1).encode() + b"\n"
+        while data:
+            data = data[os.write(self._fd, data) :]
+        os.fsync(self._fd)
+        self._close()
+        os.rename(self._path, record_of(self._image))
+        self._path = ""
+        sync_folder(self._image)
+
+    def _close(self) -> None:
+        # Also over NFS, where close() is the last to say that something could not be written.
+        fd, self._fd = self._fd, -1
+        os.close(fd)
+
+    def drop(self) -> None:
+        """Remove it, unless it was published."""
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                self._close()
+        if self._path:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+
+
+@contextlib.contextmanager
+def new_record(image: str) -> Iterator[NewRecord]:
+    """A record to be filled in and published; whatever happens, nothing else of it stays."""
+    record = NewRecord(image)
+    try:
+        yield record
+    finally:
+        record.drop()
+
+
+def remove(image: str) -> None:
+    """Make an image nobody's. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(record_of(image))
+    sync_folder(image)
+
+
+def remove_leftovers(image: str) -> None:
+    """Remove what interrupted writers left. Only for who holds the lock: nobody else is writing then."""
+    folder, name = os.path.split(record_of(image))
+    ours = re.compile(rf"{re.escape(name)}-new-[0-9a-f]{{16}}")
+    for entry in os.listdir(folder):
+        if ours.fullmatch(entry):
+            # A leftover that stays does no harm.
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(folder, entry))
+
+
+def sync_folder(path: str) -> None:
+    """Have the server store the names in the folder of a file. Raises OSError."""
+    fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # A file system whose folders need no syncing.
+            raise
+    finally:
+        os.close(fd)
