@@ -1,37 +1,58 @@
-"""The lease: who may have an image, with real locks between real open files."""
+"""The lease: who may have an image, with real locks between real open files, and real loop devices that keep them."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import itertools
+import json
 import os
 import signal
+import stat
 import subprocess
-import sys
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from rpinfs import lease
-from rpinfs.lease import LeaseError, Owner
+from rpinfs import lease, loop, owner, storage
+from rpinfs.files import NoLocks
+from rpinfs.lease import LeaseError, Owner, OwnLockError, UnreadableError
+from tests.support import Tell, thorough
+
+from .conftest import Mount, Traced, command, python
 
 ONE = Owner("10000000aaaaaaaa", "pi1", "m" * 32, "boot-1")
 OTHER = Owner("10000000bbbbbbbb", "pi2", "n" * 32, "boot-2")
-HOLDER = """\
-import sys
-from rpinfs import lease
-held = lease.acquire(sys.argv[1], lease.Owner("10000000aaaaaaaa", "pi1"))
-print("held", flush=True)
-sys.stdin.read()
-"""
+NAMED = r"pi1 \(serial 10000000aaaaaaaa\), last seen 20\d\d-\d\d-\d\d \d\d:\d\d UTC"
 
 
 @pytest.fixture
-def image(tmp_path: Path) -> str:
-    return str(tmp_path / "docker.img")
+def share(tmp_path: Path) -> Path:
+    folder = tmp_path / "share"
+    folder.mkdir()
+    return folder
 
 
-def take(image: str, owner: Owner) -> None:
-    lease.acquire(image, owner).close()
+@pytest.fixture
+def image(share: Path) -> str:
+    return str(share / "docker.img")
+
+
+def take(image: str, who: Owner) -> None:
+    lease.acquire(image, who).close()
+
+
+def beside(image: str) -> set[str]:
+    return set(os.listdir(os.path.dirname(image)))
+
+
+LOCK, RECORD = ".docker.img.rpinfs-lock", ".docker.img.rpinfs-owner"
+
+
+# --- Who may have it ---------------------------------------------------------------------------------------
 
 
 def test_first_come_is_the_owner(image: str) -> None:
@@ -40,46 +61,92 @@ def test_first_come_is_the_owner(image: str) -> None:
     assert lease.owner_of(image) == ONE
     held.close()
     assert lease.owner_of(image) == ONE
+    assert beside(image) == {LOCK, RECORD}
+
+
+def test_the_record_is_for_people_too(image: str) -> None:
+    take(image, ONE)
+    record = json.loads(Path(owner.record_of(image)).read_text())
+    assert abs(record.pop("since") - time.time()) < 60
+    assert record == {
+        "version": 1, "serial": ONE.serial, "hostname": "pi1", "machine_id": "m" * 32, "boot_id": "boot-1"
+    }  # fmt: skip
+    assert stat.S_IMODE(os.stat(owner.record_of(image)).st_mode) == 0o600
 
 
 def test_the_owner_comes_back_after_a_power_cut(image: str) -> None:
     take(image, ONE)
+    record = Path(owner.record_of(image))
+    record.write_text(record.read_text().replace('"since": ', '"since": 1'))
+    since = lease.owner_of(image)
     again = replace(ONE, boot_id="boot-7", hostname="renamed")
     take(image, again)
-    assert lease.owner_of(image) == again
+    found = lease.owner_of(image)
+    assert found == again
+    assert since and found and found.since == since.since
 
 
 def test_nobody_has_an_image_without_a_lease(image: str) -> None:
     assert lease.owner_of(image) is None
+    assert beside(image) == set()
 
 
 @pytest.mark.parametrize(
-    "other",
-    [OTHER, replace(ONE, serial="10000000cccccccc")],
-    ids=["another Pi", "cloned root on another board"],
+    ("other", "explained"),
+    [
+        (OTHER, ""),
+        (replace(ONE, serial="2"), "; another board with the host name and machine-id of this one: its root is a copy"),
+        (
+            replace(ONE, serial="2", hostname="pi2"),
+            "; another board with the machine-id of this one: its root is a copy",
+        ),
+    ],
+    ids=["another Pi", "cloned root", "cloned root with another name"],
 )
-def test_another_board_is_refused_with_the_owners_name(image: str, other: Owner) -> None:
+def test_another_board_is_refused_with_the_owners_name(image: str, other: Owner, explained: str) -> None:
     take(image, ONE)
-    with pytest.raises(LeaseError, match=r"belongs to pi1 \(serial 10000000aaaaaaaa\), last seen 20\d\d-") as refused:
-        lease.acquire(image, other)
-    assert "rpinfs adopt" in (refused.value.remedy or "")
+    os.utime(lease.path_of(image), (0, 86400 * 365 * 40))
+    with pytest.raises(LeaseError) as refused:
+        lease.acquire(image, other, "docker")
+    seen = "last seen 2009-12-22 00:00 UTC"
+    assert refused.value.message == f"{image}: belongs to pi1 (serial 10000000aaaaaaaa), {seen}{explained}"
+    assert "rpinfs adopt docker" in (refused.value.remedy or "")
     assert lease.owner_of(image) == ONE
+    # A look at it is no sign of life of its owner.
+    assert os.stat(lease.path_of(image)).st_mtime == 86400 * 365 * 40
 
 
 def test_a_held_lock_refuses_everybody(image: str) -> None:
     held = lease.acquire(image, ONE)
     for act in (lease.acquire, lease.adopt, lease.release):
-        with pytest.raises(LeaseError, match=r"in use by pi1 \(serial"):
+        with pytest.raises(LeaseError, match=f"in use by {NAMED}$"):
             act(image, OTHER)
-        with pytest.raises(LeaseError, match="in use by this Pi"):
+        with pytest.raises(OwnLockError, match="in use by this Pi"):
             act(image, ONE)
+        with pytest.raises(OwnLockError, match="the NAS still keeps the lock of this Pi's own last boot"):
+            act(image, replace(ONE, boot_id="boot-2"))
     held.close()
     assert lease.owner_of(image) == ONE
 
 
+def test_a_lock_without_a_record_is_somebodys(image: str) -> None:
+    held = lease.acquire(image, ONE)
+    os.unlink(owner.record_of(image))
+    with pytest.raises(LeaseError, match="in use by another Pi that has not said its name"):
+        lease.adopt(image, OTHER)
+    held.close()
+
+
+def test_who_cannot_be_told_from_others_gets_nothing(image: str) -> None:
+    for act in (lease.acquire, lease.adopt):
+        with pytest.raises(LeaseError, match="neither a serial number nor a network card"):
+            act(image, replace(ONE, serial=""))
+    assert beside(image) == set()
+
+
 def test_adopt_takes_over_what_nobody_holds(image: str) -> None:
-    take(image, ONE)
-    assert lease.adopt(image, OTHER) == ONE
+    assert lease.adopt(image, ONE) == ""
+    assert lease.adopt(image, OTHER).startswith("it belonged to pi1 (serial 10000000aaaaaaaa), last seen 20")
     take(image, OTHER)
     with pytest.raises(LeaseError, match="belongs to pi2"):
         lease.acquire(image, ONE)
@@ -91,41 +158,412 @@ def test_release_lets_anybody_in(image: str) -> None:
         lease.release(image, OTHER)
     lease.release(image, ONE)
     assert lease.owner_of(image) is None
+    # The lock file stays: removed, it would leave a Pi that has just opened it a lock on nothing.
+    assert beside(image) == {LOCK}
     take(image, OTHER)
     assert lease.owner_of(image) == OTHER
 
 
-@pytest.mark.parametrize("record", ["", "\n", "\0" * 200, "{", "[]", '{"serial": 1}', "\ufeff"])
-def test_a_record_cut_short_belongs_to_nobody(image: str, record: str) -> None:
-    Path(lease.path_of(image)).write_text(record)
+@pytest.mark.parametrize("record", ["", "\n", " \n"])
+def test_an_empty_record_is_nobodys(image: str, record: str) -> None:
+    Path(owner.record_of(image)).write_text(record)
     take(image, ONE)
     assert lease.owner_of(image) == ONE
 
 
-def test_a_shorter_record_leaves_nothing_of_a_longer_one(image: str) -> None:
-    take(image, replace(ONE, hostname="a" * 200))
+def written(text: str) -> Callable[[Path], object]:
+    return lambda path: path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (written("\0" * 200), "expected JSON, found something else"),
+        (written("{"), "expected JSON, found something else"),
+        (written("[" * 60000), "expected JSON, found something else"),
+        (written("\ufeff"), "expected JSON, found something else"),
+        (written("[]"), "expected a JSON object"),
+        (written('{"serial": "1"}'), "expected version 1, found None"),
+        (written('{"version": 2, "serial": "1"}'), "expected version 1, found 2"),
+        (written('{"version": 1, "serial": "1"}'), "expected the texts serial, hostname"),
+        (written(json.dumps({"version": 1, **dict.fromkeys(owner._TEXTS, ""), "since": 1})), "expected the texts"),
+        (written(json.dumps({"version": 1, **dict.fromkeys(owner._TEXTS, "1")})), "expected a time in since"),
+        (lambda path: path.symlink_to("/etc/passwd"), "symbolic links"),
+        (os.mkfifo, "expected a regular file"),
+    ],
+)
+def test_a_record_that_nobody_understands_is_not_nobodys(
+    image: str, make: Callable[[Path], object], reason: str
+) -> None:
+    make(Path(owner.record_of(image)))
+    for act in (lease.acquire, lease.release):
+        with pytest.raises(UnreadableError, match=f"nobody can tell whose it is: .*{reason}") as refused:
+            act(image, ONE, "docker")
+        assert "rpinfs adopt docker" in (refused.value.remedy or "")
+    with pytest.raises(UnreadableError):
+        lease.owner_of(image)
+    assert lease.adopt(image, ONE).startswith("nobody can tell whose it is: ")
     take(image, ONE)
-    assert lease.owner_of(image) == ONE
+    assert Path("/etc/passwd").read_text().startswith("root")
 
 
-def test_a_link_is_not_followed(image: str, tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").write_text("kept")
-    os.symlink("elsewhere", lease.path_of(image))
-    with pytest.raises(OSError, match="symbolic links"):
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_record_that_cannot_be_read(image: str, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """What a person has to see to is told from trouble of the share, which may pass."""
+    take(image, ONE)
+    real = os.open
+
+    def refuse(path: str, *arguments: int) -> int:
+        if path == owner.record_of(image):
+            raise OSError(number, os.strerror(number))
+        return real(path, *arguments)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(UnreadableError if number == errno.EACCES else OSError, match=os.strerror(number)):
         lease.acquire(image, ONE)
-    assert (tmp_path / "elsewhere").read_text() == "kept"
+    if number == errno.EACCES:
+        lease.adopt(image, OTHER)
+    monkeypatch.undo()
+    assert lease.owner_of(image) == (OTHER if number == errno.EACCES else ONE)
 
 
-def test_the_lock_dies_with_its_holder_and_the_record_stays(image: str) -> None:
-    top = Path(__file__).resolve().parents[2]
-    argv = [sys.executable, "-c", HOLDER, image]
-    with subprocess.Popen(argv, cwd=top, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(LeaseError, match="in use by pi1"):
-            lease.adopt(image, OTHER)
-        holder.send_signal(signal.SIGKILL)
-        holder.wait()
+@pytest.mark.parametrize("name", [LOCK, RECORD])
+def test_a_link_is_not_followed(image: str, name: str) -> None:
+    folder = Path(image).parent
+    (folder / "elsewhere").write_text("kept")
+    os.symlink("elsewhere", folder / name)
+    with pytest.raises((OSError, LeaseError), match="symbolic links"):
+        lease.acquire(image, ONE)
+    assert (folder / "elsewhere").read_text() == "kept"
+
+
+def test_leftovers_of_ours_go_and_nothing_else(image: str) -> None:
+    folder = Path(image).parent
+    ours = folder / f"{RECORD}-new-0123456789abcdef"
+    others = {f"{RECORD}-new-0123456789abcde", f"{RECORD}-new-0123456789abcdeg", f"x{RECORD}-new-0123456789abcdef"}
+    for name in {ours.name, *others}:
+        (folder / name).touch()
+    take(image, ONE)
+    assert beside(image) == {LOCK, RECORD, *others}
+
+
+# --- Shares with limits ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["ENOLCK", "nolock"])
+def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A share that refuses locks, or a client that keeps them to itself."""
+
+    def refuse(_: int) -> bool:
+        raise NoLocks(errno.ENOLCK, "No locks available")
+
+    if request.param == "ENOLCK":
+        monkeypatch.setattr(lease, "lock", refuse)
+    else:
+        line = f"1 1 0:1 / {tmp_path}/share rw - nfs nas:/docker rw,vers=3,local_lock=all\n"
+        monkeypatch.setattr(lease, "read_text", lambda _: line)
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_without_locks_the_record_keeps_others_away(image: str) -> None:
+    held = lease.acquire(image, ONE)
+    assert not held.locked
+    assert "has no locks" in held.remark
+    held.keep()
+    assert held.pin is None
+    held.close()
     with pytest.raises(LeaseError, match="belongs to pi1"):
         lease.acquire(image, OTHER)
-    assert lease.adopt(image, OTHER) == Owner("10000000aaaaaaaa", "pi1")
+    take(image, ONE)
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_without_locks_only_a_quiet_owner_is_gone(image: str) -> None:
+    take(image, ONE)
+    with pytest.raises(LeaseError, match=r"the share has no locks, and the owner was seen \d+ s ago") as refused:
+        lease.adopt(image, OTHER)
+    assert "15 minutes" in (refused.value.remedy or "")
+    assert lease.owner_of(image) == ONE
+    long_ago = time.time() - lease.QUIET_SECONDS - 10
+    os.utime(lease.path_of(image), (long_ago, long_ago))
+    leftover = Path(f"{owner.record_of(image)}-new-0123456789abcdef")
+    leftover.touch()
+    lease.adopt(image, OTHER)
+    assert lease.owner_of(image) == OTHER
+    # Without a lock nobody can tell a leftover from another's work in progress.
+    assert leftover.exists()
+
+
+def fill(folder: Path) -> None:
+    with contextlib.suppress(OSError), open(folder / "full", "ab", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
+
+
+@pytest.mark.root
+def test_a_full_nas_keeps_no_owner_away(mounted: Mount) -> None:
+    with mounted("-t", "tmpfs", "-o", "size=64k", "tmpfs") as folder:
+        image = str(folder / "docker.img")
+        take(image, ONE)
+        fill(folder)
+        held = lease.acquire(image, replace(ONE, boot_id="next"))
+        assert "could not be renewed: No space left" in held.remark
+        held.close()
+        assert lease.owner_of(image) == ONE
+        with pytest.raises(OSError, match="No space left"):
+            lease.adopt(image, OTHER)
+        assert lease.owner_of(image) == ONE
+        assert not any("-new-" in name for name in beside(image))
+        # Nobody's yet: a record is needed then.
+        os.unlink(owner.record_of(image))
+        fill(folder)
+        with pytest.raises(OSError, match="No space left"):
+            lease.acquire(image, ONE)
+        assert lease.owner_of(image) is None
+
+
+# --- The lock outlives the agent, for as long as the image is attached -------------------------------------
+
+HOLDER = """
+import sys
+from rpinfs import lease
+held = lease.acquire({image!r}, lease.Owner("10000000aaaaaaaa", "pi1", "{machine}", "boot-1"))
+{keep}
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def held_by_another_process(image: str, keep: bool) -> Iterator[subprocess.Popen[str]]:
+    code = HOLDER.format(image=image, machine="m" * 32, keep="held.keep()" if keep else "")
+    with python(code, stdin=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        yield holder
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture
+def elsewhere(share: Path, mounted: Mount) -> Iterator[str]:
+    """The image as another Pi sees it: under a path of that Pi's own, since pins are known by their names."""
+    with mounted("--bind", share) as folder:
+        yield str(folder / "docker.img")
+
+
+def test_a_lock_that_is_not_kept_dies_with_its_holder_and_the_record_stays(image: str) -> None:
+    with held_by_another_process(image, keep=False) as holder:
+        with pytest.raises(LeaseError, match="in use by pi1"):
+            lease.adopt(image, OTHER)
+        kill(holder)
+    with pytest.raises(LeaseError, match="belongs to pi1"):
+        lease.acquire(image, OTHER)
+    assert lease.adopt(image, OTHER).startswith("it belonged to pi1 ")
+
+
+@pytest.mark.root
+def test_a_kept_lock_outlives_its_holder_and_is_taken_up(image: str, elsewhere: str) -> None:
+    with held_by_another_process(image, keep=True) as holder:
+        kill(holder)
+    with pytest.raises(LeaseError, match="in use by pi1"):
+        lease.adopt(elsewhere, OTHER)
+    os.utime(lease.path_of(image), (0, 0))
+    held = lease.acquire(image, ONE)
+    assert held.fd == -1
+    # To be seen again, through the pin alone.
+    assert os.stat(lease.path_of(image)).st_mtime > 86400
+    with pytest.raises(LeaseError, match="in use by pi1"):
+        lease.acquire(elsewhere, OTHER)
+    held.leave()
+    with pytest.raises(LeaseError, match="in use by pi1"):
+        lease.adopt(elsewhere, OTHER)
+    lease.acquire(image, ONE).close()
+    lease.adopt(elsewhere, OTHER)
+
+
+@pytest.mark.root
+def test_the_lock_stays_as_long_as_the_image_is_attached(image: str, elsewhere: str) -> None:
+    command("truncate", "--size", "1M", image)
+    with loop.attach(image):
+        held = lease.acquire(image, ONE)
+        held.keep()
+        lease.let_go(image, held)
+        # The agent is stopped, or the package removed: the image is in use all the same.
+        for act in (lease.adopt, lease.release):
+            with pytest.raises(LeaseError, match="in use by this Pi"):
+                act(image, ONE)
+        with pytest.raises(LeaseError, match="in use by pi1"):
+            lease.adopt(elsewhere, OTHER)
+    assert storage.loops_on(lease.path_of(image)) != []
+    # Detached while no agent ran: nothing of this Pi uses it, which only this Pi knows.
+    with pytest.raises(LeaseError, match="in use by pi1"):
+        lease.adopt(elsewhere, OTHER)
+    lease.release(image, ONE)
+    assert storage.loops_on(lease.path_of(image)) == []
+    take(elsewhere, OTHER)
+
+
+@pytest.mark.root
+def test_an_agent_that_prepares_is_not_disturbed(image: str) -> None:
+    with held_by_another_process(image, keep=True) as holder:
+        with pytest.raises(LeaseError, match="in use by this Pi"):
+            lease.release(image, ONE)
+        kill(holder)
+    lease.release(image, ONE)
+
+
+@pytest.mark.root
+def test_a_pin_that_belongs_to_nothing_any_more_is_not_believed(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock was lost while no agent ran: it says so by EIO, and is then taken anew."""
+    with held_by_another_process(image, keep=True) as holder:
+        kill(holder)
+    real = os.pwrite
+
+    def lost(fd: int, data: bytes, offset: int) -> int:
+        if stat.S_ISBLK(os.fstat(fd).st_mode):
+            raise OSError(errno.EIO, "Input/output error")
+        return real(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", lost)
+    held = lease.acquire(image, ONE)
+    assert held.fd >= 0
+    held.close()
+    assert storage.loops_on(lease.path_of(image)) == []
+
+
+@pytest.mark.root
+def test_without_a_loop_device_there_is_no_lock_either(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise loop.LoopError("no loop device to be had")
+
+    monkeypatch.setattr(loop, "pin", refuse)
+    held = lease.acquire(image, ONE)
+    with pytest.raises(loop.LoopError):
+        held.keep()
+    lease.let_go(image, held)
+    lease.adopt(image, OTHER)
+
+
+# --- Every crash point and every failing call --------------------------------------------------------------
+
+# `random` makes the name of the temporary file known. What is printed is known to have been done.
+ATTEMPT = """
+import os, sys
+os.urandom = lambda count: bytes.fromhex("0123456789abcdef")
+from rpinfs import errors, lease
+try:
+    {do}
+except (errors.RpinfsError, OSError) as error:
+    print(error, file=sys.stderr)
+    sys.exit(3)
+print("done")
+"""
+ACTS = {
+    "acquire": "lease.acquire({image!r}, lease.{other!r})",
+    "acquire again": "lease.acquire({image!r}, lease.{again!r})",
+    "acquire and keep": "held = lease.acquire({image!r}, lease.{again!r}); held.keep(); held.close()",
+    "adopt": "lease.adopt({image!r}, lease.{other!r})",
+    "release": "lease.release({image!r}, lease.{one!r})",
+}
+AGAIN = replace(ONE, boot_id="boot-2")
+BEFORE: dict[str, Owner | None] = {"acquire": None}
+AFTER = {"acquire": OTHER, "acquire again": AGAIN, "acquire and keep": AGAIN, "adopt": OTHER, "release": None}
+# Looking back afterwards is harmless, and what only lets go has no failing.
+NEVER_FAIL = ("close", "fcntl", "ioctl", "newfstatat", "lseek")
+
+
+def started(image: str, act: str) -> Owner | None:
+    """The share as the act finds it; who owns it."""
+    for name in beside(image):
+        os.unlink(os.path.join(os.path.dirname(image), name))
+    # An interrupted attempt of an earlier day.
+    Path(f"{owner.record_of(image)}-new-fedcba9876543210").write_text("{")
+    before = BEFORE.get(act, ONE)
+    if before:
+        take(image, before)
+        Path(f"{owner.record_of(image)}-new-fedcba9876543210").write_text("{")
+    return before
+
+
+def code_of(image: str, act: str) -> tuple[str, list[Path]]:
+    do = ACTS[act].format(image=image, one=ONE, other=OTHER, again=AGAIN)
+    paths = [os.path.dirname(image), lease.path_of(image), owner.record_of(image)]
+    temporary = f"{owner.record_of(image)}-new-0123456789abcdef"
+    return ATTEMPT.format(do=do), [Path(path) for path in (*paths, temporary)]
+
+
+def points(traced: Traced, image: str, act: str) -> list[str]:
+    started(image, act)
+    code, paths = code_of(image, act)
+    ended = traced(code, paths)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert lease.owner_of(image) == AFTER[act]
+    seen: dict[str, int] = {}
+    found = []
+    for name in ended.calls:
+        seen[name] = seen.get(name, 0) + 1
+        found.append(f"{name}:when={seen[name]}")
+    return found
+
+
+def some(points: list[str]) -> list[str]:
+    return points if thorough() else points[::3]
+
+
+def assert_whole_and_free(image: str, before: Owner | None, after: Owner | None) -> None:
+    """The old record or the new one; no lock; and the next one finishes, with nothing left over."""
+    found = lease.owner_of(image)
+    assert found in (before, after)
+    lease.let_go(image, None)
+    take(image, found or ONE)
+    lease.adopt(image, replace(OTHER, serial="3"))
+    assert beside(image) == {LOCK, RECORD}
+
+
+pins = pytest.mark.parametrize(
+    "act", [pytest.param(act, marks=pytest.mark.root) if "keep" in act else act for act in ACTS]
+)
+
+
+@pytest.mark.crash
+@pins
+def test_killed_at_every_call(image: str, traced: Traced, act: str, tell: Tell) -> None:
+    everything = points(traced, image, act)
+    assert len(everything) > (10 if act == "release" else 15)
+    tried = some(everything)
+    for point in tried:
+        before = started(image, act)
+        code, paths = code_of(image, act)
+        name, when = point.split(":")
+        ended = traced(code, paths, inject=f"{name}:signal=KILL:{when}")
+        assert ended.returncode == -9, point
+        assert_whole_and_free(image, before, AFTER[act])
+    tell(f"{act}: killed at {len(tried)} of {len(everything)} calls")
+
+
+@pytest.mark.crash
+@pins
+def test_every_call_fails(image: str, traced: Traced, act: str, tell: Tell) -> None:
+    """Either it goes on without, or it says so; and the record is whole."""
+    everything = [point for point in points(traced, image, act) if not point.startswith(NEVER_FAIL)]
+    errors = ["ENOSPC", "EIO", "EDQUOT", "EROFS", "EACCES", "ESTALE"]
+    tried = (
+        list(itertools.product(everything, errors))
+        if thorough()
+        else list(zip(everything, itertools.cycle(errors), strict=False))
+    )
+    for point, error in tried:
+        before = started(image, act)
+        code, paths = code_of(image, act)
+        name, when = point.split(":")
+        ended = traced(code, paths, inject=f"{name}:error={error}:{when}")
+        assert ended.returncode in (0, 3), f"{point} {error}: {ended.stderr}"
+        # A full NAS keeps no owner away: the old record is good enough then.
+        if ended.returncode == 0 and not act.startswith("acquire "):
+            assert lease.owner_of(image) == AFTER[act], f"{point} {error}"
+        assert_whole_and_free(image, before, AFTER[act])
+    tell(f"{act}: {len(tried)} failing calls of {len(everything)} places")
