@@ -28,6 +28,10 @@ class ImageError(RpinfsError):
     """An image that cannot be made or used as it is. Nothing was changed."""
 
 
+class CutShortError(ImageError):
+    """An image whose multi-mount protection says that e2fsck is at work: so it is, or it was cut short."""
+
+
 class Kind(enum.Enum):
     """What is found under the name of an image."""
 
@@ -53,6 +57,7 @@ class Probe:
         clean: whether it was unmounted in order; None where only mounting can tell (xfs).
         needs_recovery: its journal is to be replayed.
         errors_recorded: number of errors that the kernel has met in it.
+        mmp: it has ext4's multi-mount protection.
         obstacles: what keeps this kernel from mounting it, in words.
         remedy: what to do about a foreign file, where that is known.
         stamp: device, inode, length and times of change: what must be the same for the file to be the same.
@@ -71,6 +76,7 @@ class Probe:
     clean: bool | None = None
     needs_recovery: bool = False
     errors_recorded: int = 0
+    mmp: bool = False
     obstacles: tuple[str, ...] = ()
     remedy: str | None = None
     stamp: tuple[int, ...] = field(default=(), repr=False)
@@ -175,6 +181,7 @@ def _with_superblock(seen: Probe, parsed: Superblock) -> Probe:
         clean=parsed.clean,
         needs_recovery=parsed.needs_recovery,
         errors_recorded=parsed.errors_recorded,
+        mmp=parsed.mmp,
         obstacles=(*parsed.obstacles, *_obstacles_here(parsed)),
     )
 
@@ -246,6 +253,7 @@ def check(path: str, progress: Tell = silent) -> CheckResult:
         raise ImageError(f"{path}: cannot be checked: {error.message}", error.remedy) from error
 
 
+_MMP_CHECKING = "MMP: e2fsck being run"
 _FSCK_CORRECTED, _FSCK_REBOOT, _FSCK_UNCORRECTED = 1, 2, 4
 _FSCK_FAILED, _FSCK_USAGE, _FSCK_CANCELLED, _FSCK_LIBRARY = 8, 16, 32, 128
 
@@ -275,8 +283,15 @@ def judge_e2fsck(path: str, done: Completed) -> None:
     said = last_line(done.stderr) or last_line(done.stdout)
     if code & ~(_FSCK_CORRECTED | _FSCK_REBOOT) == 0:
         return
-    if "MMP" in done.stdout + done.stderr:
-        raise ImageError(f"{path}: multi-mount protection says that another host uses it: {said}")
+    # With the colon: e2fsck also says how long it waits for multi-mount protection, "MMP interval is ...".
+    protection = next((line for line in done.stderr.splitlines() if "MMP: " in line), "")
+    if _MMP_CHECKING in protection:
+        raise CutShortError(
+            f"{path}: multi-mount protection says that e2fsck is at work on it, or was cut short: {protection}",
+            f"make sure that no other host uses it, then: tune2fs -f -E clear_mmp {path}",
+        )
+    if protection:
+        raise ImageError(f"{path}: multi-mount protection says that another host uses it: {protection}")
     if code & _FSCK_UNCORRECTED:
         raise ImageError(
             f"{path}: its file system has errors that only a person can decide about (e2fsck status {code})",

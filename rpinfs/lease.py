@@ -215,11 +215,24 @@ def release(image: str, owner: Owner, name: str = "NAME") -> None:
 
 def let_go(image: str, lease: Lease | None) -> None:
     """End this Pi's hold on an image, also one pinned earlier. While the image is attached, the lock stays with it."""
-    if storage.loops_on(image):
+    if _is_attached(image):
         if lease is not None:
             lease.leave()
     elif ending := lease or _pinned(image):
         ending.close()
+
+
+def _is_attached(image: str) -> bool:
+    """Whether something still has the image; a passing look at the device, such as udev's, keeps it for a moment."""
+    import time
+
+    for _ in range(40):
+        if not storage.loops_on(image):
+            return False
+        if any(one.backing_file == image for mount in _mounts() if (one := storage.loop_of(mount))):
+            return True
+        time.sleep(0.025)
+    return True
 
 
 # --- The lock ----------------------------------------------------------------------------------------------
@@ -264,9 +277,12 @@ def _locked(image: str, owner: Owner) -> Lease:
 
 def _locks_stay_here(path: str) -> bool:
     """Whether the NFS client keeps its locks to itself, which makes every Pi their only holder: nolock, see nfs(5)."""
-    mounts = storage.parse_mountinfo(read_text("/proc/self/mountinfo"))
-    share = storage.mount_of(mounts, path)
+    share = storage.mount_of(_mounts(), path)
     return share is not None and not {"nolock", "local_lock=all", "local_lock=flock"}.isdisjoint(share.super_options)
+
+
+def _mounts() -> list[storage.Mount]:
+    return storage.parse_mountinfo(read_text("/proc/self/mountinfo"))
 
 
 @contextlib.contextmanager

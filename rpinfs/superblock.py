@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 # Feature bits that fs/ext4 mounts read-write since Linux 6.1 (EXT4_FEATURE_*_SUPP), and names of the others.
 _INCOMPAT_RECOVER, _INCOMPAT_JOURNAL_DEV = 0x4, 0x8
-_INCOMPAT_64BIT, _INCOMPAT_CASEFOLD = 0x80, 0x20000
+_INCOMPAT_64BIT, _INCOMPAT_MMP, _INCOMPAT_CASEFOLD = 0x80, 0x100, 0x20000
 _INCOMPAT_SUPPORTED = 0x3E7D6
 _INCOMPAT_NAMES = {0x1: "compression", _INCOMPAT_JOURNAL_DEV: "journal_dev", 0x1000: "dirdata"}
 _RO_COMPAT_SUPPORTED = 0x1A77F
@@ -34,6 +34,7 @@ class Superblock:
         sector_size: largest logical block size, in bytes, of a device that it can be mounted from.
         size: of the file system, in bytes.
         clean: whether it was unmounted in order; None where only mounting can tell (xfs).
+        mmp: it has ext4's multi-mount protection.
         casefold: it has names whose case does not count, which a kernel may have been built without.
         obstacles: what keeps every kernel from mounting it from one device, in words.
     """
@@ -47,6 +48,7 @@ class Superblock:
     clean: bool | None = None
     needs_recovery: bool = False
     errors_recorded: int = 0
+    mmp: bool = False
     casefold: bool = False
     obstacles: tuple[str, ...] = ()
 
@@ -76,6 +78,7 @@ def parse_ext4(data: bytes) -> Superblock | None:
         needs_recovery=recover,
         errors_recorded=struct.unpack_from("<I", data, 0x194)[0],
         casefold=bool(incompat & _INCOMPAT_CASEFOLD),
+        mmp=bool(incompat & _INCOMPAT_MMP),
         obstacles=_ext4_obstacles(data, compat, incompat, ro_compat),
     )
 

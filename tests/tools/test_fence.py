@@ -1,0 +1,157 @@
+"""Fence=: the lease and ext4's multi-mount protection on the way from a name on the share to an attached image.
+
+Another host is a mount in a namespace of its own: e2fsck and tune2fs see nothing of it but its beat in the image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rpinfs import image as images
+from rpinfs import making, prepare, storage
+from rpinfs.config import Image
+from rpinfs.errors import RpinfsError
+from rpinfs.image import ImageError
+from rpinfs.lease import Owner
+from rpinfs.run import Completed
+from rpinfs.settings import MIB
+
+from .conftest import Mount, command
+
+pytestmark = pytest.mark.root
+
+PI = Owner("1", "pi1", "m" * 32, "boot-1")
+ATTACH = ("losetup", "--find", "--show", "--direct-io=on", "--sector-size=4096")
+OTHER_HOST = f"""
+device=$({" ".join(ATTACH)} "$1") && mount $device "$2" && losetup --detach $device && echo mounted
+read go
+umount "$2"
+"""
+MMP_CHECKING, MMP_CLEAN = 0xE24D4D50, 0xFF4D4D50
+
+
+@pytest.fixture
+def wanted(tmp_path: Path) -> Image:
+    (tmp_path / "share").mkdir()
+    path = tmp_path / "share/docker.img"
+    return Image(
+        name="docker", file=path.name, path=str(path), size=64 * MIB, size_is_set=False, filesystem="ext4",
+        filesystem_is_set=False, where=str(tmp_path / "where"), options=["noatime"], bind=[], before=[],
+        direct_io=True, fence="both",
+    )  # fmt: skip
+
+
+def prepared(image: Image) -> list[str]:
+    """Prepare an image and let go of it; the remarks."""
+    done = prepare.prepare(image, PI, images.silent)
+    assert done.direct_io
+    done.close()
+    assert [one for one in storage.loops() if one.backing_file.startswith(os.path.dirname(image.path))] == []
+    return done.remarks
+
+
+def with_fence(image: Image, fence: str) -> Image:
+    changed = copy.copy(image)
+    changed.fence = fence
+    return changed
+
+
+@contextlib.contextmanager
+def mounted_by_another_host(path: str, folder: Path) -> Iterator[None]:
+    folder.mkdir()
+    argv = ["unshare", "--mount", "sh", "-c", OTHER_HOST, "sh", path, str(folder)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as host:
+        assert host.stdin and host.stdout
+        assert host.stdout.readline() == "mounted\n"
+        yield
+        host.communicate("go\n")
+    assert host.returncode == 0
+
+
+def mmp_sequence(path: str) -> int:
+    found = re.search(r"mmp_sequence: *(?:0x)?([0-9a-f]+)", command("dumpe2fs", "-h", path))
+    assert found
+    return int(found[1], 16)
+
+
+def cut_short(path: str) -> None:
+    """What is left in an image when the power goes while e2fsck is at it."""
+    number = re.search(r"MMP block number: *(\d+)", command("dumpe2fs", "-h", path))
+    assert number
+    with open(path, "r+b") as file:
+        file.seek(int(number[1]) * 4096 + 4)
+        file.write(MMP_CHECKING.to_bytes(4, "little"))
+    assert mmp_sequence(path) == MMP_CHECKING
+
+
+def test_the_protection_is_set_once_and_stays(wanted: Image, mounted: Mount) -> None:
+    prepared(wanted)
+    assert images.probe(wanted.path).mmp
+    with mounted("-o", "loop", wanted.path) as folder:
+        (folder / "data").write_text("kept")
+    assert prepared(wanted) == []
+    (remark,) = prepared(with_fence(wanted, "lease"))
+    assert remark.startswith(f"{wanted.path} has multi-mount protection, though Fence=lease: its checks wait; ")
+    assert remark.endswith(f"tune2fs -O ^mmp {wanted.path}")
+    assert images.probe(wanted.path).mmp
+    assert mmp_sequence(wanted.path) == MMP_CLEAN
+
+
+@pytest.mark.crash
+def test_another_host_that_has_it_mounted_is_noticed(
+    wanted: Image, tmp_path: Path, mounted: Mount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the locks say: e2fsck refuses, and so does the kernel."""
+    prepared(wanted)
+    # What one kernel knows of its own loop devices, two hosts do not know of each other's.
+    monkeypatch.setattr(images, "refuse_attached", lambda _: None)
+    with mounted_by_another_host(wanted.path, tmp_path / "there"):
+        with pytest.raises(ImageError, match=r"says that another host uses it: .*MMP: device currently active"):
+            prepared(with_fence(wanted, "mmp"))
+        device = command(*ATTACH, wanted.path).strip()
+        with pytest.raises(AssertionError, match="already mounted or mount point busy"), mounted(device):
+            pass
+        command("losetup", "--detach", device)
+    assert prepared(wanted) == []
+
+
+def test_a_check_that_was_cut_short_needs_a_lock_to_be_told_from_one_that_runs(wanted: Image) -> None:
+    making.create(wanted.path, wanted.size)
+    # Else the block would need a checksum.
+    command("tune2fs", "-O", "^metadata_csum", wanted.path)
+    command("tune2fs", "-O", "mmp", wanted.path)
+    cut_short(wanted.path)
+    with pytest.raises(ImageError, match="e2fsck is at work on it, or was cut short") as refused:
+        prepared(with_fence(wanted, "mmp"))
+    assert refused.value.remedy == (
+        f"make sure that no other host uses it, then: tune2fs -f -E clear_mmp {wanted.path}"
+    )
+    assert mmp_sequence(wanted.path) == MMP_CHECKING
+    prepared(wanted)
+    assert mmp_sequence(wanted.path) == MMP_CLEAN
+
+
+def test_an_xfs_image_has_no_such_protection(wanted: Image) -> None:
+    making.create(wanted.path, 300 * MIB, "xfs")
+    with pytest.raises(RpinfsError, match="Fence=both needs ext4, but the image holds xfs"):
+        prepared(wanted)
+    assert prepared(with_fence(wanted, "lease")) == []
+
+
+def test_the_wait_for_a_protected_image_is_no_error_of_its_own() -> None:
+    """An unclean image with errors: e2fsck tells of its wait and of the errors, and only the latter count."""
+    waited = "MMP interval is 10 seconds and total wait time is 42 seconds. Please wait...\n"
+    done = Completed(4, waited, "disk.img: UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY.\n")
+    with pytest.raises(ImageError, match="errors that only a person can decide about"):
+        images.judge_e2fsck("disk.img", done)
+    with pytest.raises(ImageError, match="another host uses it"):
+        images.judge_e2fsck("disk.img", replace(done, stderr="e2fsck: MMP: filesystem still in use\n"))
