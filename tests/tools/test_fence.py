@@ -107,6 +107,7 @@ def test_the_protection_is_set_once_and_stays(wanted: Image, mounted: Mount) -> 
 
 
 @pytest.mark.crash
+@pytest.mark.long
 def test_another_host_that_has_it_mounted_is_noticed(
     wanted: Image, tmp_path: Path, mounted: Mount, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -163,26 +163,28 @@ class TwoPis(RuleBasedStateMachine):
             pi.prepared.lease = lease.acquire(pi.path, pi.owner)
             pi.prepared.lease.keep()
 
-    @rule(name=NAMES, text=st.text("ab", max_size=3))
-    def write(self, name: str, text: str) -> None:
-        pi = self.pis[name]
-        if pi.mounted:
-            key = str(len(self.content) % 5)
-            with open(pi.where / key, "w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            folder = os.open(pi.where, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
-            self.content[key] = text
+    @precondition(lambda self: self._with_image())
+    @rule(key=st.sampled_from("abc"), text=st.text("xy", max_size=3))
+    def write(self, key: str, text: str) -> None:
+        (pi,) = self._with_image()
+        with open(pi.where / key, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        folder = os.open(pi.where, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+        self.content[key] = text
 
-    @rule(name=NAMES, killed=st.booleans())
-    def agent_ends(self, name: str, killed: bool) -> None:
-        """Killed, or stopped while the containers go on: the lock stays."""
-        pi = self.pis[name]
+    @precondition(lambda self: self._with_image())
+    @rule(killed=st.booleans(), unmounted=st.booleans())
+    def agent_ends(self, killed: bool, unmounted: bool) -> None:
+        """Killed, or stopped while the containers go on: the lock stays. A person may unmount the image then."""
+        (pi,) = self._with_image()
         if pi.prepared is not None:
             self._end_agent(pi, killed)
+        if unmounted:
+            self._unmount(pi)
 
     def _end_agent(self, pi: Pi, killed: bool) -> None:
         assert pi.prepared is not None
@@ -193,12 +195,6 @@ class TwoPis(RuleBasedStateMachine):
         else:
             pi.prepared.close()
         pi.prepared = None
-
-    @rule(name=NAMES)
-    def unmounted_without_an_agent(self, name: str) -> None:
-        pi = self.pis[name]
-        if pi.mounted and pi.prepared is None:
-            self._unmount(pi)
 
     @rule(name=NAMES)
     def shut_down(self, name: str) -> None:
@@ -300,6 +296,9 @@ class TwoPis(RuleBasedStateMachine):
     def nothing_foreign_is_changed(self) -> None:
         assert {name: (self.nas / name).read_bytes() for name in FOREIGN} == FOREIGN
 
+    def _with_image(self) -> list[Pi]:
+        return [pi for pi in self.pis.values() if pi.mounted]
+
     def _other(self, pi: Pi) -> Pi:
         return self.pis["two" if pi.name == "one" else "one"]
 
@@ -308,7 +307,7 @@ class TwoPis(RuleBasedStateMachine):
 
 
 TwoPis.TestCase.settings = settings(
-    max_examples=400 if thorough() else 25,
+    max_examples=400 if thorough() else 20,
     stateful_step_count=50 if thorough() else 25,
     deadline=None,
     suppress_health_check=list(HealthCheck),
