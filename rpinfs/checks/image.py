@@ -53,7 +53,7 @@ def _image_owner(facts: Facts, image: Image) -> Finding | None:
     if owner == NOBODY:
         return warning(f"image {image.name} belongs to nobody: no Pi has taken its lease")
     if owner.serial != own.serial:
-        return critical(f"image {image.name} belongs to {owner}")
+        return critical(f"image {image.name} belongs to {owner.with_times()}")
     return ok(f"image {image.name} belongs to this Pi")
 
 

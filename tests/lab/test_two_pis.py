@@ -91,7 +91,7 @@ def the_other_waits_for_adoption(owner: Pi, other: Pi) -> None:
     assert other.try_run("rpinfs adopt docker").status != 0
     owner.pull_power()
     # The NAS holds the dead Pi's lock for a lease's length; then only the owner record is in the way.
-    other.run("until rpinfs status | grep -q 'last seen'; do sleep 2; done", timeout=300)
+    other.run("until grep -q 'belongs to .*, last seen' /run/rpinfs/agent.json; do sleep 2; done", timeout=300)
     assert state(other)["state"] == "refused"
     assert_owner_is_named(other, owner)
     assert_docker_is_down(other)

@@ -307,8 +307,8 @@ class TwoPis(RuleBasedStateMachine):
 
 
 TwoPis.TestCase.settings = settings(
-    max_examples=400 if thorough() else 20,
-    stateful_step_count=50 if thorough() else 25,
+    max_examples=400 if thorough() else 12,
+    stateful_step_count=50 if thorough() else 20,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
