@@ -1,0 +1,109 @@
+"""What the agent does when the NAS has given its lock away: only the error of the NFS client is made up here."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rpinfs import lease, loop, storage
+from rpinfs.agent import Agent, Held
+from rpinfs.config import load
+from rpinfs.host import Host
+from rpinfs.lease import Lease, Owner
+from rpinfs.prepare import Prepared
+from tests.support import make_pi
+
+from .conftest import command
+
+pytestmark = pytest.mark.root
+
+OTHER = Owner("2", "pi2")
+
+
+@pytest.fixture
+def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
+    """An agent with an image that it has leased and attached."""
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.bind(str(tmp_path / "notify"))
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    share = tmp_path / "share"
+    share.mkdir()
+    host = Host.read(str(make_pi(tmp_path / "root", f"[Share]\nWhere={share}\n")))
+    made = Agent(host, load(host), -1)
+    image = made.config.images[0]
+    command("truncate", "--size", "1M", image.path)
+    held = lease.acquire(image.path, made._owner)
+    with loop.attach(image.path) as device:
+        held.keep()
+        made.held = [Held(image, "mounted", prepared=Prepared(image.path, device, 0, None, held))]
+        yield made
+    if (prepared := made.held[0].prepared) and prepared.lease:
+        prepared.lease.close()
+    made._notifier.socket.close()
+    manager.close()
+    os.close(made._event_fd)
+
+
+@pytest.fixture
+def lost(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> Held:
+    def fail(_: Lease) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lease, "renew", fail)
+        agent._renew_leases()
+        agent._take_events()
+    (held,) = agent.held
+    assert held.message == "mounted here, but its lock on the NAS is lost (Input/output error); taking it again"
+    assert held.state == "mounted"
+    assert held.is_to_lease(held.lease_retry_at)
+    return held
+
+
+def test_a_lost_lock_is_taken_again(agent: Agent, lost: Held) -> None:
+    agent._renew(lost)
+    agent._take_events()
+    assert lost.message.endswith("; its lock is held again")
+    assert lost.remedy == ""
+    assert lost.prepared and lost.prepared.lease and lost.prepared.lease.pin
+
+
+def test_another_pi_was_quicker(agent: Agent, lost: Held) -> None:
+    assert lost.lost_lease
+    lost.lost_lease.close()
+    path = lost.image.path
+    # From elsewhere, where this Pi's own use of the image is not known.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "loops_on", lambda _: [])
+        lease.adopt(path, OTHER)
+    agent._renew(lost)
+    agent._take_events()
+    assert lost.state == "mounted"
+    assert lost.message.startswith(f"mounted here, but {path}: belongs to pi2 (serial 2), last seen ")
+    assert lost.remedy == "shut one of the two Pis down now"
+    assert not lost.is_to_lease(lost.lease_retry_at - 1)
+    # The other gives way: all is well again.
+    lease.release(path, OTHER)
+    agent._renew(lost)
+    agent._take_events()
+    assert lost.message.endswith("; its lock is held again")
+
+
+def test_a_full_nas_is_no_loss(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: Lease) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Lease, "renew", fail)
+    before = replace(agent.held[0])
+    agent._renew_leases()
+    agent._take_events()
+    assert agent.held[0].message == before.message
+    assert "its lease cannot be renewed: No space left on device" in capsys.readouterr().err
