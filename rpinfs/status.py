@@ -127,6 +127,7 @@ def _image_document(facts: Facts, image: Image) -> dict[str, Any]:
         "inodes": space.inodes if space else None,
         "inodes_free": space.inodes_free if space else None,
         "errors": ext4_errors(facts, image),
+        "clean": said.get("clean"),
         "state": said.get("state"),
         "state_seconds": _age(facts, said),
         "message": said.get("message") or None,
