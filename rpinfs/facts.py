@@ -421,16 +421,16 @@ def ask_gate(facts: Facts, image: Image) -> list[RpinfsError]:
 
 
 def _ask_overlay(facts: Facts, image: Image) -> bool:
-    # Imported here, in a child: ctypes costs `rpinfs status` nothing.
-    from rpinfs import overlay
+    from rpinfs.overlay import try_overlay
 
     if ask_gate(facts, image):
         raise NotAskedError(f"what is mounted at {image.where} is not image {image.name}: it is not written to")
-    overlay.trial(image.where)
+    try_overlay(image.where)
     return True
 
 
 def _ask_hidden(facts: Facts) -> object:
+    # Imported here, in a child: ctypes costs `rpinfs status` nothing.
     from rpinfs import hidden
 
     return hidden.find(facts.mount_points, facts.mounts, HIDDEN_SECONDS)

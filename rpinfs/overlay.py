@@ -1,127 +1,182 @@
-"""Whether overlayfs works in a folder: by doing it, as Docker would.
+"""A trial overlay in the file system that Docker will use: what overlay2 and containerd's overlayfs need must work.
 
-Docker's overlay2 and containerd's overlayfs need more of a file system than to be writable: d_type, whiteouts,
-extended attributes, renames. The only way to know is a mount. It is made in a mount namespace of its own, in a hidden
-folder that is removed whatever happens. The folder's file system is written to: not for every tick of a clock.
+Boot path: imports os and fcntl only, and ctypes in the function that mounts. Two programs, unshare(1) and mount(8),
+would open five times the files that ctypes does, and would need a shell between them to try more than the mounting.
+
+The overlay is attached to no folder: fsopen(2), fsconfig(2) and fsmount(2) (Linux 5.2, glibc 2.36) give a descriptor
+of it, which ends with this process, whatever ends that. What remains of a trial that was killed are some small files
+in a folder of a fixed name; the next trial clears them away.
 """
 
-from __future__ import annotations
-
-import contextlib
 import fcntl
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 
-from rpinfs import syscalls
 from rpinfs.errors import RpinfsError
 from rpinfs.units import KEPT_FOLDER
 
-_PREFIX = "overlay-trial."
+TRIAL_FOLDER = "overlay-trial"
+_CLOEXEC = 1
+_FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 1, 6
+# By error number, where more can be said than where to look. Docker tries such an overlay itself and gives up as well.
+_REMEDIES = {
+    28: "it is full: set a larger Size= in rpinfs.conf, which the next boot gives it",
+    19: "this kernel has no overlayfs: modprobe overlay",
+}
 
 
-def trial(folder: str) -> None:
-    """Try an overlay in a folder. The caller must be a child of its own: it ends up in another mount namespace.
+def try_overlay(where: str) -> None:
+    """Mount an overlay of folders in the file system at `where`, and have it do what containers do.
 
     Raises:
-        RpinfsError: overlayfs does not work there; the message says what failed.
-        OSError: EPERM without root; else the file system of the folder failed.
+        RpinfsError: Docker's overlay drivers would not work there.
+        PermissionError: this is not root.
     """
-    syscalls.private_mounts()
-    kept = f"{folder}/{KEPT_FOLDER}"
-    os.makedirs(kept, mode=0o700, exist_ok=True)
-    with _own_folder(kept) as own:
-        _make_layers(own)
-        if not _has_d_type(own):
-            raise RpinfsError(
-                f"{folder}: its file system has no d_type, without which Docker refuses overlay2",
-                "make a new image: ext4 with the feature filetype, xfs with ftype=1, as rpinfs makes them",
-            )
-        merged = f"{own}/merged"
-        options = f"lowerdir={own}/lower,upperdir={own}/upper,workdir={own}/work"
+    try:
+        # The gate and `rpinfs check` may come at the same time; the lock goes with the process.
+        lock = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            syscalls.mount("overlay", merged, options)
-        except OSError as error:
-            raise RpinfsError(
-                f"{folder}: an overlay cannot be mounted: {error.strerror}", "modprobe overlay; journalctl -k"
-            ) from error
-        try:
-            _use(own)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _try_alone(where)
         finally:
-            syscalls.unmount(merged)
+            os.close(lock)
+    except PermissionError:
+        raise
+    except OSError as error:
+        raise RpinfsError(
+            f"{where}: Docker's layers cannot be kept there, a trial overlay failed: {error.strerror}",
+            _REMEDIES.get(error.errno or 0, "journalctl -k"),
+        ) from error
 
 
-def _has_d_type(folder: str) -> bool:
-    """Whether readdir(3) tells what an entry is. Where it does not, os.DirEntry has to ask, and the file is gone."""
-    name = f"{folder}/d_type"
-    _write(name, "")
-    with os.scandir(folder) as entries:
-        (entry,) = [entry for entry in entries if entry.path == name]
-    os.unlink(name)
-    return entry.is_file(follow_symlinks=False)
+def _try_alone(where: str) -> None:
+    kept = f"{where}/{KEPT_FOLDER}"
+    folder = f"{kept}/{TRIAL_FOLDER}"
+    _remove(folder)
+    os.makedirs(folder, mode=0o700)
+    try:
+        _need_d_type(where, folder)
+        _need_layers(where, folder)
+    finally:
+        _remove(folder)
+        _remove_empty(kept)
 
 
-def _make_layers(own: str) -> None:
-    for name in ("lower", "upper", "work", "merged"):
-        os.mkdir(f"{own}/{name}")
-    for name in ("kept", "changed", "removed"):
-        _write(f"{own}/lower/{name}", "lower")
+def _need_d_type(where: str, folder: str) -> None:
+    """Refuse a file system whose folders do not tell files from folders (overlayfs.rst: whiteouts would show)."""
+    os.mkdir(f"{folder}/told")
+    with os.scandir(folder) as found:
+        entries = list(found)
+    os.rmdir(f"{folder}/told")
+    # With the folder gone, only what the listing itself told remains; scandir(3) would ask stat(2) otherwise.
+    if not all(entry.is_dir(follow_symlinks=False) for entry in entries):
+        raise RpinfsError(
+            f"{where}: its file system keeps no d_type in its folders, which Docker's overlay drivers need",
+            "make a new image (mkfs.xfs -n ftype=1, or ext4 with the feature filetype) and copy the data over",
+        )
 
 
-def _use(own: str) -> None:
-    """Do in the merged folder what containers do, and look at what must have come of it."""
-    merged, upper = f"{own}/merged", f"{own}/upper"
-    _write(f"{merged}/new", "upper")
-    _write(f"{merged}/changed", "upper")
-    os.unlink(f"{merged}/removed")
-    os.rename(f"{merged}/new", f"{merged}/renamed")
-    expected = ["changed", "kept", "renamed"]
-    found = sorted(os.listdir(merged))
+def _need_layers(where: str, folder: str) -> None:
+    """Change, remove and rename in an overlay what the layer below has, and look at what must have come of it."""
+    for name in ("lower", "upper", "work", "lower/deleted"):
+        os.mkdir(f"{folder}/{name}")
+    for name in ("changed", "removed"):
+        _write(f"{folder}/lower/{name}", "lower")
+    overlay = _overlay_in(folder)
+    try:
+        _write("changed", "upper", overlay)
+        # A whiteout in the upper layer: a device node that is put in place by RENAME_WHITEOUT.
+        os.unlink("removed", dir_fd=overlay)
+        os.rmdir("deleted", dir_fd=overlay)
+        # A new folder over it is marked with a trusted xattr.
+        os.mkdir("deleted", dir_fd=overlay)
+        _write("new", "upper", overlay)
+        os.rename("new", "renamed", src_dir_fd=overlay, dst_dir_fd=overlay)
+        found = _listing(overlay)
+    finally:
+        os.close(overlay)
+    expected = ["changed", "deleted", "renamed"]
     if found != expected:
-        raise RpinfsError(f"an overlay on {own} shows {' '.join(found)}, expected {' '.join(expected)}")
-    if _read(f"{upper}/changed") != "upper" or _read(f"{own}/lower/changed") != "lower":
-        raise RpinfsError(f"an overlay on {own} does not copy a changed file up")
+        raise RpinfsError(
+            f"{where}: an overlay shows {' '.join(found)}, expected {' '.join(expected)}", "journalctl -k"
+        )
+    if (_read(f"{folder}/lower/changed"), _read(f"{folder}/upper/changed")) != ("lower", "upper"):
+        raise RpinfsError(f"{where}: an overlay does not keep its layers apart", "journalctl -k")
 
 
-def _write(path: str, text: str) -> None:
-    with open(path, "w", encoding="ascii") as file:
-        file.write(text)
+def _overlay_in(folder: str) -> int:
+    # Relative names, as Docker uses them too: in the options of an overlay, commas and colons are separators.
+    os.chdir(folder)
+    try:
+        return _mount_overlay({"lowerdir": "lower", "upperdir": "upper", "workdir": "work"})
+    finally:
+        os.chdir("/")
+
+
+def _mount_overlay(options: "dict[str, str]") -> int:
+    """Give the descriptor of an overlay that is mounted nowhere. Raises OSError."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def checked(result: int) -> int:
+        if result < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        return result
+
+    context = checked(libc.fsopen(b"overlay", _CLOEXEC))
+    try:
+        for key, value in options.items():
+            checked(libc.fsconfig(context, _FSCONFIG_SET_STRING, key.encode(), value.encode(), 0))
+        checked(libc.fsconfig(context, _FSCONFIG_CMD_CREATE, None, None, 0))
+        return checked(libc.fsmount(context, _CLOEXEC, 0))
+    finally:
+        os.close(context)
+
+
+def _listing(mount: int) -> "list[str]":
+    # What fsmount(2) gives names the place only (O_PATH).
+    folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount)
+    try:
+        return sorted(os.listdir(folder))
+    finally:
+        os.close(folder)
+
+
+def _write(path: str, text: str, folder: "int | None" = None) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
 
 
 def _read(path: str) -> str:
-    with open(path, encoding="ascii") as file:
-        return file.read()
-
-
-@contextlib.contextmanager
-def _own_folder(kept: str) -> Iterator[str]:
-    """A folder that nobody else uses, and that is gone afterwards. Its lock tells it from one that was left behind."""
-    with contextlib.ExitStack() as held:
-        # Whoever makes one or removes leftovers has the lock of the folder around them: a new one is locked at once.
-        with _lock(kept):
-            _remove_leftovers(kept)
-            path = tempfile.mkdtemp(prefix=_PREFIX, dir=kept)
-            held.enter_context(_lock(path))
-            held.callback(shutil.rmtree, path)
-        yield path
-
-
-def _remove_leftovers(kept: str) -> None:
-    """Remove the folders of trials that were killed, and with them their locks."""
-    with os.scandir(kept) as entries:
-        paths = [f"{kept}/{entry.name}" for entry in entries if entry.name.startswith(_PREFIX)]
-    for path in paths:
-        # Another trial may be removing it, or be in the midst of it.
-        with contextlib.suppress(FileNotFoundError, BlockingIOError), _lock(path, fcntl.LOCK_NB):
-            shutil.rmtree(path)
-
-
-@contextlib.contextmanager
-def _lock(folder: str, how: int = 0) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | how)
-        yield
+        return os.read(descriptor, 100).decode()
     finally:
         os.close(descriptor)
+
+
+def _remove(folder: str) -> None:
+    """Remove a folder with all in it, if it is there. Raises OSError."""
+    try:
+        with os.scandir(folder) as found:
+            entries = list(found)
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            _remove(entry.path)
+        else:
+            os.unlink(entry.path)
+    os.rmdir(folder)
+
+
+def _remove_empty(folder: str) -> None:
+    try:
+        os.rmdir(folder)
+    except OSError:
+        # What Bind= keeps is in it.
+        return

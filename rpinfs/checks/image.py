@@ -367,10 +367,10 @@ CHECKS = (
         _mount_overlay,
         remedy="modprobe overlay; journalctl -k says why",
         explanation=f"""
-            Mounts an overlay as Docker does, in a mount namespace of its own and in a folder of its own below
-            {KEPT_FOLDER}/ of the image, writes, removes and renames files in it, and looks at what came of it.
-            Everything is removed again. Critical: that does not work; Docker would fall back to a driver that
-            copies whole layers.
+            Mounts an overlay as Docker does, attached nowhere, of folders of its own below {KEPT_FOLDER}/ of the
+            image; writes, removes and renames files in it, and looks at what came of it. All is removed again. It is
+            the trial that the gate makes at each start of Docker. Nothing is tried where mount.right is not ok.
+            Critical: that does not work; Docker would fall back to a driver that copies whole layers.
         """,
         needs=("overlay",),
         per_image=True,

@@ -138,7 +138,7 @@ def test_the_checks_of_a_running_machine(root: Path, tmp_path: Path, judged: Jud
     """From the question to the sentence."""
     with loop_upon(tmp_path, root / "docker"):
         found = judged(f"/some/image {root}/docker ext4 loop,_netdev,nofail 0 0\n")
-        assert list((root / "docker/.rpinfs").iterdir()) == []
+        assert not (root / "docker/.rpinfs").exists()
     assert found["mount.overlay"].status is Status.OK
     assert found["mount.hidden"].status is Status.WARNING
     assert found["mount.hidden"].message == f"{root}/docker hides 1 file with 8 KiB (overlay2 8 KiB)"
@@ -148,7 +148,6 @@ def test_the_checks_of_a_running_machine(root: Path, tmp_path: Path, judged: Jud
 def test_nothing_is_tried_on_what_is_not_the_image(root: Path, tmp_path: Path, judged: Judged) -> None:
     with loop_upon(tmp_path, root / "docker"):
         assert set(judged("")) == {"mount.hidden"}
-        assert not (root / "docker/.rpinfs").exists()
 
 
 @contextmanager
