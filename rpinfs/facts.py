@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rpinfs import gate, network, probe, storage, superblock, systemd
 from rpinfs.config import Config, Image, examine
@@ -27,6 +27,9 @@ from rpinfs.storage import Loop, Mount
 from rpinfs.superblock import Superblock
 from rpinfs.systemd import UnitState
 from rpinfs.units import AGENT, GATE
+
+if TYPE_CHECKING:
+    from rpinfs.nic import Manager
 
 T = TypeVar("T")
 
@@ -309,6 +312,7 @@ def _questions(facts: Facts) -> dict[str, Callable[[], object]]:
         if address:
             questions["route"] = lambda: _ask_route(address)
             questions["nas"] = lambda: _ask_nas(address)
+            questions["nic"] = lambda: ask_nic(facts)
     return questions
 
 
@@ -450,6 +454,18 @@ def _ask_route(address: str) -> Route:
     # pyroute2 takes longer to load than all the others together, and there is a substitute (network.route_in_table).
     os.nice(10)
     return network.route_to(network.resolve(address))
+
+
+def ask_nic(facts: Facts) -> tuple[str, list[Manager]]:
+    """The interface on the way to the NAS and who manages it: read from files, which lie on the root."""
+    from rpinfs import nic
+
+    address = network.resolve(facts.server_address)
+    table = read_text(f"{facts.host.root}/proc/net/route")
+    way = network.route_to(address) if ":" in address else network.route_in_table(table, address)
+    if way is None:
+        raise RpinfsError(f"no route to {address}", "ip route; ip link")
+    return way.interface, nic.managers(way.interface, facts.host.root)
 
 
 def _ask_nas(address: str) -> Nas:

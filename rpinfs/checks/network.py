@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from rpinfs import nic
+from typing import TYPE_CHECKING
+
 from rpinfs.checks.base import Check, Finding, critical, ok, warning
 from rpinfs.errors import RpinfsError
 from rpinfs.facts import Facts, Nas, NotAskedError, Space, link_to_nas, route
 from rpinfs.probe import TimedOut
 from rpinfs.settings import milliseconds
+
+if TYPE_CHECKING:
+    from rpinfs.nic import Manager
 
 SLOW_LINK = 100
 """Mb/s. What a Raspberry Pi has at the least when its cable and switch are well."""
@@ -64,11 +68,10 @@ def _network_link(facts: Facts) -> Finding | None:
 
 
 def _network_manager(facts: Facts) -> Finding | None:
-    way = route(facts)
-    if way is None or way.interface == "lo":
+    answer: tuple[str, list[Manager]] = facts.answer("nic", tuple)
+    name, found = answer
+    if name == "lo":
         return None
-    name = way.interface
-    found = nic.managers(name, facts.host.root)
     if not found:
         return ok(f"nobody manages {name}; reserve its address on the DHCP server, nobody renews it")
     taker = next((manager for manager in found if not manager.keeps), None)
@@ -109,7 +112,7 @@ CHECKS = (
             whether it is told to leave it up when it stops. Warning: the root is on NFS and would lose its network, or
             two of them renew the same address. Where nobody renews it, the DHCP server must not give it away.
         """,
-        needs=("route",),
+        needs=("nic",),
     ),
     Check(
         "network.route",

@@ -30,13 +30,14 @@ from rpinfs.facts import (
     _questions,
     ask,
     ask_gate,
+    ask_nic,
     facts_of,
 )
 from rpinfs.hidden import Hidden
 from rpinfs.host import Host
 from rpinfs.lease import Owner
 from rpinfs.network import Route
-from rpinfs.probe import TimedOut
+from rpinfs.probe import TimedOut, _outcome
 from rpinfs.superblock import Superblock
 from rpinfs.systemd import UnitState
 from rpinfs.units import AGENT, GATE
@@ -128,7 +129,7 @@ def facts(
     found = facts_of(Host.read(str(root)))
     found.clock = 1_800_000_000.0
     verdicts = {f"gate:{image.name}": ask_gate(found, image) for image in found.config.images}
-    found.answers = {**ANSWERS, **verdicts, **(answers or {})}
+    found.answers = {**ANSWERS, **verdicts, "nic": _outcome(lambda: ask_nic(found)), **(answers or {})}
     return found
 
 
@@ -229,6 +230,7 @@ CASES = [
     Case("network.manager", OK, "nobody manages eth0"),
     Case("network.manager", OK, "dhcpcd manages eth0 and leaves it up", files=dhcpcd("persistent\n")),
     Case("network.manager", WARNING, "dhcpcd may take down eth0, which carries the root", files=dhcpcd("")),
+    Case("network.manager", UNKNOWN, "no answer within 1.4 s", answers={"nic": SILENCE}),
     Case("network.route", OK, f"{NAS} is reached over eth0 by 192.168.1.1", answers={
         "route": Route(NAS, "eth0", "192.168.1.1")}),
     Case("network.route", UNKNOWN, "no answer within 1.4 s", files={"proc/net/route": ""}, answers={"route": SILENCE}),
@@ -532,6 +534,29 @@ def test_every_explanation_names_the_limits_and_statuses_of_its_check() -> None:
         for status in bad:
             assert status is not None
             assert f"{status.word}:" in explanation.lower(), (check.name, status)
+
+
+def test_judging_reads_only_what_the_kernel_answers_from_memory(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever lies on the root, on NFS as it is, is asked of a child: else a check could hang."""
+    found = live(facts(root, "[Image docker]\nSize=10G\n"), monkeypatch)
+    seen: list[str] = []
+
+    def watched(name: str) -> None:
+        real = getattr(os, name)
+
+        def call(path: object, *more: object, **named: object) -> object:
+            seen.append(str(path))
+            return real(path, *more, **named)
+
+        monkeypatch.setattr(os, name, call)
+
+    for name in ("open", "stat", "listdir", "scandir", "readlink"):
+        watched(name)
+    checks.judge(found)
+    monkeypatch.undo()
+    assert seen
+    allowed = tuple(f"{root}/{folder}/" for folder in ("proc", "sys", "run"))
+    assert [path for path in seen if not path.startswith(allowed)] == []
 
 
 def test_a_question_that_was_not_asked_makes_a_check_silent(root: Path) -> None:
