@@ -441,8 +441,10 @@ def _ask_hidden(facts: Facts) -> object:
 
 
 def _ask_machine(agent_pid: int | None) -> Machine:
-    import psutil
-
+    try:
+        import psutil
+    except ImportError as error:
+        raise RpinfsError(f"the machine cannot be asked: {error}", "apt install python3-psutil") from error
     memory = psutil.virtual_memory()
     agent_memory = None
     if agent_pid is not None and psutil.pid_exists(agent_pid):
