@@ -424,13 +424,17 @@ def ask_gate(facts: Facts, image: Image) -> list[RpinfsError]:
     return gate.verdict(Config(True, "", config.server, config.boot, config.share, [image], []), facts.host)
 
 
-def _ask_overlay(facts: Facts, image: Image) -> bool:
+def _ask_overlay(facts: Facts, image: Image) -> list[RpinfsError]:
+    """What a trial overlay has shown to be wrong, as a list: an error that is raised means that nothing was shown."""
     from rpinfs.overlay import try_overlay
 
     if ask_gate(facts, image):
         raise NotAskedError(f"what is mounted at {image.where} is not image {image.name}: it is not written to")
-    try_overlay(image.where)
-    return True
+    try:
+        try_overlay(image.where)
+    except RpinfsError as error:
+        return [error]
+    return []
 
 
 def _ask_hidden(facts: Facts) -> object:

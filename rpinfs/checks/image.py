@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from rpinfs.checks.base import FULLNESS, Check, Finding, by_fullness, critical, ok, unknown, warning
 from rpinfs.config import Image
 from rpinfs.errors import RpinfsError
-from rpinfs.facts import HIDDEN_SECONDS, NOBODY, Facts, File, NotAskedError, Space, ext4_errors, nfs_version
+from rpinfs.facts import HIDDEN_SECONDS, NOBODY, Facts, File, Space, ext4_errors, nfs_version
 from rpinfs.lease import Owner
-from rpinfs.probe import TimedOut
 from rpinfs.settings import BLOCK_SIZE, GIB, human_size, size_text
 from rpinfs.superblock import Superblock
 from rpinfs.units import KEPT_FOLDER, fstab_mount_points
@@ -189,12 +188,9 @@ def _mount_inodes(facts: Facts, image: Image) -> Finding | None:
 def _mount_overlay(facts: Facts, image: Image) -> Finding | None:
     if not image.before:
         return None
-    try:
-        facts.answer(f"overlay:{image.name}", bool)
-    except (NotAskedError, TimedOut):
-        raise
-    except RpinfsError as error:
-        return critical(error.message, error.remedy or "")
+    refusals: list[RpinfsError] = facts.answer(f"overlay:{image.name}", list)
+    if refusals:
+        return critical(refusals[0].message, refusals[0].remedy or "")
     return ok(f"a trial overlay in {image.where} worked")
 
 
