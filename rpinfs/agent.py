@@ -6,6 +6,7 @@ images, the pulse asks the share every half minute whether it answers. So the wa
 whatever the NAS does.
 
 The agent may die at any time: a mounted image holds its loop device by itself, and the next agent finds it in sysfs.
+Where the mount of an image goes away under a running Docker, see loss.py.
 """
 
 import contextlib
@@ -20,13 +21,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-from rpinfs import freeze, gate, prepare, snapshots, storage
+from rpinfs import freeze, gate, loss, prepare, snapshots, storage
 from rpinfs.config import Config, Image, load
 from rpinfs.errors import ConfigError, RpinfsError
 from rpinfs.escape import mount_unit
 from rpinfs.host import Host, read_text
 from rpinfs.lease import LOST, RENEW_SECONDS, Lease, LeaseError, Owner, OwnLockError, acquire
-from rpinfs.units import RUNTIME_FOLDER, THAW, fstab_mount_points, link_of, units
+from rpinfs.units import GATE, RUNTIME_FOLDER, THAW, fstab_mount_points, link_of, units
 
 PULSE_SECONDS = 30.0
 """How often the share is asked whether it answers, and how full it is."""
@@ -103,6 +104,7 @@ class Held:
     lost_lease: Lease | None = None
     lease_retry_at: float = 0.0
     retry_at: float | None = None
+    stopped: list[str] = field(default_factory=list)
 
     def is_to_lease(self, when: float) -> bool:
         """Whether the lease is to be taken now: the image was mounted before this agent was there, or it was lost."""
@@ -166,6 +168,7 @@ class Agent:
         self._next_try = 0.0
         self._next_thaw = 0.0
         self._share_came_late = False
+        self._share_was_silent = False
         self._retry_wait = RETRY_SECONDS[0]
         self._published = ""
         self._told = ""
@@ -252,6 +255,7 @@ class Agent:
         elif share.state != "silent" or share.asked is None:
             if share.state == "silent":
                 _log(5, f"{self.config.server.address} answers again after {now() - share.since:.0f} s")
+                self._share_was_silent = True
             self._share_becomes("mounted", f"{expected} is mounted at {where}", "", quiet=True)
             self._pulse_wanted.set()
 
@@ -267,19 +271,19 @@ class Agent:
         _log(6 if quiet else 4, message)
 
     def _look_at_images(self) -> None:
+        if self._share_was_silent:
+            self._share_was_silent = False
+            self._start_refused_units()
         for held in self.held:
-            mounted = self._is_mounted(held.image)
-            if mounted and held.state in ("attached", "lost"):
+            mounted = self._is_in_place(held)
+            if mounted and held.state in ("attached", "unmounted", "lost"):
                 self._image_becomes(held, "mounted", _mounted_message(held))
+                self._start_stopped_units(held)
                 if held.late:
-                    self._start_waiting_units(held)
+                    held.late = False
+                    self._start_waiting_units(held, "came late")
             elif not mounted and held.state == "mounted":
-                self._image_becomes(
-                    held,
-                    "lost",
-                    f"was unmounted from {held.image.where}",
-                    f"systemctl start {mount_unit(held.image.where)}",
-                )
+                self._lose(held)
             elif mounted and held.state == "mounted" and (errors := self._errors(held)):
                 self._image_becomes(
                     held,
@@ -300,6 +304,17 @@ class Agent:
         loop = storage.loop_of(mount) if mount else None
         return loop is not None and loop.backing_file == image.path
 
+    def _is_in_place(self, held: Held) -> bool:
+        """Whether the paths of an image lead to it: at its mount point, and in the folders that Bind= keeps in it."""
+        outer = storage.mount_at(self._mounts, held.image.where)
+        if outer is None or held.prepared is None:
+            return outer is not None and self._is_mounted(held.image)
+        # By the device: the name of the backing file changes when somebody renames or deletes it.
+        if outer.device != (storage.LOOP_MAJOR, int(held.prepared.loop.removeprefix("loop"))):
+            return False
+        binds = [(bind, storage.mount_at(self._mounts, bind)) for bind in held.image.bind if bind not in self._by_fstab]
+        return all(mount is not None and gate.is_kept(mount, bind, outer) for bind, mount in binds)
+
     def _errors(self, held: Held) -> int:
         name = held.prepared.loop if held.prepared else ""
         return storage.ext4_errors(name) or 0
@@ -310,14 +325,123 @@ class Agent:
 
     def _find_attached(self) -> None:
         """Find what an earlier agent attached and systemd mounted, and hold on to it again."""
+        stopped = loss.stopped_units()
+        # An agent that ended in order has removed it, and at boot there was none.
+        died = os.path.exists(gate.STATE_FILE)
         for held in self.held:
-            if self._is_mounted(held.image):
-                try:
-                    held.prepared = prepare.hold(held.image)
-                    held.prepared.clean = _found_clean(held.image)
-                except RpinfsError as error:
-                    _log(4, f"image {held.image.name}: {error.message}")
-                self._image_becomes(held, "mounted", _mounted_message(held))
+            held.stopped = stopped.get(held.image.name, [])
+            if not self._is_mounted(held.image) and not _is_in_use(held.image):
+                if died:
+                    self._recall_loss(held)
+                continue
+            try:
+                held.prepared = prepare.hold(held.image)
+                held.prepared.clean = _found_clean(held.image)
+                _publish(held.image, held.prepared, found=True)
+            except RpinfsError as error:
+                _log(4, f"image {held.image.name}: {error.message}")
+            # Where it is not in its place, the first look at the images finds it lost.
+            self._image_becomes(held, "mounted", _mounted_message(held))
+            if self._is_in_place(held):
+                self._start_stopped_units(held)
+
+    # Losing an image, see loss.py
+
+    def _lose(self, held: Held) -> None:
+        """Stop what would write into the folder below, where the mount has gone behind systemd's back."""
+        from rpinfs import systemd
+
+        image = held.image
+        unit = mount_unit(image.where)
+        try:
+            states = systemd.unit_states([unit, *image.before])
+            cause = loss.cause_of(states[unit], systemd.system_state())
+        except RpinfsError as error:
+            # The next look asks again.
+            _log(3, f"image {image.name}: {self._why_lost(image)}, and {error.message}")
+            return
+        if cause is not loss.Cause.LOST:
+            self._image_becomes(
+                held, "unmounted", f"unmounted by systemd from {image.where}", f"systemctl start {unit}"
+            )
+            return
+        waiting = [states[name] for name in image.before]
+        self._stopped_by_loss(held, loss.running(waiting, loss.gone_at(states[unit])))
+        stopping = f"; until it is back, {' '.join(held.stopped)} stopped" if held.stopped else ""
+        self._image_becomes(held, "lost", self._why_lost(image) + stopping, self._lost_remedy(image))
+        self._stop_units(loss.to_stop(waiting))
+
+    def _recall_loss(self, held: Held) -> None:
+        """Find out what systemd stopped by itself, where an image was lost and detached while no agent was there."""
+        from rpinfs import systemd
+
+        unit = mount_unit(held.image.where)
+        try:
+            states = systemd.unit_states([unit, *held.image.before])
+            cause = loss.cause_of(states[unit], systemd.system_state())
+        except RpinfsError as error:
+            _log(4, error.message)
+            return
+        gone = loss.gone_at(states[unit])
+        if cause is loss.Cause.LOST and gone is not None:
+            self._stopped_by_loss(held, loss.running([states[name] for name in held.image.before], gone))
+
+    def _stopped_by_loss(self, held: Held, names: list[str]) -> None:
+        held.stopped += [name for name in names if name not in held.stopped]
+        self._remember_stopped()
+
+    def _why_lost(self, image: Image) -> str:
+        found = storage.mount_at(self._mounts, image.where)
+        if found is not None and not self._is_mounted(image):
+            return f"{found.source} ({found.kind}) was mounted over {image.where}"
+        if found is not None:
+            return f"a folder that it keeps was unmounted: {' '.join(image.bind)}"
+        if any(mount.where == image.where for mount in self._mounts):
+            return f"something was mounted over a folder above {image.where}"
+        return f"was unmounted behind systemd's back from {image.where}"
+
+    def _lost_remedy(self, image: Image) -> str:
+        found = storage.mount_at(self._mounts, image.where)
+        if found is not None and not self._is_mounted(image):
+            return f"umount {image.where}"
+        return f"systemctl start {' '.join(mount_unit(where) for where in (image.where, *image.bind))}"
+
+    def _mounts_to_bring_back(self, held: Held) -> list[str]:
+        """Mount units to start for a lost image, once nothing runs any more that it was lost under."""
+        from rpinfs import systemd
+
+        try:
+            states = list(systemd.unit_states(held.stopped).values())
+        except RpinfsError as error:
+            _log(4, error.message)
+            return []
+        if not loss.all_down(states):
+            # Somebody may have started one of them meanwhile: the gate stands in its way, unless that was too soon.
+            self._stop_units(loss.to_stop(states))
+            return []
+        wanted = (held.image.where, *held.image.bind)
+        # Where something else is mounted, only whoever did so can make room.
+        return [mount_unit(where) for where in wanted if storage.mount_at(self._mounts, where) is None]
+
+    def _start_stopped_units(self, held: Held) -> None:
+        """Start what was stopped when the image was lost; each passes the gate."""
+        if not held.stopped:
+            return
+        _log(5, f"image {held.image.name} is back; starting {' '.join(held.stopped)}")
+        self._start_units(held.stopped)
+        held.stopped = []
+        self._remember_stopped()
+
+    def _remember_stopped(self) -> None:
+        loss.remember_stopped({held.image.name: held.stopped for held in self.held})
+
+    def _stop_units(self, names: list[str]) -> None:
+        from rpinfs import systemd
+
+        try:
+            systemd.stop_units(names)
+        except RpinfsError as error:
+            _log(3, error.message)
 
     # Preparing, in a thread
 
@@ -428,7 +552,7 @@ class Agent:
             _log(5, f"image {held.image.name}: {remark}")
         held.prepared = prepared
         held.late = self.ready_at is not None
-        _publish(held.image, prepared.path)
+        _publish(held.image, prepared)
         self._image_becomes(held, "attached", f"{held.image.path} is attached as {prepared.path}")
 
     def _worker_ended(self) -> None:
@@ -510,6 +634,8 @@ class Agent:
             if held.state == "attached" and now() - held.since > (0 if held.late else GRACE_SECONDS):
                 held.late = True
                 wanted += [mount_unit(where) for where in (held.image.where, *held.image.bind)]
+            elif held.state == "lost" and held.stopped:
+                wanted += self._mounts_to_bring_back(held)
         if wanted:
             self._next_try = now() + self._retry_wait
             # Each try that is refused leaves lines in the journal.
@@ -518,23 +644,38 @@ class Agent:
         else:
             self._retry_wait = RETRY_SECONDS[0]
 
-    def _start_waiting_units(self, held: Held) -> None:
-        """Start the enabled units that the gate refused while the image was not there."""
-        held.late = False
+    def _start_refused_units(self) -> None:
+        """Start what wanted to start while the NAS was silent, where the gate, which writes, has met its time-out."""
         from rpinfs import systemd
 
         try:
-            states = systemd.unit_states(held.image.before)
+            refused = systemd.unit_states([GATE])[GATE].active == "failed"
+        except RpinfsError as error:
+            _log(4, error.message)
+            return
+        for held in self.held:
+            if refused and held.state == "mounted":
+                self._start_waiting_units(held, "can be reached again")
+
+    def _start_waiting_units(self, held: Held, why: str) -> None:
+        """Start the enabled units that the gate has refused."""
+        from rpinfs import systemd
+
+        # A socket that met the gate too often has failed (docker.socket.d/rpinfs.conf): it listens again.
+        sockets = [f"{name.removesuffix('.service')}.socket" for name in held.image.before]
+        try:
+            states = systemd.unit_states([*held.image.before, *sockets])
         except RpinfsError as error:
             _log(4, error.message)
             return
         wanted = [
             name
             for name, state in states.items()
-            if state.enabled == "enabled" and state.active in ("inactive", "failed")
+            if state.enabled == "enabled"
+            and state.active in (("failed",) if name in sockets else ("inactive", "failed"))
         ]
         if wanted:
-            _log(5, f"image {held.image.name} came late; starting {' '.join(wanted)}")
+            _log(5, f"image {held.image.name} {why}; starting {' '.join(wanted)}")
             self._start_units(wanted)
 
     def _start_units(self, names: list[str]) -> None:
@@ -581,12 +722,7 @@ class Agent:
         if text == self._published:
             return
         self._published = text
-        temporary = f"{gate.STATE_FILE}.new"
-        with open(temporary, "w", encoding="utf-8") as file:
-            # Nothing in it is secret, and `rpinfs status` is for everybody.
-            os.fchmod(file.fileno(), 0o644)
-            file.write(text)
-        os.replace(temporary, gate.STATE_FILE)
+        _replace(gate.STATE_FILE, lambda path: _write(path, text))
 
     # The end
 
@@ -598,8 +734,9 @@ class Agent:
             if held.prepared is None:
                 continue
             if not self._is_mounted(held.image):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(link_of(held.image))
+                for path in (link_of(held.image), gate.uuid_file(held.image)):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(path)
             # The last one to close a loop device detaches it, and so frees the share for its unmounting.
             held.prepared.close()
         with contextlib.suppress(FileNotFoundError):
@@ -616,14 +753,35 @@ def _give_up(failure: threading.ExceptHookArgs) -> None:
     os._exit(1)
 
 
-def _publish(image: Image, device: str) -> None:
-    """Point /run/rpinfs/NAME at the loop device; it is there whole or not at all."""
-    link = link_of(image)
-    temporary = f"{RUNTIME_FOLDER}/.{image.name}.new"
+def _is_in_use(image: Image) -> bool:
+    """Whether the kernel still has the file system of an attached image in use, though no path may lead to it."""
+    return any(storage.has_file_system(loop.name) for loop in storage.loops_on(image.path))
+
+
+def _publish(image: Image, prepared: prepare.Prepared, *, found: bool = False) -> None:
+    """Point /run/rpinfs/NAME at the loop device, and write down which file system was verified on it.
+
+    What an earlier agent wrote of an image that was `found` attached stays: it has verified it.
+    """
+    if not found or not os.path.exists(gate.uuid_file(image)):
+        _replace(gate.uuid_file(image), lambda path: _write(path, f"{prepared.uuid}\n"))
+    _replace(link_of(image), lambda path: os.symlink(prepared.path, path))
+
+
+def _replace(path: str, make: Callable[[str], None]) -> None:
+    """Make something that is there whole or not at all."""
+    temporary = f"{RUNTIME_FOLDER}/.new"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)
-    os.symlink(device, temporary)
-    os.replace(temporary, link)
+    make(temporary)
+    os.replace(temporary, path)
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        # Nothing in it is secret, and `rpinfs status` is for everybody.
+        os.fchmod(file.fileno(), 0o644)
+        file.write(text)
 
 
 def _image_state(held: Held) -> dict[str, object]:

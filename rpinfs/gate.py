@@ -1,7 +1,7 @@
 """The gate: the last check before Docker. It passes when every mount that the config wants is really the right image.
 
-Boot path: on the way to Docker it opens /proc, /sys and the configuration, and nothing on the share. `verdict` decides
-and is pure but for /sys.
+Boot path: on the way to Docker it opens /proc, /sys, the configuration and the superblock of the mounted image, and
+nothing on the share. `verdict` decides by them. Only what it finds right is then tried, by an overlay in the image.
 """
 
 import os
@@ -11,7 +11,7 @@ from rpinfs.config import Config, Image, load
 from rpinfs.errors import RpinfsError
 from rpinfs.escape import escape_path, mount_unit
 from rpinfs.host import Host, read_text
-from rpinfs.storage import Mount, loop_of, mount_at, parse_mountinfo
+from rpinfs.storage import Loop, Mount, ext4_errors, loop_of, mount_at, parse_mountinfo, superblock_uuid
 from rpinfs.units import KEPT_FOLDER, RUNTIME_FOLDER, fstab_mount_points
 
 REFUSED = 2
@@ -25,7 +25,8 @@ def main() -> int:
     """Judge this machine; what is wrong goes to standard error, and so to the journal. 0 or 2."""
     host = Host.read()
     try:
-        refusals = verdict(load(host), host)
+        config = load(host)
+        refusals = verdict(config, host) or trials(config, host)
     except RpinfsError as error:
         refusals = [error]
     for refusal in refusals:
@@ -41,12 +42,31 @@ def verdict(config: Config, host: Host) -> "list[RpinfsError]":
         return []
     mounts = parse_mountinfo(host.mountinfo)
     by_fstab = fstab_mount_points(host.fstab)
+    return [error for image in config.images if (error := refusal_of(config, image, mounts, by_fstab, host.root))]
+
+
+def refusal_of(
+    config: Config, image: Image, mounts: "list[Mount]", by_fstab: "dict[str, int]", root: str = ""
+) -> "RpinfsError | None":
+    """Tell what is wrong with the mounts of one image, the first that is; None where all is right."""
+    try:
+        mount = _check_image(config, image, mounts, root, image.where in by_fstab)
+        for bind in image.bind:
+            _check_bind(image, bind, mount, mounts, bind in by_fstab)
+    except RpinfsError as error:
+        return error
+    return None
+
+
+def trials(config: Config, host: Host) -> "list[RpinfsError]":
+    """Try an overlay in every image; what failed. Nothing is tried in a world below a folder."""
+    # Imported here: there is nothing to try where the mounts are wrong.
+    from rpinfs.trial import try_overlay
+
     refusals = []
-    for image in config.images:
+    for image in config.images if config.in_use and not host.root else []:
         try:
-            mount = _check_image(config, image, mounts, host.root, image.where in by_fstab)
-            for bind in image.bind:
-                _check_bind(image, bind, mount, mounts, bind in by_fstab)
+            try_overlay(image.where)
         except RpinfsError as error:
             refusals.append(error)
     return refusals
@@ -80,19 +100,53 @@ def _check_image(config: Config, image: Image, mounts: "list[Mount]", root: str,
     share = mount_at(mounts, config.share.where)
     if share is None or not share.is_nfs:
         raise RpinfsError(f"{config.share.where} is not the NFS share: nothing of NFS is mounted there", _LOOK)
+    _check_file_system(image, loop, root)
     return mount
+
+
+def _check_file_system(image: Image, loop: Loop, root: str) -> None:
+    """Compare what is on the device with what the agent has verified: the file may have been replaced in between."""
+    verified = read_text(root + uuid_file(image)).strip()
+    found = superblock_uuid(root + loop.path)
+    if not verified:
+        raise RpinfsError(
+            f"rpinfs-agent.service has not verified what is mounted at {image.where}",
+            "systemctl restart rpinfs-agent",
+        )
+    if found != verified:
+        raise RpinfsError(
+            f"{image.where} is not the file system that rpinfs-agent.service has verified: "
+            f"expected UUID {verified}, found {found or 'none'}",
+            f"find out who changed {image.path}, then reboot",
+        )
+    if errors := ext4_errors(loop.name, root):
+        raise RpinfsError(
+            f"image {image.name} at {image.where} is damaged: ext4 has recorded {errors} errors",
+            "reboot: the image is checked and repaired before it is mounted",
+        )
 
 
 def _check_bind(image: Image, bind: str, outer: Mount, mounts: "list[Mount]", by_fstab: bool) -> None:
     mount = mount_at(mounts, bind)
     if mount is None:
         raise RpinfsError(f"{bind} is not mounted from image {image.name}", f"systemctl start {mount_unit(bind)}")
-    expected = f"/{KEPT_FOLDER}/{escape_path(bind)}"
-    if not by_fstab and (mount.device != outer.device or mount.top != expected):
+    if not mount.writable:
+        raise RpinfsError(f"{bind} is read-only", f"mount -o remount,bind,rw {bind}")
+    if not by_fstab and not is_kept(mount, bind, outer):
         raise RpinfsError(
             f"{bind} is not kept in image {image.name}: {mount.source} ({mount.kind}) is mounted there",
             f"find out who mounted it, unmount it, then: systemctl start {mount_unit(bind)}",
         )
+
+
+def is_kept(mount: Mount, bind: str, outer: Mount) -> bool:
+    """Whether what is mounted at `bind` is its folder in the image that is mounted as `outer`."""
+    return mount.device == outer.device and mount.top == f"/{KEPT_FOLDER}/{escape_path(bind)}"
+
+
+def uuid_file(image: Image) -> str:
+    """Path of the file with the UUID of the file system that the agent has verified, beside the link to its device."""
+    return f"{RUNTIME_FOLDER}/{image.name}.uuid"
 
 
 # What the agent knows of it, read only when there is something to explain

@@ -8,10 +8,9 @@ Source: systemd.generator(7).
 import os
 import sys
 
-from rpinfs.config import load
-from rpinfs.errors import ConfigError
+from rpinfs.config import examine
 from rpinfs.host import Host
-from rpinfs.units import Units, units
+from rpinfs.units import Units, guards, units
 
 
 def main(arguments: "list[str]") -> int:
@@ -23,18 +22,17 @@ def main(arguments: "list[str]") -> int:
         sys.stderr.write("rpinfs-generator: expected a folder to write units to; systemd starts this program\n")
         return 2
     host = Host.read()
-    try:
-        config = load(host)
-    except ConfigError as error:
+    config, errors = examine(host)
+    if errors:
         # No mounts: the gate holds Docker back, and says this same sentence.
-        _log(error.message)
-        return 1
+        _log(errors[0].message)
     try:
-        write(units(config, host.fstab, host.root_nic), arguments[0], host.root)
+        made = guards(config) if errors else units(config, host.fstab, host.root_nic)
+        write(made, arguments[0], host.root)
     except OSError as error:
         _log(f"units cannot be written: {error}")
         return 1
-    return 0
+    return 1 if errors else 0
 
 
 def write(made: Units, folder: str, root: str) -> None:

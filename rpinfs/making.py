@@ -32,7 +32,7 @@ from rpinfs.image import (
 )
 from rpinfs.run import Tell, run
 from rpinfs.settings import GIB, LARGEST_IMAGE, MIB, SMALLEST_IMAGE, human_size
-from rpinfs.superblock import uuid_text
+from rpinfs.storage import uuid_text
 
 # --- Kinds of file systems ---------------------------------------------------------------------------------
 

@@ -21,11 +21,14 @@ _TAKE_UP = "systemctl daemon-reload; systemctl restart rpinfs-agent"
 class Prepared:
     """An attached image that is held open. Sizes in bytes; None where asking could hang.
 
-    `clean`: whether it had been unmounted in order before; None where only mounting could tell (xfs), or nobody knows.
+    Attributes:
+        uuid: of the file system that was verified before it was attached; of one that was found attached, its own.
+        clean: whether it had been unmounted in order before; None where only mounting could tell (xfs), or nobody knows.
     """
 
     backing_file: str
     device: loop.LoopDevice
+    uuid: str
     size: int
     allocated: int | None
     lease: Lease | None
@@ -63,7 +66,8 @@ def hold(image: Image) -> Prepared:
     if len(found) != 1:
         raise RpinfsError(f"{image.path}: expected one loop device on it, found {len(found)}", "losetup -l")
     device = loop.hold(found[0].path)
-    return Prepared(image.path, device, device.refresh().size, None, None)
+    uuid = storage.superblock_uuid(device.path)
+    return Prepared(image.path, device, uuid, device.refresh().size, None, None)
 
 
 def prepare(image: Image, owner: Owner, progress: Tell) -> Prepared:
@@ -118,7 +122,7 @@ def _attach(image: Image, lease: Lease | None, progress: Tell) -> Prepared:
     try:
         if lease is not None:
             lease.keep()
-        return Prepared(image.path, device, found.size, found.allocated, lease, remarks, found.clean)
+        return Prepared(image.path, device, found.uuid or "", found.size, found.allocated, lease, remarks, found.clean)
     except BaseException:
         device.close()
         raise

@@ -15,10 +15,12 @@ LOOP_MAJOR = 7
 class Mount:
     """One line of the mount table."""
 
-    __slots__ = ("device", "top", "where", "options", "kind", "source", "super_options")
+    __slots__ = ("number", "parent", "device", "top", "where", "options", "kind", "source", "super_options")
 
     def __init__(
         self,
+        number: int,
+        parent: int,
         device: "tuple[int, int]",
         top: str,
         where: str,
@@ -27,6 +29,8 @@ class Mount:
         source: str,
         super_options: "list[str]",
     ) -> None:
+        self.number = number
+        self.parent = parent
         self.device = device
         self.top = top
         self.where = where
@@ -37,8 +41,11 @@ class Mount:
 
     @property
     def writable(self) -> bool:
-        """Whether neither this mount nor its file system is read-only; ext4 turns the latter so on an error."""
-        return "ro" not in self.options and "ro" not in self.super_options
+        """Whether neither this mount nor its file system is read-only; ext4 turns the latter so on an error.
+
+        From Linux 6.15 on, it says `emergency_ro` then, and goes on to call itself `rw` as well.
+        """
+        return "ro" not in self.options and not {"ro", "emergency_ro"}.intersection(self.super_options)
 
     @property
     def is_nfs(self) -> bool:
@@ -92,6 +99,8 @@ def parse_mountinfo(text: str) -> "list[Mount]":
         major, _, minor = fields[2].partition(":")
         mounts.append(
             Mount(
+                int(fields[0]),
+                int(fields[1]),
                 (int(major), int(minor)),
                 unescape_octal(fields[3]),
                 unescape_octal(fields[4]),
@@ -105,8 +114,24 @@ def parse_mountinfo(text: str) -> "list[Mount]":
 
 
 def mount_at(mounts: "list[Mount]", where: str) -> "Mount | None":
-    """Find what is on top at a mount point."""
-    return next((mount for mount in reversed(mounts) if mount.where == where), None)
+    """Find what is on top at a mount point, where a path leads to it: a mount on a folder above would hide it."""
+    found = next((mount for mount in reversed(mounts) if mount.where == where), None)
+    return None if found is None or _is_hidden(found, mounts) else found
+
+
+def _is_hidden(mount: Mount, mounts: "list[Mount]") -> bool:
+    by_number = {other.number: other for other in mounts}
+    above = []
+    parent = mount.parent
+    while parent in by_number and parent not in above:
+        above.append(parent)
+        parent = by_number[parent].parent
+    above.append(parent)
+    # The way to it goes through the mounts above it alone; another one on the way leads somewhere else.
+    return any(
+        other.parent in above and other.number not in above and mount.where.startswith(other.where.rstrip("/") + "/")
+        for other in mounts
+    )
 
 
 def mount_of(mounts: "list[Mount]", path: str) -> "Mount | None":
@@ -143,6 +168,38 @@ def ext4_errors(loop: str, root: str = "") -> "int | None":
     """Number of errors that ext4 has recorded on a loop device; None where no ext4 is mounted from it."""
     text = read_text(f"{root}/sys/fs/ext4/{loop}/errors_count").strip()
     return int(text) if text.isdigit() else None
+
+
+def superblock_uuid(device: str) -> str:
+    """UUID of the ext4 or xfs on a block device; empty where none can be read.
+
+    The superblock of a mounted ext4 is in memory: this answers whatever the NAS does.
+    Layouts: see superblock.py, which is not for the boot path.
+    """
+    try:
+        descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        data = os.pread(descriptor, 4096, 0)
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
+    if data[1080:1082] == b"\x53\xef":
+        return uuid_text(data[1128:1144])
+    return uuid_text(data[32:48]) if data[:4] == b"XFSB" else ""
+
+
+def uuid_text(data: bytes) -> str:
+    """16 bytes as people write a UUID. By hand: the module uuid costs more to import than all of this."""
+    digits = data.hex()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+def has_file_system(loop: str, root: str = "") -> bool:
+    """Whether the kernel has the file system on a loop device in use, also one that was unmounted lazily."""
+    return any(os.path.isdir(f"{root}/sys/fs/{kind}/{loop}") for kind in ("ext4", "xfs"))
 
 
 def loops(root: str = "") -> "list[Loop]":

@@ -7,6 +7,8 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rpinfs.storage import uuid_text
+
 # Feature bits that fs/ext4 mounts read-write since Linux 6.1 (EXT4_FEATURE_*_SUPP), and names of the others.
 _INCOMPAT_RECOVER, _INCOMPAT_JOURNAL_DEV = 0x4, 0x8
 _INCOMPAT_64BIT, _INCOMPAT_MMP, _INCOMPAT_CASEFOLD = 0x80, 0x100, 0x20000
@@ -140,12 +142,6 @@ def find_backup(read: Callable[[int, int], bytes]) -> tuple[int, int] | None:
         if found and found.block_size == block_size and group == 1:
             return block, block_size
     return None
-
-
-def uuid_text(data: bytes) -> str:
-    """16 bytes as people write a UUID. By hand: the module uuid costs more to import than all of this."""
-    digits = data.hex()
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def _label(raw: bytes) -> str:

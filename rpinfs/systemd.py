@@ -1,4 +1,4 @@
-"""The window on systemd: states of units, and starting them, over systemd's private socket.
+"""The window on systemd: states of units, starting and stopping them, over systemd's private socket.
 
 The private socket (/run/systemd/private, root only) answers before D-Bus is up and after it is down. Properties are
 read by name on one connection: pystemd's own objects first fetch and parse a description of every interface of
@@ -35,6 +35,8 @@ class UnitState:
         job: a job that waits or runs, such as "start"; empty where there is none.
         since: seconds of CLOCK_MONOTONIC at which it came into this state; None where it was never in another.
         has_run: whether it has left the state "inactive" since the boot.
+        left_active: seconds of CLOCK_MONOTONIC at which it was last not "active" any more; None where it never was.
+        became_inactive: seconds of CLOCK_MONOTONIC at which it last became "inactive" or "failed"; None: never.
     """
 
     name: str
@@ -46,6 +48,8 @@ class UnitState:
     job: str
     since: float | None
     has_run: bool
+    left_active: float | None = None
+    became_inactive: float | None = None
 
 
 def unit_states(names: Iterable[str]) -> dict[str, UnitState]:
@@ -72,13 +76,26 @@ def start_unit(name: str) -> None:
 
 def start_units(names: Sequence[str]) -> None:
     """Queue the start of units, one job each; see `start_unit`."""
+    _queue(b"StartUnit", "start", names)
+
+
+def stop_units(names: Sequence[str]) -> None:
+    """Queue the stop of units, as `systemctl stop --no-block` does; what requires them stops too.
+
+    Raises:
+        RpinfsError: systemd cannot be reached, or refuses.
+    """
+    _queue(b"StopUnit", "stop", names)
+
+
+def _queue(method: bytes, verb: str, names: Sequence[str]) -> None:
     from pystemd.dbuslib import apply_signature
 
     with _manager() as bus:
         for name in names:
             arguments = apply_signature(b"ss", [name.encode(), b"replace"])
-            with _explained(f"systemd refuses to start {name}"):
-                bus.call_method(_NAME, _MANAGER_PATH, _MANAGER, b"StartUnit", arguments)
+            with _explained(f"systemd refuses to {verb} {name}"):
+                bus.call_method(_NAME, _MANAGER_PATH, _MANAGER, method, arguments)
 
 
 def system_state() -> str:
@@ -99,8 +116,10 @@ def _unit_state(bus: Any, name: str) -> UnitState:  # noqa: ANN401  pystemd has 
     def read(key: str, kind: bytes = b"s", interface: bytes = _UNIT) -> Any:  # noqa: ANN401
         return bus.get_property(_NAME, path, interface, key.encode(), kind)
 
+    def moment(key: str) -> float | None:
+        return int(read(f"{key}TimestampMonotonic", b"t")) / 1e6 or None
+
     with _explained(f"systemd does not tell the state of {name}"):
-        changed = int(read("StateChangeTimestampMonotonic", b"t"))
         kind = _WITH_RESULT.get(name.rpartition(".")[2])
         job = read("Job", b"(uo)")
         return UnitState(
@@ -111,8 +130,10 @@ def _unit_state(bus: Any, name: str) -> UnitState:  # noqa: ANN401  pystemd has 
             result=_text(read("Result", interface=f"{_NAME.decode()}.{kind}".encode())) if kind else "",
             enabled=_text(read("UnitFileState")),
             job=_job_type(bus, job),
-            since=changed / 1e6 if changed else None,
-            has_run=bool(read("InactiveExitTimestampMonotonic", b"t")),
+            since=moment("StateChange"),
+            has_run=moment("InactiveExit") is not None,
+            left_active=moment("ActiveExit"),
+            became_inactive=moment("InactiveEnter"),
         )
 
 

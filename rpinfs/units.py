@@ -43,6 +43,8 @@ KEPT_FOLDER = ".rpinfs"
 GUARDED = ("docker.service", "containerd.service")
 """Units that require the gate by drop-ins of the package, so that the guard stands without the generator."""
 
+_BEHIND_GATE = (f"Requires={GATE}", f"After={GATE}")
+
 MOUNT_TIMEOUT = 30
 """Seconds that one try to mount from the NAS may take."""
 
@@ -94,6 +96,18 @@ def units(config: Config, fstab: str = "", root_nic: "tuple[str, str] | None" = 
         _add_waiting(made, image)
     if root_nic:
         _add_nic(made, *root_nic)
+    return made
+
+
+def guards(config: Config) -> Units:
+    """Make what stands whatever else is wrong in the configuration: nothing of `Before=` starts without the gate.
+
+    docker.service and containerd.service have it from the package.
+    """
+    made = Units()
+    for unit in dict.fromkeys(unit for image in config.images for unit in image.before):
+        if unit not in GUARDED:
+            made.files[f"{unit}.d/{DROP_IN}"] = _drop_in(list(_BEHIND_GATE))
     return made
 
 
@@ -241,7 +255,7 @@ def _add_gate(made: Units, config: Config) -> None:
 def _add_waiting(made: Units, image: Image) -> None:
     mounts = " ".join(_image_mounts(image))
     for unit in image.before:
-        lines = [] if unit in GUARDED else [f"Requires={GATE}", f"After={GATE}"]
+        lines = [] if unit in GUARDED else _BEHIND_GATE
         name = f"{unit}.d/{DROP_IN}"
         text = _drop_in([*lines, f"Requires={mounts}", f"After={mounts}"])
         # A unit that waits for two images gets the lines of both.

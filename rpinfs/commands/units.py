@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
 
 from rpinfs.cli import describe
 from rpinfs.commands.common import load
-
-if TYPE_CHECKING:
-    from rpinfs.host import Host
+from rpinfs.config import examine
+from rpinfs.errors import ConfigError
+from rpinfs.host import Host
 
 
 def add_units(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +26,13 @@ def add_units(parser: argparse.ArgumentParser) -> None:
 def _units(options: argparse.Namespace) -> int:
     from rpinfs import generator, units
 
-    host, config = load()
+    try:
+        host, config = load()
+    except ConfigError:
+        if options.output is not None:
+            # As the generator does: no mounts, and what keeps Docker and its like from starting.
+            generator.write(units.guards(examine(Host.read())[0]), options.output, options.output)
+        raise
     if not config.in_use:
         print(f"# rpinfs writes no units: {config.reason}")
         return 0

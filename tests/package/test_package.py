@@ -23,6 +23,7 @@ INSTALLED = (
     "usr/lib/systemd/system/rpinfs-thaw.service",
     "usr/lib/systemd/system/docker.service.d/rpinfs.conf",
     "usr/lib/systemd/system/containerd.service.d/rpinfs.conf",
+    "usr/lib/systemd/system/docker.socket.d/rpinfs.conf",
     "usr/share/bash-completion/completions/rpinfs",
     "usr/share/doc/rpinfs/copyright",
     "usr/share/doc/rpinfs/examples/rpinfs.conf",

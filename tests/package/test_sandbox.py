@@ -7,16 +7,13 @@ running container.
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.package import chroot
+from tests.package import chroot, container
 from tests.package.sandboxed import IMAGE, LINK, MOUNT, RESULT
 
-SECONDS = 240.0
 INSIDE = "/srv/sandboxed.py"
 
 UNITS = {
@@ -36,37 +33,6 @@ UNITS = {
 }
 
 
-def boot(root: chroot.Chroot) -> dict[str, Any]:
-    """Boot the root as a container until drive.service has ended; what it wrote down."""
-    loops = [
-        "/dev/loop-control",
-        *sorted(str(path) for path in Path("/dev").glob("loop[0-9]*") if path.is_block_device()),
-    ]
-    done = subprocess.run(
-        [
-            "systemd-nspawn",
-            "--boot",
-            "--register=no",
-            "--keep-unit",
-            "--console=pipe",
-            "--quiet",
-            f"--directory={root.root}",
-            *(f"--bind={device}" for device in loops),
-            "systemd.unit=drive.service",
-            "systemd.show_status=no",
-        ],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    result = root.path(str(RESULT))
-    assert result.exists(), done.stdout + done.stderr
-    found: dict[str, Any] = json.loads(result.read_text())
-    return found
-
-
 @pytest.mark.root
 def test_containers_outlive_the_agent_and_the_package(deb: Path, release: str) -> None:
     with chroot.chroot(release) as root:
@@ -75,15 +41,15 @@ def test_containers_outlive_the_agent_and_the_package(deb: Path, release: str) -
         # /tmp is cleaned at boot, or a tmpfs.
         root.put(deb, "/srv/rpinfs.deb")
         root.put(Path(__file__).with_name("sandboxed.py"), INSIDE)
-        for name, text in UNITS.items():
-            unit = root.path(f"/etc/systemd/system/{name}")
-            unit.parent.mkdir(parents=True, exist_ok=True)
-            unit.write_text(text)
+        container.put_units(root, UNITS)
         blank = root.path(IMAGE)
         blank.parent.mkdir(parents=True)
         blank.touch()
         root.run("chown", "1000:1000", IMAGE)
-        seen = boot(root)
+        console = container.boot(root, "drive.service")
+        result = root.path(str(RESULT))
+        assert result.exists(), console
+        seen = json.loads(result.read_text())
 
     steps = ("start", "kill", "thaw", "upgrade", "remove")
     for step in steps:

@@ -18,7 +18,7 @@ from tests.support import PATH, Installed, make_pi
 PYTHON = ("/usr/bin/python3", "-ISB")
 NOTHING = (*PYTHON, "-c", "import os, sys")
 DECISION = ["config", "errors", "escape", "host", "settings", "units"]
-MODULES = {"generator": ["generator", *DECISION], "gate": ["__main__", "gate", "storage", *DECISION]}
+MODULES = {"generator": ["generator", *DECISION], "gate": ["__main__", "gate", "storage", "trial", *DECISION]}
 # On a Pi that has everything: relative to the root.
 READ = [
     "etc/fstab",
@@ -54,6 +54,8 @@ MOUNTED = (
     "42 22 7:3 /.rpinfs/var-lib-containerd /var/lib/containerd rw - ext4 /dev/loop3 rw\n"
 )
 LOOP = "sys/dev/block/7:3"
+UUID_FILE = "run/rpinfs/docker.uuid"
+ERRORS = "sys/fs/ext4/loop3/errors_count"
 LOOP_FILES = ["loop/autoclear", "loop/backing_file", "loop/dio", "loop/offset", "queue/logical_block_size", "size"]
 
 
@@ -72,6 +74,9 @@ def pi(root: Path) -> Path:
         "sys/class/net/eth0/address": "dc:a6:32:01:02:03\n",
         "sys/class/net/eth0/device": None,
         "usr/lib/rpinfs/rpinfs.conf.d": None,
+        "dev/loop3": b"XFSB".ljust(4096, b"\0"),
+        UUID_FILE: "00000000-0000-0000-0000-000000000000\n",
+        ERRORS: "0\n",
         f"{LOOP}/loop/backing_file": "/nfs/docker/docker.img\n",
         **{f"{LOOP}/{name}": "0\n" for name in LOOP_FILES if name != "loop/backing_file"},
     })  # fmt: skip
@@ -137,6 +142,8 @@ def test_files_that_the_gate_opens(pi: Path, installed: Installed) -> None:
         *program(installed.rpinfs, installed, MODULES["gate"]),
         *(str(pi / name) for name in READ),
         *(str(pi / LOOP / name) for name in LOOP_FILES),
+        # The verified file system, and errors recorded in it: none of these is a file of the NAS.
+        *(str(pi / name) for name in ("dev/loop3", UUID_FILE, ERRORS)),
     ])  # fmt: skip
 
 

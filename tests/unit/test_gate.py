@@ -23,7 +23,24 @@ RESTART = "find out who mounted it, unmount it, then: systemctl restart rpinfs-a
 START_BIND = "systemctl start var-lib-containerd.mount"
 
 
-def loop(number: int = 3, backing_file: str = FILE, offset: int = 0) -> dict[str, Content]:
+UUID = "6d1e4b0c-39f2-4c5e-9d0a-0c1b2a3f4e5d"
+
+
+def ext4(uuid: str = UUID) -> bytes:
+    """The first blocks of a device, as far as the gate looks at them."""
+    data = bytearray(4096)
+    data[1024 + 0x38 : 1024 + 0x3A] = b"\x53\xef"
+    data[1024 + 0x68 : 1024 + 0x78] = bytes.fromhex(uuid.replace("-", ""))
+    return bytes(data)
+
+
+def xfs(uuid: str = UUID) -> bytes:
+    return (b"XFSB".ljust(32, b"\0") + bytes.fromhex(uuid.replace("-", ""))).ljust(4096, b"\0")
+
+
+def loop(
+    number: int = 3, backing_file: str = FILE, offset: int = 0, content: bytes | None = None, errors: int = 0
+) -> dict[str, Content]:
     folder = f"sys/dev/block/7:{number}"
     return {
         f"{folder}/loop/backing_file": backing_file + "\n",
@@ -31,6 +48,10 @@ def loop(number: int = 3, backing_file: str = FILE, offset: int = 0) -> dict[str
         f"{folder}/loop/dio": "1\n",
         f"{folder}/loop/autoclear": "1\n",
         f"{folder}/queue/logical_block_size": "4096\n",
+        f"dev/loop{number}": ext4() if content is None else content,
+        f"sys/fs/ext4/loop{number}/errors_count": f"{errors}\n",
+        "run/rpinfs/docker.uuid": UUID + "\n",
+        "run/rpinfs/data.uuid": UUID + "\n",
     }
 
 
@@ -54,6 +75,10 @@ NOT_MOUNTED = "image docker is not mounted at /var/lib/docker"
 READ_ONLY = ("image docker at /var/lib/docker is read-only",
              f"see journalctl -k for the error that made it so, then check it: rpinfs image check {FILE}")  # fmt: skip
 CHANGED = "if the configuration was changed since the boot, reboot; else find out who mounted it"
+OTHER = "00000000-0000-0000-0000-000000000000"
+CHANGED_UUID = ("/var/lib/docker is not the file system that rpinfs-agent.service has verified: "
+                f"expected UUID {UUID}, found")  # fmt: skip
+REPLACED = f"find out who changed {FILE}, then reboot"
 TWO = "[Image docker]\n[Image data]\nWhere=/srv/my data\nFile=data.img\n"
 DATA = "43 22 7:4 / /srv/my\\040data rw,noatime - xfs /dev/loop4 rw\n"
 
@@ -74,6 +99,21 @@ CASES = [
          files={"run/rpinfs/agent.json": '{"images": {"docker": "gone"}}'}),
     Case("read-only by its options", SHARE + IMAGE.replace(" rw,noatime", " ro,noatime") + BIND, [READ_ONLY]),
     Case("read-only after an error of ext4", SHARE + IMAGE.replace("loop3 rw", "loop3 ro") + BIND, [READ_ONLY]),
+    Case("read-only after an error of ext4 from Linux 6.15 on",
+         SHARE + IMAGE.replace("loop3 rw", "loop3 rw,emergency_ro") + BIND, [READ_ONLY]),
+    Case("errors recorded", ALL, [("image docker at /var/lib/docker is damaged: ext4 has recorded 2 errors",
+         "reboot: the image is checked and repaired before it is mounted")], files=loop(errors=2)),
+    Case("xfs", ALL.replace("ext4", "xfs"), [], files=loop(content=xfs())),
+    Case("the file was replaced before it was attached", ALL, [(f"{CHANGED_UUID} {OTHER}", REPLACED)],
+         files=loop(content=ext4(OTHER))),
+    Case("an xfs in its place", ALL, [(f"{CHANGED_UUID} {OTHER}", REPLACED)], files=loop(content=xfs(OTHER))),
+    Case("no file system that is known", ALL, [(f"{CHANGED_UUID} none", REPLACED)], files=loop(content=b"")),
+    Case("nobody has verified it", ALL, [("rpinfs-agent.service has not verified what is mounted at /var/lib/docker",
+         "systemctl restart rpinfs-agent")], files={**loop(), "run/rpinfs/docker.uuid": "\n"}),
+    Case("something over a folder above", ALL + "50 22 0:50 / /var rw - tmpfs tmpfs rw\n",
+         [(NOT_MOUNTED, "rpinfs status")], files={**loop(), **agent()}),
+    Case("the bind mount is read-only", SHARE + IMAGE + BIND.replace(" rw,noatime", " ro,noatime"),
+         [("/var/lib/containerd is read-only", "mount -o remount,bind,rw /var/lib/containerd")]),
     Case("the image of another Pi", ALL,
          [(f"/var/lib/docker is not image docker: expected {FILE}, found /nfs/docker/other.img", CHANGED)],
          files=loop(backing_file="/nfs/docker/other.img")),

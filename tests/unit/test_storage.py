@@ -67,6 +67,21 @@ def test_the_last_mount_is_on_top() -> None:
     assert mount_at(mounts, "/srv") is None and mount_at([], "/") is None
 
 
+@pytest.mark.parametrize(
+    ("line", "hidden"),
+    [
+        ("50 22 0:60 / /srv rw - tmpfs tmpfs rw\n", True),
+        ("50 22 0:60 / / rw - tmpfs tmpfs rw\n", True),
+        ("50 22 0:60 / /srv/my rw - tmpfs tmpfs rw\n", False),
+        # Inside of it, and on top of another.
+        ("50 44 0:60 / /srv/my\\040data/x rw - tmpfs tmpfs rw\n", False),
+        ("50 40 0:60 / /srv rw - tmpfs tmpfs rw\n", False),
+    ],
+)
+def test_a_mount_over_a_folder_above_hides_it(line: str, hidden: bool) -> None:
+    assert (mount_at(parse_mountinfo(TABLE + line), "/srv/my data") is None) == hidden
+
+
 def test_kinds_and_whether_writable() -> None:
     mounts = parse_mountinfo(TABLE)
     assert [mount.is_nfs for mount in mounts] == [True, True, False, False, False, False]

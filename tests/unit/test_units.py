@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from rpinfs.config import load
+from rpinfs.config import examine, load
 from rpinfs.escape import mount_unit
 from rpinfs.host import MAIN_FILE, Host
-from rpinfs.units import Units, fstab_mount_points, unescape_octal, units
+from rpinfs.units import Units, fstab_mount_points, guards, unescape_octal, units
 
 THREE = "[Image docker]\n[Image data]\nWhere=/srv/data\nBind=/srv/a-b /srv/50%\nBefore=docker.service k3s.service\n"
 AWKWARD = (
@@ -74,6 +74,15 @@ def test_a_unit_of_the_users_requires_the_gate_too() -> None:
     drop_in = settings_of(make(THREE).files["k3s.service.d/50-rpinfs-mounts.conf"])
     after = ["rpinfs-gate.service", "srv-data.mount srv-a\\x2db.mount srv-50\\x25.mount"]
     assert drop_in == {"Requires": after, "After": after}
+
+
+def test_guards_stand_alone() -> None:
+    """What a wrong configuration leaves: docker.service and containerd.service have theirs from the package."""
+    config, errors = examine(Host(config_files=[(MAIN_FILE, THREE + "Sise=1G\n")], cmdline="nfsroot=10.0.0.1:/pi"))
+    made = guards(config)
+    assert errors and list(made.files) == ["k3s.service.d/50-rpinfs-mounts.conf"] and made.links == {}
+    gate = ["rpinfs-gate.service"]
+    assert settings_of(made.files["k3s.service.d/50-rpinfs-mounts.conf"]) == {"Requires": gate, "After": gate}
 
 
 def test_a_unit_that_waits_for_two_images_has_both_in_one_section() -> None:
