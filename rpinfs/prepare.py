@@ -23,7 +23,7 @@ class Prepared:
 
     Attributes:
         uuid: of the file system that was verified before it was attached; of one that was found attached, its own.
-        clean: whether it had been unmounted in order before; None where only mounting could tell (xfs), or nobody knows.
+        clean: whether it had been unmounted in order before; None where only mounting can tell (xfs), or nobody knows.
     """
 
     backing_file: str

@@ -129,7 +129,10 @@ def _is_hidden(mount: Mount, mounts: "list[Mount]") -> bool:
     above.append(parent)
     # The way to it goes through the mounts above it alone; another one on the way leads somewhere else.
     return any(
-        other.parent in above and other.number not in above and mount.where.startswith(other.where.rstrip("/") + "/")
+        other.parent in above
+        and other.number not in above
+        and other.where != mount.where
+        and mount.where.startswith(other.where.rstrip("/") + "/")
         for other in mounts
     )
 

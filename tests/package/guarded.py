@@ -192,7 +192,7 @@ def a_trial_was_killed() -> Facts:
     (remains / "work/work").chmod(0)
     systemctl("stop", DOCKER)
     failed = systemctl("start", DOCKER)
-    return {"failed": failed, "kept": sorted(os.listdir(f"{MOUNT}/.rpinfs")), **state()}
+    return {"failed": failed, "in_image": sorted(os.listdir(f"{MOUNT}/.rpinfs")), **state()}
 
 
 def restarted_while_running() -> Facts:
@@ -246,7 +246,7 @@ def refused(mend: Callable[[], object]) -> Facts:
     down = state()
     mend()
     return {
-        "by_hand": by_hand, "containerd": containerd, "by_socket": by_socket, "said": said, "down": down,
+        "by_hand": by_hand, "containerd_by_hand": containerd, "by_socket": by_socket, "said": said, "down": down,
         "failed": systemctl("start", DOCKER), **state(), "socket": show(SOCKET, "ActiveState"),
     }  # fmt: skip
 
@@ -327,7 +327,7 @@ def wait(so: Callable[[], bool]) -> None:
 
 
 def journal(unit: str, since: float) -> list[str]:
-    text = run("journalctl", "--no-pager", "-o", "cat", "-b", "-t", "rpinfs", "-u", unit, f"--since=@{since:.6f}")
+    text = run("journalctl", "--no-pager", "-o", "cat", "-b", "-u", unit, f"--since=@{since:.6f}")
     return [line for line in text.splitlines() if line.startswith("rpinfs: ")]
 
 

