@@ -41,7 +41,7 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
     held = lease.acquire(image.path, made._owner)
     with loop.attach(image.path) as device:
         held.keep()
-        made.held = [Held(image, "mounted", prepared=Prepared(image.path, device, 0, None, held))]
+        made.held = [Held(image, "mounted", prepared=Prepared(image.path, device, "", 0, None, held))]
         yield made
     if (prepared := made.held[0].prepared) and prepared.lease:
         prepared.lease.close()
