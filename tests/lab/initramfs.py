@@ -11,13 +11,15 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from stat import S_IFCHR, S_IFDIR, S_IFREG
+from stat import S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG
 
 from .process import LabError, run
 
 GUEST = Path(__file__).parent / "guest"
 MODULES = ("virtio_pci", "virtio_net", "nfsv4")
 DIRECTORIES = ("bin", "dev", "lab", "modules", "proc", "root", "run", "sys")
+NAS_MODULES = ("virtio_pci", "virtio_net", "virtio_blk", "virtio_console", "ext4", "nfsd")
+NAS_DIRECTORIES = ("bin", "dev", "jobs", "modules", "proc", "srv", "sys")
 
 
 @dataclass(frozen=True)
@@ -31,20 +33,41 @@ class Entry:
 
 
 def make_initramfs(root: Path) -> bytes:
-    """The initramfs for the kernel that is installed in a root."""
-    modules = list(modules_of(root))
-    entries = [Entry(name, S_IFDIR | 0o755) for name in DIRECTORIES]
-    entries.append(Entry("dev/console", S_IFCHR | 0o600, device=(5, 1)))
-    entries.append(Entry("bin/busybox", S_IFREG | 0o755, busybox_of(root).read_bytes()))
-    entries += [Entry(f"modules/{name}", S_IFREG | 0o644, data) for name, _, data in modules]
-    module_list = "".join(f"{name} {parameters}\n" for name, parameters, _ in modules)
-    entries.append(Entry("modules/list", S_IFREG | 0o644, module_list.encode()))
-    entries += [Entry(name, S_IFREG | 0o755, (GUEST / name).read_bytes()) for name in ("init", "dhcp")]
+    """The initramfs for the kernel that is installed in a root: it mounts a Pi's root and hands over to it."""
+    entries = _common(root, DIRECTORIES, MODULES)
+    entries += [_program(name, name) for name in ("init", "dhcp")]
     entries += [
         Entry(f"lab/{name}", S_IFREG | 0o644, (GUEST / name).read_bytes())
         for name in ("agent", "box", "rpinfs-lab-agent.service")
     ]
     return cpio(entries)
+
+
+def make_nas_initramfs(root: Path) -> bytes:
+    """The whole system of a NAS whose NFS server is the kernel's: nothing but this initramfs and its disk."""
+    entries = _common(root, NAS_DIRECTORIES, NAS_MODULES)
+    # Where the lab's agent looks for its busybox.
+    entries.append(Entry("busybox", S_IFLNK | 0o777, b"bin/busybox"))
+    return cpio([*entries, _program("init", "nas-init"), _program("agent", "agent")])
+
+
+def _common(root: Path, directories: tuple[str, ...], modules: tuple[str, ...]) -> list[Entry]:
+    found = list(modules_of(root, modules))
+    return [
+        *(Entry(name, S_IFDIR | 0o755) for name in directories),
+        Entry("dev/console", S_IFCHR | 0o600, device=(5, 1)),
+        Entry("bin/busybox", S_IFREG | 0o755, busybox_of(root).read_bytes()),
+        *(Entry(f"modules/{name}", S_IFREG | 0o644, data) for name, _, data in found),
+        Entry(
+            "modules/list",
+            S_IFREG | 0o644,
+            "".join(f"{name} {parameters}\n" for name, parameters, _ in found).encode(),
+        ),
+    ]
+
+
+def _program(name: str, source: str) -> Entry:
+    return Entry(name, S_IFREG | 0o755, (GUEST / source).read_bytes())
 
 
 def kernel_version(root: Path) -> str:
@@ -60,11 +83,11 @@ def busybox_of(root: Path) -> Path:
     return next(path for name in ("usr/bin/busybox", "bin/busybox") if (path := root / name).is_file())
 
 
-def modules_of(root: Path) -> Iterator[tuple[str, str, bytes]]:
-    """Name, parameters and content of every module that is needed, in the order in which they load."""
+def modules_of(root: Path, names: tuple[str, ...]) -> Iterator[tuple[str, str, bytes]]:
+    """Name, parameters and content of the modules and of what they need, in the order in which they load."""
     version = kernel_version(root)
     seen: set[str] = set()
-    for wanted in MODULES:
+    for wanted in names:
         steps = run(["chroot", root, "modprobe", "--show-depends", "--set-version", version, wanted])
         for line in steps.splitlines():
             verb, path, *parameters = line.split()

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import IO
 
 from .initramfs import kernel_version, make_initramfs
+from .kernel_nas import KernelNas
 from .machine import native_machine
 from .nas import GaneshaNas
 from .network import Switch, namespaces_of, processes_in, wait_readable
@@ -36,7 +37,7 @@ class Lab:
     """A lab of our own, from `with Lab() as lab:` to the end of the block.
 
     deb is the package to install in the Pis' roots; None leaves it out. release is "trixie" or "bookworm". progress
-    is told of long work. nas serves everything and is on; second_nas() adds one for shares alone.
+    is told of long work. nas serves everything and is on; second_nas() and kernel_nas() add one for shares alone.
     """
 
     def __init__(
@@ -101,6 +102,13 @@ class Lab:
         With a disk of its own of so many bytes, its share can also be full.
         """
         return self._nas("nas2", 2, netboot=False, disk=disk)
+
+    def kernel_nas(self) -> KernelNas:
+        """A NAS at 10.77.0.3 whose NFS server is the kernel's, off, for shares only: NFS 4.2 and DEALLOCATE."""
+        name = "nas3"
+        nas = KernelNas(name, self.switch, 3, self.folder / name, self.machine, self._base)
+        self._undo.callback(nas.pull_power)
+        return nas
 
     def _nas(self, name: str, number: int, netboot: bool, disk: int = 0) -> GaneshaNas:
         nas = GaneshaNas(self.name, name, self.switch, number, self.folder / name, netboot, disk)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from .process import LabError, run
+
+AGENT_SOCKET = "agent.sock"
+MONITOR_SOCKET = "monitor.sock"
 
 
 @dataclass(frozen=True)
@@ -15,6 +19,29 @@ class Machine:
     kernel_package: str
     qemu: tuple[str, ...]
     serial_console: str
+
+    def argv(self, boot: tuple[Path, Path, str], port: str, mac: str, memory: int, folder: Path) -> list[str | Path]:
+        """QEMU's arguments for a machine with a network card, the lab's agent and a monitor.
+
+        boot is kernel, initramfs and command line; port is a tap device; memory is in MiB. The sockets of agent and
+        monitor are in folder.
+        """
+        kernel, initramfs, cmdline = boot
+        return [
+            *self.qemu,
+            *("-accel", "tcg,thread=multi,tb-size=512", "-m", str(memory)),
+            *("-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio"),
+            # A reboot must pass through the boot ROM again: Pi.reboot() does that.
+            "-no-reboot",
+            *("-kernel", kernel, "-initrd", initramfs, "-append", cmdline),
+            *("-netdev", f"tap,id=cable,ifname={port},script=no,downscript=no"),
+            *("-device", f"virtio-net-pci,netdev=cable,mac={mac},romfile="),
+            *("-device", "virtio-rng-pci", "-device", "virtio-serial-pci"),
+            *("-chardev", f"socket,id=agent,path={folder / AGENT_SOCKET}"),
+            *("-device", "virtserialport,chardev=agent,name=rpinfs.lab"),
+            *("-chardev", f"socket,id=monitor,path={folder / MONITOR_SOCKET}"),
+            *("-mon", "chardev=monitor,mode=control"),
+        ]
 
 
 MACHINES = {

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from .channel import Agent, Listener, Monitor, Result
-from .machine import Machine
+from .machine import AGENT_SOCKET, MONITOR_SOCKET, Machine
 from .nas import Nas
 from .network import NETWORK, Namespace, Switch
 from .process import Daemon, LabError, run, tail
@@ -127,9 +127,10 @@ class Pi:
             raise LabError(f"{self.name}: it is on already")
         self.close()
         self._powered_on = time.monotonic()
-        kernel, initramfs, cmdline = self._netboot()
-        agent, monitor = Listener(self._folder / "agent.sock"), Listener(self._folder / "monitor.sock")
-        argv = self._switch.inside(*self._qemu_argv(kernel, initramfs, cmdline))
+        boot = self._netboot()
+        agent, monitor = Listener(self._folder / AGENT_SOCKET), Listener(self._folder / MONITOR_SOCKET)
+        board = self._machine.argv(boot, self.name, self.mac, self.memory, self._folder)
+        argv = self._switch.inside(*board, "-smp", str(self.cpus), *self.qemu_options)
         self._qemu = Daemon(f"{self.name}: QEMU", argv, self._folder / "console.log")
         try:
             self._agent = Agent(agent.accept())
@@ -272,22 +273,3 @@ class Pi:
         # The Pi's firmware does the same: serial0 is whichever UART is the primary one.
         cmdline = cmdline.replace("console=serial0", f"console={self._machine.serial_console}")
         return fetched / names["kernel"], fetched / names["initramfs"], cmdline
-
-    def _qemu_argv(self, kernel: Path, initramfs: Path, cmdline: str) -> list[str | Path]:
-        return [
-            *self._machine.qemu,
-            *("-accel", "tcg,thread=multi,tb-size=512"),
-            *("-smp", str(self.cpus), "-m", str(self.memory)),
-            *("-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio"),
-            # A reboot must pass through the boot ROM again: reboot() does that.
-            "-no-reboot",
-            *("-kernel", kernel, "-initrd", initramfs, "-append", cmdline),
-            *("-netdev", f"tap,id=cable,ifname={self.name},script=no,downscript=no"),
-            *("-device", f"virtio-net-pci,netdev=cable,mac={self.mac},romfile="),
-            *("-device", "virtio-rng-pci", "-device", "virtio-serial-pci"),
-            *("-chardev", f"socket,id=agent,path={self._folder}/agent.sock"),
-            *("-device", "virtserialport,chardev=agent,name=rpinfs.lab"),
-            *("-chardev", f"socket,id=monitor,path={self._folder}/monitor.sock"),
-            *("-mon", "chardev=monitor,mode=control"),
-            *self.qemu_options,
-        ]
