@@ -50,6 +50,7 @@ COMMANDS = {
     "snapshot": Command("keep an image as it is now, while Docker runs; list what was kept", "snapshots"),
     "restore": Command("put a snapshot in the place of its image", "snapshots"),
     "docker": Command("what Docker will do: show, apply", "docker", names=("show", "apply")),
+    "trim": Command("give freed blocks back to the NAS", "trim"),
     "boot": Command("change boot files: edit, run", "boot", names=("edit", "run")),
     "agent": Command("what rpinfs-agent.service starts", "services"),
     "gate": Command("what rpinfs-gate.service starts", "services"),

@@ -23,6 +23,8 @@ The rules, each with the trouble that it avoids:
 8. The NIC that carries the root stays up when its manager stops. All of them are ordered before network.target, so at
    shutdown they stop after the mounts; but the root is never unmounted, and all that is still to run comes from it.
    They keep on managing it: only they renew its lease, the kernel's ip=dhcp does not.
+9. The timer that gives freed blocks back is there only where NFS can carry that: from version 4.2 on. What it starts
+   follows the images' mounts, so that at shutdown it is stopped before they are unmounted: it keeps them busy.
 """
 
 from rpinfs.config import Config, Image
@@ -31,6 +33,8 @@ from rpinfs.escape import escape_path, mount_unit, specifier, word
 AGENT = "rpinfs-agent.service"
 GATE = "rpinfs-gate.service"
 THAW = "rpinfs-thaw.service"
+TRIM = "rpinfs-trim.service"
+TRIM_TIMER = "rpinfs-trim.timer"
 DROP_IN = "50-rpinfs-mounts.conf"
 NIC_DROP_IN = "50-rpinfs-nic.conf"
 IFUPDOWN = ("networking.service", "ifup@.service")
@@ -92,6 +96,8 @@ def units(config: Config, fstab: str = "", root_nic: "tuple[str, str] | None" = 
         made.links[f"remote-fs.target.wants/{name}"] = f"../{name}"
     _add_agent(made, config)
     _add_gate(made, config)
+    if config.server.version == "4.2":
+        _add_trim(made, config)
     for image in config.images:
         _add_waiting(made, image)
     if root_nic:
@@ -250,6 +256,12 @@ def _add_agent(made: Units, config: Config) -> None:
 def _add_gate(made: Units, config: Config) -> None:
     mounts = " ".join(name for image in config.images for name in _image_mounts(image))
     made.files[f"{GATE}.d/{DROP_IN}"] = _drop_in([f"Wants={mounts}", f"After={AGENT} {mounts}"])
+
+
+def _add_trim(made: Units, config: Config) -> None:
+    mounts = " ".join(mount_unit(image.where) for image in config.images)
+    made.links[f"timers.target.wants/{TRIM_TIMER}"] = f"{SYSTEM_UNITS}/{TRIM_TIMER}"
+    made.files[f"{TRIM}.d/{DROP_IN}"] = _drop_in([f"After={mounts}"])
 
 
 def _add_waiting(made: Units, image: Image) -> None:

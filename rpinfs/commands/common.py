@@ -32,14 +32,20 @@ def image_on_share(name: str) -> tuple[Host, Image]:
     from rpinfs import storage
 
     host, config = load()
-    image = next((image for image in config.images if image.name == name), None)
-    if image is None:
-        known = ", ".join(image.name for image in config.images) or "none"
-        raise RpinfsError(f"unknown image {name}; known are {known}", "rpinfs config show", status=2)
+    image = image_named(config, name)
     mount = storage.mount_at(storage.parse_mountinfo(host.mountinfo), config.share.where)
     if mount is None or not mount.is_nfs:
         raise RpinfsError(f"the share is not mounted at {config.share.where}", "rpinfs status")
     return host, image
+
+
+def image_named(config: Config, name: str) -> Image:
+    """Find an image of the configuration."""
+    image = next((image for image in config.images if image.name == name), None)
+    if image is None:
+        known = ", ".join(image.name for image in config.images) or "none"
+        raise RpinfsError(f"unknown image {name}; known are {known}", "rpinfs config show", status=2)
+    return image
 
 
 def print_document(found: object) -> None:

@@ -13,10 +13,16 @@ from tests.package import chroot
 from tests.package.conftest import TREE
 
 UNITS = TREE / "units"
-SERVICES = ("rpinfs-agent.service", "rpinfs-gate.service", "rpinfs-thaw.service")
+SERVICES = ("rpinfs-agent.service", "rpinfs-gate.service", "rpinfs-thaw.service", "rpinfs-trim.service")
+SHIPPED = (*SERVICES, "rpinfs-trim.timer")
 GUARDED = ("docker.service", "containerd.service")
 # What `systemd-analyze security` gives; what the units may not lose is said in them. Lower is better: 10 is no sandbox.
-EXPOSURE = {"rpinfs-agent.service": 3.1, "rpinfs-gate.service": 3.6, "rpinfs-thaw.service": 2.8}
+EXPOSURE = {
+    "rpinfs-agent.service": 3.1,
+    "rpinfs-gate.service": 3.6,
+    "rpinfs-thaw.service": 2.8,
+    "rpinfs-trim.service": 3.5,
+}
 # Each of these makes a mount namespace for the service (systemd.exec(5)); why there must be none is said in the units.
 MOUNT_NAMESPACE = re.compile(
     r"^(Protect(System|Home|Proc|KernelTunables|KernelModules|KernelLogs|ControlGroups|Hostname)|ProcSubset|"
@@ -29,7 +35,7 @@ MOUNT_NAMESPACE = re.compile(
 def put_units(folder: Path) -> None:
     """The units as they are shipped, beside a Docker and a containerd of no content."""
     folder.mkdir(parents=True)
-    for name in SERVICES:
+    for name in SHIPPED:
         shutil.copy(UNITS / name, folder)
     for name in GUARDED:
         shutil.copytree(UNITS / f"{name}.d", folder / f"{name}.d")
@@ -40,7 +46,7 @@ def verify(root: chroot.Chroot, level: str) -> str:
     """Everything that systemd-analyze of the root says about the units."""
     done = root.run(
         "env", "SYSTEMD_UNIT_PATH=/units:", f"SYSTEMD_LOG_LEVEL={level}",
-        "systemd-analyze", "verify", "--man=no", *(f"/units/{name}" for name in (*SERVICES, *GUARDED)),
+        "systemd-analyze", "verify", "--man=no", *(f"/units/{name}" for name in (*SHIPPED, *GUARDED)),
     )  # fmt: skip
     return done.stdout + done.stderr
 
@@ -80,7 +86,7 @@ def test_no_mount_namespace(name: str) -> None:
     assert MOUNT_NAMESPACE.findall((UNITS / name).read_text()) == []
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", SHIPPED)
 def test_nothing_enables_the_units(name: str) -> None:
     """The generator and the drop-ins pull them in: an [Install] would start them where rpinfs is not in use."""
     assert "\n[Install]" not in (UNITS / name).read_text()

@@ -1,0 +1,201 @@
+"""Giving freed blocks back: what containers have removed takes room on the NAS until somebody says that it is free.
+
+fstrim(8) tells the file system in the image, that tells the loop device, that punches holes into the file on the share,
+and NFS 4.2 sends those as DEALLOCATE. Older versions of NFS have no word for it. The chain breaks in silence: a loop
+device on NFS offers discard whatever the version is, and the block layer takes "not supported" for done, so that fstrim
+counts gigabytes of which the NAS never hears (nfs4_file_operations and blkdev_issue_discard() in Linux 6.1 to 6.12).
+So each link is looked at beforehand, and the success is measured at the file.
+"""
+
+import contextlib
+import ctypes
+import errno
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from rpinfs import probe, storage
+from rpinfs.config import Image
+from rpinfs.errors import RpinfsError
+from rpinfs.files import open_regular
+from rpinfs.host import read_text
+from rpinfs.run import Tell, run
+from rpinfs.status import nfs_version
+from rpinfs.storage import Loop, Mount
+
+T = TypeVar("T")
+
+ANSWER_SECONDS = 10.0
+"""For the small questions to the share."""
+
+_FALLOC_FL_KEEP_SIZE = 1
+_FALLOC_FL_PUNCH_HOLE = 2
+_HOLE = 4096
+_BLOCK = 512  # the unit of st_blocks
+
+
+class CannotTrim(RpinfsError):
+    """Freed blocks cannot be given back here; nothing has been tried."""
+
+
+@dataclass(frozen=True)
+class Trimmed:
+    """What came of it. Bytes.
+
+    Attributes:
+        path: the image.
+        before, after: what it takes on the NAS.
+        held: what its file system uses, with its own tables and journal: `after` cannot be much less.
+    """
+
+    path: str
+    before: int
+    after: int
+    held: int
+
+    @property
+    def given_back(self) -> int:
+        """How much less the image takes; 0 where containers wrote more meanwhile."""
+        return max(0, self.before - self.after)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What the discards of an image pass through."""
+
+    where: str
+    mount: Mount
+    loop: Loop
+    below: Mount  # of the file system that the image file lies on
+    discard_max: int  # bytes that the loop device takes at once; 0 for no discards at all
+
+
+def trim(image: Image, mounts: list[Mount], progress: Tell) -> Trimmed:
+    """Give the freed blocks of a mounted image back. It can take minutes, and as long as the NAS is silent.
+
+    Args:
+        mounts: the mount table of the running system.
+        progress: is told what is being done.
+
+    Raises:
+        CannotTrim: it is not mounted, or the share has no way to do it.
+        RpinfsError: the share gave no answer, the file system is damaged, or fstrim failed.
+    """
+    chain = _chain(image, mounts)
+    refuse(image.name, chain)
+    path = chain.loop.backing_file
+    _ask(chain, _refuse_without_holes, image.name, path)
+    # Blocks that were freed a moment ago are free for good, and found, only when their transaction is.
+    progress(f"{chain.where}: writing what is not yet written")
+    run(["sync", "--file-system", chain.where], die_with_us=True)
+    before = _ask(chain, allocated, path)
+    progress(f"{chain.where}: looking for free blocks")
+    run(["fstrim", chain.where], die_with_us=True)
+    after = _ask(chain, allocated, path)
+    return Trimmed(path, before, after, held(chain.where, chain.loop.size))
+
+
+def refuse(name: str, chain: Chain) -> None:
+    """Say why an image cannot be trimmed, from the tables of the kernel alone.
+
+    Raises:
+        CannotTrim, RpinfsError: see trim().
+    """
+    version = nfs_version(chain.below)
+    if chain.below.is_nfs and version != "4.2":
+        raise CannotTrim(
+            f"image {name}: the share {chain.below.where} is mounted with NFS {version}, and only NFS 4.2 can free"
+            " blocks inside a file",
+            "if the NAS has NFS 4.2: set Version=4.2 in [Server] of /etc/rpinfs/rpinfs.conf, then reboot",
+        )
+    if not chain.discard_max:
+        # Newer kernels take the offer back when the first discard has failed (loop_clear_limits(), Linux 6.10).
+        raise CannotTrim(
+            f"image {name}: {chain.loop.path} offers no discard: what holds {chain.loop.backing_file} has refused to"
+            " free blocks inside it",
+            _NO_HOLES,
+        )
+    # What a damaged file system takes for free may hold data.
+    if not chain.mount.writable or storage.ext4_errors(chain.loop.name):
+        raise RpinfsError(
+            f"image {name}: its file system at {chain.where} is read-only or has errors; nothing in it is given away",
+            "rpinfs check mount",
+        )
+
+
+_NO_HOLES = "on the NAS, have the share on a file system with sparse files, such as ext4, xfs, btrfs or ZFS"
+
+
+def _chain(image: Image, mounts: list[Mount]) -> Chain:
+    mount = storage.mount_at(mounts, image.where)
+    loop = storage.loop_of(mount) if mount else None
+    if mount is None or loop is None:
+        raise CannotTrim(f"image {image.name} is not mounted at {image.where}", "rpinfs status")
+    if loop.backing_file.endswith(" (deleted)"):
+        raise CannotTrim(f"image {image.name}: its file {loop.backing_file} is gone", "rpinfs status")
+    limit = read_text(f"/sys/block/{loop.name}/queue/discard_max_bytes").strip()
+    return Chain(image.where, mount, loop, mount_of(loop.backing_file, mounts), int(limit or 0))
+
+
+def mount_of(path: str, mounts: list[Mount]) -> Mount:
+    """Find the mount that a file is on; without a look at the file, which could hang."""
+    below = [one for one in mounts if one.where == "/" or path.startswith(f"{one.where}/")]
+    # Of several at one place, the last is on top, and max() takes the first.
+    return max(reversed(below), key=lambda one: len(one.where))
+
+
+def allocated(path: str) -> int:
+    """Bytes that a file takes where it lies. Opened for it: that makes NFS ask the server and not its own memory."""
+    with open_regular(path, os.O_RDONLY) as fd:
+        return os.fstat(fd).st_blocks * _BLOCK
+
+
+def held(where: str, size: int) -> int:
+    """Bytes of a device of that size that the file system mounted from it has not free."""
+    space = os.statvfs(where)
+    return size - space.f_bfree * space.f_frsize
+
+
+def punches_holes(path: str) -> bool:
+    """Whether blocks inside a file can be freed; tried at path, on an empty file of ours that is gone afterwards."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_size:
+            raise RpinfsError(f"{path}: expected an empty file, left by an earlier rpinfs trim, found something else")
+        possible = _punch_hole(fd)
+    finally:
+        os.close(fd)
+    with contextlib.suppress(FileNotFoundError):  # Two at once share it.
+        os.unlink(path)
+    return possible
+
+
+def _refuse_without_holes(name: str, path: str) -> None:
+    folder, _, file = path.rpartition("/")
+    if not punches_holes(f"{folder}/.{file}.rpinfs-trim"):
+        raise CannotTrim(f"image {name}: the server of {folder} cannot free blocks inside a file", _NO_HOLES)
+
+
+def _ask(chain: Chain, question: Callable[..., T], *args: object) -> T:
+    """Ask what touches the share, and do not wait longer than for an answer."""
+    try:
+        return probe.within(ANSWER_SECONDS, question, *args)
+    except probe.TimedOut as silence:
+        raise RpinfsError(f"{chain.below.where} gave {silence.message}", "rpinfs check share") from silence
+    except OSError as error:
+        raise RpinfsError(f"{chain.loop.backing_file}: {error.strerror}") from error
+
+
+def _punch_hole(fd: int) -> bool:
+    """Python has no fallocate() with a mode. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    start, length = ctypes.c_int64(0), ctypes.c_int64(_HOLE)
+    if libc.fallocate64(fd, _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE, start, length) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number == errno.EOPNOTSUPP:
+        return False
+    raise OSError(number, os.strerror(number))
