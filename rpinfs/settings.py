@@ -431,9 +431,8 @@ SETTINGS: "tuple[Setting, ...]" = (
         "4.1",
         parse_version,
         "3, 4.0, 4.1 or 4.2",
-        "NFS version of both mounts. 4.2 lets the image give freed blocks back; 3 has no lock that dies with"
-        " the Pi, so its images"
-        " need ext4's multi-mount protection.",
+        "NFS version of both mounts. 4.2 lets the image give freed blocks back (rpinfs trim); 3 has no lock that dies"
+        " with the Pi, so its images need ext4's multi-mount protection.",
     ),
     Setting(
         "Server",

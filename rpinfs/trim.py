@@ -47,7 +47,7 @@ class Trimmed:
     Attributes:
         path: the image.
         before, after: what it takes on the NAS.
-        held: what its file system uses, with its own tables and journal: `after` cannot be much less.
+        held: what the files in it take, as df(1) has it: without its own tables and journal.
     """
 
     path: str
@@ -94,7 +94,7 @@ def trim(image: Image, mounts: list[Mount], progress: Tell) -> Trimmed:
     progress(f"{chain.where}: looking for free blocks")
     run(["fstrim", chain.where], die_with_us=True)
     after = _ask(chain, allocated, path)
-    return Trimmed(path, before, after, held(chain.where, chain.loop.size))
+    return Trimmed(path, before, after, held(chain.where))
 
 
 def refuse(name: str, chain: Chain) -> None:
@@ -152,10 +152,10 @@ def allocated(path: str) -> int:
         return os.fstat(fd).st_blocks * _BLOCK
 
 
-def held(where: str, size: int) -> int:
-    """Bytes of a device of that size that the file system mounted from it has not free."""
+def held(where: str) -> int:
+    """Bytes that the files in a mounted file system take."""
     space = os.statvfs(where)
-    return size - space.f_bfree * space.f_frsize
+    return (space.f_blocks - space.f_bfree) * space.f_frsize
 
 
 def punches_holes(path: str) -> bool:

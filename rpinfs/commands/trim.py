@@ -31,11 +31,11 @@ def add_trim(parser: argparse.ArgumentParser) -> None:
 
 def _trim(options: argparse.Namespace) -> int:
     host, config = load()
+    images = [image_named(config, options.name)] if options.name else config.images
     if host.root:
         raise RpinfsError("rpinfs trim works on the running system only, and RPINFS_ROOT is set")
     if not config.in_use:
         raise RpinfsError(f"rpinfs is not in use here: {config.reason}")
-    images = [image_named(config, options.name)] if options.name else config.images
     # Each of them has its turn, whatever becomes of the others.
     return max(_trim_one(image, host.mountinfo, options.where_possible) for image in images)
 

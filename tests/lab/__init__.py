@@ -9,8 +9,9 @@
         pi.power_off()
         image.is_clean(lab.nas.image_path("docker-b8-27-eb-77-00-01.img"))
 
-`python3 -m tests.lab shell` does that by hand. lab.py has the lab, pi.py a Pi, nas.py the NAS, root.py how roots are
-made and kept, bootrom.py and guest/ what stands in for a Pi's firmware and kernel.
+`python3 -m tests.lab shell` does that by hand. lab.py has the lab, pi.py a Pi, nas.py the NAS, kernel_nas.py one that
+speaks NFS 4.2, root.py how roots are made and kept, bootrom.py and guest/ what stands in for a Pi's firmware and
+kernel.
 """
 
 from .lab import Lab

@@ -21,6 +21,8 @@ INSTALLED = (
     "usr/lib/systemd/system/rpinfs-agent.service",
     "usr/lib/systemd/system/rpinfs-gate.service",
     "usr/lib/systemd/system/rpinfs-thaw.service",
+    "usr/lib/systemd/system/rpinfs-trim.service",
+    "usr/lib/systemd/system/rpinfs-trim.timer",
     "usr/lib/systemd/system/docker.service.d/rpinfs.conf",
     "usr/lib/systemd/system/containerd.service.d/rpinfs.conf",
     "usr/lib/systemd/system/docker.socket.d/rpinfs.conf",
@@ -126,7 +128,7 @@ def test_completion_offers_the_commands(deb: Path) -> None:
         )
         offered = root.run("bash", "-euc", script).stdout.splitlines()
         assert offered == [
-            "status check units config image adopt release snapshot restore docker boot",
+            "status check units config image adopt release snapshot restore docker trim boot",
             "create show check",
             "--filesystem",
             "import-fstab",

@@ -62,6 +62,7 @@ WRONG_USAGE = [
     ("image create x --size 64M --filesystem xfs", "expected at least 300M for xfs", "see rpinfs image create --help"),
     ("image create x --size 1G --filesystem ntfs", "ntfs: expected ext4 or xfs", "see rpinfs image create --help"),
     ("boot run", "expected a command: rpinfs boot run -- COMMAND", "see rpinfs boot run --help"),
+    ("trim dokcer", "unknown image dokcer; known are docker", "rpinfs config show"),
     ("check share.spce", "unknown check share.spce; did you mean share.space?", "rpinfs check lists them all"),
     ("check everything", "unknown check everything", "rpinfs check lists them all"),
 ]  # fmt: skip
