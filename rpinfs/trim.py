@@ -8,7 +8,6 @@ So each link is looked at beforehand, and the success is measured at the file.
 """
 
 import contextlib
-import ctypes
 import errno
 import os
 import stat
@@ -16,13 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from rpinfs import probe, storage
+from rpinfs import probe, storage, syscalls
 from rpinfs.config import Image
 from rpinfs.errors import RpinfsError
+from rpinfs.facts import nfs_version
 from rpinfs.files import open_regular
 from rpinfs.host import read_text
 from rpinfs.run import Tell, run
-from rpinfs.status import nfs_version
 from rpinfs.storage import Loop, Mount
 
 T = TypeVar("T")
@@ -30,8 +29,6 @@ T = TypeVar("T")
 ANSWER_SECONDS = 10.0
 """For the small questions to the share."""
 
-_FALLOC_FL_KEEP_SIZE = 1
-_FALLOC_FL_PUNCH_HOLE = 2
 _HOLE = 4096
 _BLOCK = 512  # the unit of st_blocks
 
@@ -159,15 +156,28 @@ def held(where: str) -> int:
 
 
 def punches_holes(path: str) -> bool:
-    """Whether blocks inside a file can be freed; tried at path, on an empty file of ours that is gone afterwards."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    """Whether blocks inside a file can be freed; tried at path, on an empty file of ours that is gone afterwards.
+
+    Raises:
+        RpinfsError: something else is at path.
+        OSError: the share failed.
+    """
     try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_size:
-            raise RpinfsError(f"{path}: expected an empty file, left by an earlier rpinfs trim, found something else")
-        possible = _punch_hole(fd)
-    finally:
-        os.close(fd)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        try:
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode) or found.st_size:
+                raise RpinfsError(f"{path}: expected an empty file of rpinfs trim, found something else")
+            syscalls.punch_hole(fd, 0, _HOLE)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        # On a full share nothing can be tried, and there is all the more to give back.
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSPC, errno.EDQUOT):
+            raise
+        possible = error.errno != errno.EOPNOTSUPP
+    else:
+        possible = True
     with contextlib.suppress(FileNotFoundError):  # Two at once share it.
         os.unlink(path)
     return possible
@@ -187,15 +197,3 @@ def _ask(chain: Chain, question: Callable[..., T], *args: object) -> T:
         raise RpinfsError(f"{chain.below.where} gave {silence.message}", "rpinfs check share") from silence
     except OSError as error:
         raise RpinfsError(f"{chain.loop.backing_file}: {error.strerror}") from error
-
-
-def _punch_hole(fd: int) -> bool:
-    """Python has no fallocate() with a mode. Raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    start, length = ctypes.c_int64(0), ctypes.c_int64(_HOLE)
-    if libc.fallocate64(fd, _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE, start, length) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number == errno.EOPNOTSUPP:
-        return False
-    raise OSError(number, os.strerror(number))
