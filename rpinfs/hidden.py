@@ -7,18 +7,17 @@ changed. A walk may be long, and waits for a NAS that is gone: call `find` in a 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rpinfs.storage import Mount
+from rpinfs.syscalls import copy_of_mount
 
 NAMES_SHOWN = 3
 """How many of the largest entries are named."""
 
-_AT_FDCWD, _OPEN_TREE_CLONE = -100, 1
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -62,7 +61,7 @@ def _mount_below(where: str, mounts: Sequence[Mount]) -> str:
 
 
 def _under(where: str, below: str, deadline: float) -> Hidden:
-    copy = _copy_of_mount(below)
+    copy = copy_of_mount(below)
     try:
         folder = os.open(os.path.relpath(where, below), _FOLDER, dir_fd=copy)
     except (FileNotFoundError, NotADirectoryError):
@@ -76,19 +75,6 @@ def _under(where: str, below: str, deadline: float) -> Hidden:
         os.close(folder)
     largest = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:NAMES_SHOWN]
     return Hidden(where, below, files, sum(sizes.values()), tuple(largest), complete)
-
-
-def _copy_of_mount(where: str) -> int:
-    """Open a copy of the mount at a place, without the mounts on top of it: a bind mount that is attached nowhere.
-
-    Nobody else sees the copy, and it goes with its descriptor (open_tree(2): Linux 5.2, glibc 2.36).
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    copy: int = libc.open_tree(_AT_FDCWD, os.fsencode(where), _OPEN_TREE_CLONE | os.O_CLOEXEC)
-    if copy < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), where)
-    return copy
 
 
 def _counted(top: int, deadline: float) -> tuple[int, dict[str, int], bool]:
