@@ -60,6 +60,9 @@ FILES: Mapping[str, Content] = {
     "eth0\t0001A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\n",
     "sys/dev/block/7:3": Path("../../block/loop3"),
     f"{LOOP}/loop/backing_file": IMAGE + "\n",
+    # All zeros, as the xfs that stands on the device.
+    "run/rpinfs/docker.uuid": "00000000-0000-0000-0000-000000000000\n",
+    "dev/loop3": b"XFSB".ljust(4096, b"\0"),
     f"{LOOP}/loop/dio": "1\n",
     f"{LOOP}/loop/autoclear": "1\n",
     f"{LOOP}/loop/offset": "0\n",
