@@ -142,7 +142,7 @@ def owner_of(image: str) -> Owner | None:
     return found and replace(found, seen=_seen(image))
 
 
-def acquire(image: str, owner: Owner, name: str = "NAME") -> Lease:
+def acquire(image: str, owner: Owner, name: str = "NAME", *, take_up: bool = True) -> Lease:
     """Take or renew the hold of this machine on an image.
 
     A lock that an earlier agent of this boot has left pinned is taken up as it is.
@@ -150,13 +150,14 @@ def acquire(image: str, owner: Owner, name: str = "NAME") -> Lease:
     Args:
         image: path of the image.
         name: what the configuration calls it, for the remedy.
+        take_up: whether a lock pinned earlier is the caller's to take up: the agent's, and no command's.
 
     Raises:
         LeaseError: another Pi uses the image, or owns it, or nobody can tell.
         OSError: the share failed.
     """
     _refuse_nameless(image, owner)
-    lease = _take_up(image) or _locked(image, owner)
+    lease = (_take_up(image) if take_up else None) or _locked(image, owner)
     # A lock that was there before stays when it turns out that the record is another's: the image may be mounted.
     with _on_error(lease.leave if lease.pin else lease.close):
         found = owners.read(image, name, anew=True)

@@ -40,7 +40,7 @@ from rpinfs.files import open_regular
 from rpinfs.freeze import LIMIT_SECONDS, Check
 from rpinfs.host import read_text
 from rpinfs.image import ImageError, Kind, as_image_error, silent
-from rpinfs.lease import Owner, acquire
+from rpinfs.lease import Owner, acquire, let_go
 from rpinfs.making import prove_whole
 from rpinfs.run import Tell
 from rpinfs.settings import REPLACED, SNAPSHOT_MARK, human_size
@@ -178,7 +178,8 @@ def _mount_of(image: Image) -> storage.Mount | None:
 @contextlib.contextmanager
 def _leased(image: Image, owner: Owner) -> Iterator[None]:
     """Have the image for ourselves: no other Pi, no agent, no loop device."""
-    lease = acquire(image.path, owner) if image.fence != "mmp" else None
+    let_go(image.path, None)
+    lease = acquire(image.path, owner, image.name, take_up=False) if image.fence != "mmp" else None
     try:
         if os.path.lexists(image.path):
             images.refuse_attached(image.path)

@@ -93,7 +93,8 @@ class Pi:
 
     def strays(self) -> set[str]:
         """What does not belong on a share with an image and snapshots, and into /run."""
-        expected = {self.path.name, f".{self.path.name}.rpinfs-lease", *(path.name for path in self.snapshots())}
+        ours = {f".{self.path.name}.rpinfs-{what}" for what in ("lock", "owner")}
+        expected = {self.path.name, *ours, *(path.name for path in self.snapshots())}
         return (set(os.listdir(self.share)) | set(os.listdir(self.runtime))) - expected
 
     def attempt(self, call: str) -> tuple[str, list[Path]]:
