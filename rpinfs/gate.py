@@ -61,7 +61,7 @@ def refusal_of(
 def trials(config: Config, host: Host) -> "list[RpinfsError]":
     """Try an overlay in every image; what failed. Nothing is tried in a world below a folder."""
     # Imported here: there is nothing to try where the mounts are wrong.
-    from rpinfs.trial import try_overlay
+    from rpinfs.overlay import try_overlay
 
     refusals = []
     for image in config.images if config.in_use and not host.root else []:
@@ -69,6 +69,8 @@ def trials(config: Config, host: Host) -> "list[RpinfsError]":
             try_overlay(image.where)
         except RpinfsError as error:
             refusals.append(error)
+        except PermissionError as error:
+            refusals.append(RpinfsError(f"{image.where}: no overlay can be tried there: {error.strerror}", _LOOK))
     return refusals
 
 

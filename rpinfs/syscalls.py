@@ -1,4 +1,4 @@
-"""System calls that Python 3.11 has no function for, by way of the C library. Each raises OSError, as those of os do."""
+"""System calls that Python 3.11 has no function for, by way of the C library. Each raises OSError, as those of os."""
 
 import ctypes
 import os

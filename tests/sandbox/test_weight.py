@@ -18,7 +18,7 @@ from tests.support import PATH, Installed, make_pi
 PYTHON = ("/usr/bin/python3", "-ISB")
 NOTHING = (*PYTHON, "-c", "import os, sys")
 DECISION = ["config", "errors", "escape", "host", "settings", "units"]
-MODULES = {"generator": ["generator", *DECISION], "gate": ["__main__", "gate", "storage", "trial", *DECISION]}
+MODULES = {"generator": ["generator", *DECISION], "gate": ["__main__", "gate", "storage", "overlay", *DECISION]}
 # On a Pi that has everything: relative to the root.
 READ = [
     "etc/fstab",
@@ -122,7 +122,11 @@ def test_the_generator_imports_its_own_modules_only(pi: Path, installed: Install
 
 
 def test_the_gate_imports_its_own_modules_only(pi: Path, installed: Installed) -> None:
-    assert imported(pi, installed.rpinfs, "gate") == {"rpinfs", *(f"rpinfs.{name}" for name in MODULES["gate"])}
+    assert imported(pi, installed.rpinfs, "gate") == {
+        "rpinfs",
+        "fcntl",
+        *(f"rpinfs.{name}" for name in MODULES["gate"]),
+    }
 
 
 def test_files_that_the_generator_opens(pi: Path, installed: Installed, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from rpinfs import overlay, probe
 from rpinfs.errors import RpinfsError
-from tests.tools.conftest import Mount, Traced, command, mounts
+from tests.tools.conftest import ROOT, Mount, Traced, command, mounts
 
 pytestmark = pytest.mark.root
 
@@ -50,6 +50,15 @@ def test_it_works_on_ext4_and_leaves_nothing(image: Path) -> None:
     assert mounts(image) == before
 
 
+def test_it_works_on_xfs(tmp_path: Path, mounted: Mount) -> None:
+    file = tmp_path / "image"
+    command("truncate", "--size=320M", file)
+    command("mkfs.xfs", "-q", file)
+    with mounted("-o", "loop", file) as folder:
+        trial(folder)
+        assert left(folder) == []
+
+
 def test_what_is_kept_beside_it_stays(image: Path) -> None:
     (image / ".rpinfs/var-lib-containerd").mkdir(parents=True)
     (image / ".rpinfs/var-lib-containerd/file").write_text("x")
@@ -77,16 +86,40 @@ def test_a_read_only_file_system(tmp_path: Path, mounted: Mount) -> None:
             trial(folder)
 
 
-@pytest.mark.parametrize("call", ["fsmount", "renameat", "rmdir"])
-def test_what_a_killed_trial_leaves_the_next_one_removes(image: Path, traced: Traced, call: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "options", "reason"),
+    [("tmpfs", "nr_inodes=4", "No space left on device"), ("proc", "defaults", "No such file or directory")],
+)
+def test_where_it_cannot_be_set_up_it_fails(mounted: Mount, kind: str, options: str, reason: str) -> None:
+    with mounted("-t", kind, "-o", options, kind) as folder, pytest.raises(RpinfsError, match=reason):
+        trial(folder)
+
+
+def test_killed_anywhere_no_mount_is_left_and_the_next_trial_clears_up(image: Path, traced: Traced) -> None:
+    """SIGKILL in place of each call that changes something."""
     before = mounts(image)
     code = f"from rpinfs import overlay; overlay.try_overlay({str(image)!r})"
-    ended = traced(code, [], inject=f"/{call}:signal=KILL:when=1", whole=True)
-    assert ended.returncode != 0
-    assert left(image) != []
-    assert mounts(image) == before
-    trial(image)
-    assert left(image) == []
+    done = traced(code, [], whole=True)
+    assert done.returncode == 0, done.stderr
+    calls = ("mkdir", "mkdirat", "unlinkat", "renameat", "rmdir", "fsopen", "fsconfig", "fsmount")
+    points = [(call, number) for call in calls for number in range(1, done.calls.count(call) + 1)]
+    assert {"fsopen", "fsconfig", "fsmount", "mkdir", "rmdir"} <= {call for call, _ in points}
+    for call, number in points:
+        ended = traced(code, [], inject=f"{call}:signal=KILL:when={number}", whole=True)
+        assert ended.returncode != 0, (call, number)
+        assert mounts(image) == before
+        trial(image)
+        assert left(image) == [], (call, number)
+
+
+def test_what_it_imports(tmp_path: Path) -> None:
+    """On the way to Docker: ctypes and fcntl, and nothing else beyond what they come with."""
+    code = (
+        "import sys; import rpinfs.overlay; before = set(sys.modules);"
+        "rpinfs.overlay.try_overlay(sys.argv[1]); print(*sorted(set(sys.modules) - before))"
+    )
+    done = command("env", "-C", ROOT, "/usr/bin/python3", "-c", code, tmp_path)
+    assert set(done.split()) <= {"_ctypes", "_struct", "ctypes", "ctypes._endian", "struct", "types"}
 
 
 def test_several_at_once_do_not_disturb_each_other(image: Path) -> None:

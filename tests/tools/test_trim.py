@@ -152,7 +152,7 @@ def child_of(pid: int) -> int:
 
 
 def a_mount(where: str, kind: str = "ext4", options: str = "rw", super_options: str = "rw") -> Mount:
-    return Mount((7, 0), "/", where, options.split(","), kind, "source", super_options.split(","))
+    return Mount(1, 0, (7, 0), "/", where, options.split(","), kind, "source", super_options.split(","))
 
 
 def a_chain(
