@@ -21,7 +21,7 @@ from rpinfs.errors import RpinfsError
 from rpinfs.files import open_regular
 from rpinfs.run import CommandError, Completed, Tell, last_line, reporting, run
 from rpinfs.settings import is_kept_name
-from rpinfs.superblock import Superblock
+from rpinfs.superblock import Groups, Superblock
 
 
 class ImageError(RpinfsError):
@@ -60,6 +60,7 @@ class Probe:
         mmp: it has ext4's multi-mount protection.
         obstacles: what keeps this kernel from mounting it, in words.
         remedy: what to do about a foreign file, where that is known.
+        groups: the groups of blocks of its file system.
         stamp: device, inode, length and times of change: what must be the same for the file to be the same.
     """
 
@@ -80,6 +81,7 @@ class Probe:
     obstacles: tuple[str, ...] = ()
     remedy: str | None = None
     stamp: tuple[int, ...] = field(default=(), repr=False)
+    groups: Groups | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,7 @@ def _with_superblock(seen: Probe, parsed: Superblock) -> Probe:
         label=parsed.label,
         fs_size=parsed.size,
         block_size=parsed.block_size,
+        groups=parsed.groups,
         sector_size=parsed.sector_size,
         clean=parsed.clean,
         needs_recovery=parsed.needs_recovery,

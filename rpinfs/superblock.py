@@ -22,9 +22,25 @@ _EXT3_INCOMPAT, _EXT3_RO_COMPAT = 0x16, 0x7
 
 _EXT4_MAGIC, _XFS_MAGIC = 0xEF53, b"XFSB"
 _STATE_VALID, _STATE_ERROR = 1, 2
+_XFS_LEAST_GROUP = 64  # XFS_MIN_AG_BLOCKS
 
 # Where mke2fs puts the first backup of a superblock: number and size of the block.
 _FIRST_BACKUPS = ((32768, 4096), (8193, 1024), (16384, 2048))
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups of blocks that a file system consists of. In bytes.
+
+    Attributes:
+        start: offset of the first.
+        size: of each but the last, which may be smaller.
+        least: a last group that is not larger is left out when the file system grows.
+    """
+
+    start: int
+    size: int
+    least: int
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,7 @@ class Superblock:
     block_size: int
     sector_size: int
     size: int
+    groups: Groups
     clean: bool | None = None
     needs_recovery: bool = False
     errors_recorded: int = 0
@@ -76,6 +93,7 @@ def parse_ext4(data: bytes) -> Superblock | None:
         block_size=block_size,
         sector_size=min(block_size, 4096),
         size=blocks * block_size,
+        groups=_ext4_groups(data, blocks, block_size, incompat),
         clean=state & (_STATE_VALID | _STATE_ERROR) == _STATE_VALID and not recover,
         needs_recovery=recover,
         errors_recorded=struct.unpack_from("<I", data, 0x194)[0],
@@ -83,6 +101,22 @@ def parse_ext4(data: bytes) -> Superblock | None:
         mmp=bool(incompat & _INCOMPAT_MMP),
         obstacles=_ext4_obstacles(data, compat, incompat, ro_compat),
     )
+
+
+def _ext4_groups(data: bytes, blocks: int, block_size: int, incompat: int) -> Groups:
+    """The least group: what it has to hold for itself, and the 50 blocks that resize2fs wants beside it."""
+    first_block = struct.unpack_from("<I", data, 0x14)[0]
+    blocks_per_group, _, inodes_per_group = struct.unpack_from("<3I", data, 0x20)
+    revision = struct.unpack_from("<I", data, 0x4C)[0]
+    inode_size = struct.unpack_from("<H", data, 0x58)[0] if revision else 128
+    descriptor_size = struct.unpack_from("<H", data, 0xFE)[0] if incompat & _INCOMPAT_64BIT else 32
+    reserved_descriptor_blocks = struct.unpack_from("<H", data, 0xCE)[0]
+    groups = -(-blocks // max(1, blocks_per_group))
+    descriptor_blocks = -(-groups * descriptor_size // block_size) + reserved_descriptor_blocks
+    inode_blocks = -(-inodes_per_group * inode_size // block_size)
+    superblock, bitmaps = 1, 2
+    least = superblock + descriptor_blocks + bitmaps + inode_blocks + 50
+    return Groups(first_block * block_size, blocks_per_group * block_size, least * block_size)
 
 
 def _ext_type(compat: int, incompat: int, ro_compat: int) -> str:
@@ -125,6 +159,7 @@ def parse_xfs(data: bytes) -> Superblock | None:
         block_size=block_size,
         sector_size=struct.unpack_from(">H", data, 102)[0],
         size=blocks * block_size,
+        groups=Groups(0, struct.unpack_from(">I", data, 84)[0] * block_size, _XFS_LEAST_GROUP * block_size),
         obstacles=tuple(obstacles),
     )
 

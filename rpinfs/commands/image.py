@@ -88,7 +88,7 @@ def _show(options: argparse.Namespace) -> int:
     if found.kind is image.Kind.MISSING:
         raise RpinfsError(f"{options.file}: no such file")
     if options.json:
-        values = {key: value for key, value in asdict(found).items() if key != "stamp"}
+        values = {key: value for key, value in asdict(found).items() if key not in ("stamp", "groups")}
         print_document({"schema": 1, **values, "kind": found.kind.value, "obstacles": list(found.obstacles)})
     else:
         print(_table(found))

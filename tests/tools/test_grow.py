@@ -1,0 +1,483 @@
+"""Growing: killed at every point and with every call failing, nothing in the image is lost, and the next run completes.
+
+The kernel grows ext4 only for root with CAP_SYS_RESOURCE. Where the tests lack it, as in most containers, those of ext4
+run in a kernel of their own (user-mode Linux, which needs no rights at all): test_in_a_kernel_of_its_own().
+"""
+
+import contextlib
+import itertools
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rpinfs import growing, image, making
+from rpinfs.image import ImageError, Kind, probe
+from tests.tools.conftest import ROOT, Traced, command
+
+pytestmark = pytest.mark.root
+
+MIB = 1 << 20
+# Sizes before and after.
+SIZES = {"ext4": (64 * MIB, 256 * MIB), "xfs": (300 * MIB, 600 * MIB)}
+ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EROFS", "EACCES", "ESTALE")
+CONTENT = bytes(range(256)) * 4096
+ALL_POINTS = os.environ.get("RPINFS_ALL_POINTS") == "1"
+CAP_SYS_RESOURCE = 24
+
+
+def few(points: list[str]) -> list[str]:
+    """Every seventh, the last among them; all of them if the environment says so."""
+    return points if ALL_POINTS else points[::-7][::-1]
+
+
+def may_grow(filesystem: str) -> bool:
+    held = re.search(r"^CapEff:\s*(\w+)$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert held
+    return filesystem != "ext4" or bool(int(held[1], 16) >> CAP_SYS_RESOURCE & 1)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An image with data in it, to be grown."""
+
+    filesystem: str
+    path: Path
+    folder: Path  # where it is mounted, in the tests that mount it
+
+    @property
+    def before(self) -> int:
+        return SIZES[self.filesystem][0]
+
+    @property
+    def after(self) -> int:
+        return SIZES[self.filesystem][1]
+
+    def renew(self) -> None:
+        """Put the image back as it was at first."""
+        template = self.path.with_name("template")
+        if not template.exists():
+            making.create(str(template), self.before, self.filesystem, label="disk")
+            with self.mounted(template):
+                (self.folder / "data").write_bytes(CONTENT)
+        command("cp", "--sparse=always", template, self.path)
+
+    @contextlib.contextmanager
+    def mounted(self, path: Path | None = None) -> Iterator[str]:
+        command("mount", "-o", "loop", path or self.path, self.folder)
+        try:
+            yield command("findmnt", "-n", "-o", "SOURCE", self.folder).strip()
+        finally:
+            command("umount", self.folder)
+
+    def mounted_if(self, wanted: bool) -> contextlib.AbstractContextManager[object]:
+        return self.mounted() if wanted else contextlib.nullcontext()
+
+    def grow(self, size: int | None = None) -> growing.Grown:
+        return growing.grow(str(self.path), size or self.after)
+
+    def assert_whole(self, size: int | None = None) -> None:
+        """Not mounted: nothing is lost, nothing is amiss. Mounting replays what is in the log of xfs."""
+        with self.mounted():
+            assert (self.folder / "data").read_bytes() == CONTENT
+        found = probe(str(self.path))
+        assert found.fs_size == size or (size is None and self.before <= found.fs_size <= self.after)
+        check = ["e2fsck", "-f", "-n"] if self.filesystem == "ext4" else ["xfs_repair", "-n", "-f"]
+        command(*check, self.path)
+
+
+@pytest.fixture(params=sorted(SIZES))
+def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
+    filesystem: str = request.param
+    if not may_grow(filesystem):
+        pytest.skip("no CAP_SYS_RESOURCE; test_in_a_kernel_of_its_own has it")
+    made = Subject(filesystem, tmp_path / "share" / "disk.img", tmp_path / "mounted")
+    made.path.parent.mkdir()
+    made.folder.mkdir()
+    made.renew()
+    return made
+
+
+where = pytest.mark.parametrize("mounted", [False, True], ids=["unmounted", "mounted"])
+
+
+# --- What it does ------------------------------------------------------------------------------------------
+
+
+@where
+def test_grows(subject: Subject, mounted: bool) -> None:
+    with subject.mounted_if(mounted):
+        grown = subject.grow()
+        assert (grown.before, grown.after) == (subject.before, subject.after)
+        assert grown.where == (str(subject.folder) if mounted else None)
+        again = subject.grow()
+        assert (again.before, again.after) == (subject.after, subject.after)
+        if mounted:
+            (subject.folder / "more").write_bytes(bytes(100 * MIB))
+    subject.assert_whole(subject.after)
+
+
+def test_nobody_sees_the_private_mount(subject: Subject) -> None:
+    before = Path("/proc/self/mountinfo").read_text()
+    subject.grow()
+    assert Path("/proc/self/mountinfo").read_text() == before
+    found = probe(str(subject.path))
+    assert (found.size, found.clean) == (subject.after, True if subject.filesystem == "ext4" else None)
+
+
+def test_a_longer_file_stays_so(subject: Subject) -> None:
+    """The file of an interrupted larger grow: what counts is the file system."""
+    longer = 2 * subject.after
+    os.truncate(subject.path, longer)
+    assert subject.grow().after == subject.after
+    assert subject.path.stat().st_size == longer
+    subject.assert_whole(subject.after)
+
+
+@where
+def test_smaller_is_refused(subject: Subject, mounted: bool) -> None:
+    with subject.mounted_if(mounted):
+        stamp = subject.path.stat().st_mtime_ns
+        with pytest.raises(ImageError) as refused:
+            subject.grow(subject.before - 4096)
+        assert refused.value.message == (
+            f"{subject.path}: expected a size of at least {subject.before} bytes "
+            f"({subject.before // MIB} MiB), which it has, found {subject.before - 4096}"
+        )
+        assert refused.value.remedy
+        assert subject.path.stat().st_mtime_ns == stamp
+    subject.assert_whole(subject.before)
+
+
+def test_a_last_group_too_small_for_itself_is_left_out(subject: Subject) -> None:
+    """And the next run knows that there is nothing left to do, as the next boot must."""
+    groups = probe(str(subject.path)).groups
+    assert groups
+    whole = groups.start + (subject.before // groups.size + 2) * groups.size
+    wanted = whole + 16 * 4096
+    assert subject.grow(wanted).after == whole
+    again = subject.grow(wanted)
+    assert (again.before, again.after) == (whole, whole)
+    subject.assert_whole(whole)
+
+
+def test_attached_and_not_mounted_is_refused(subject: Subject) -> None:
+    device = command("losetup", "-f", "--show", subject.path).strip()
+    try:
+        with pytest.raises(ImageError, match=f"is attached to {device}, but not mounted"):
+            subject.grow()
+    finally:
+        command("losetup", "-d", device)
+    assert subject.path.stat().st_size == subject.before
+
+
+def test_mounted_read_only_is_refused(subject: Subject) -> None:
+    with subject.mounted():
+        command("mount", "-o", "remount,ro", subject.folder)
+        with pytest.raises(ImageError, match=f"is mounted read-only at {subject.folder}"):
+            subject.grow()
+    assert subject.path.stat().st_size == subject.before
+
+
+def test_found_by_a_bind_mount(subject: Subject, tmp_path: Path) -> None:
+    """What Bind= makes is in the mount table too; the whole file system is what the tools want to see."""
+    bound = tmp_path / "bound"
+    bound.mkdir()
+    with subject.mounted():
+        inner = subject.folder / "inner"
+        inner.mkdir()
+        command("mount", "--bind", inner, bound)
+        try:
+            assert subject.grow().where == str(subject.folder)
+        finally:
+            command("umount", bound)
+    subject.assert_whole(subject.after)
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        (("-b", "1024"), 256 * MIB),
+        (("-b", "1024"), 4096 * MIB),
+        (("-O", "^resize_inode"), 1024 * MIB),
+        (("-O", "^resize_inode,meta_bg"), 1024 * MIB),
+        (("-O", "^has_journal"), 256 * MIB),
+        (("-O", "^extent,^flex_bg,^huge_file"), 256 * MIB),
+        (("-O", "^64bit,^metadata_csum"), 256 * MIB),
+        (("-O", "sparse_super2"), 256 * MIB),
+        (("-O", "bigalloc"), 256 * MIB),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else str(value >> 20),
+)
+@pytest.mark.parametrize("subject", ["ext4"], indirect=True)
+def test_ext4_made_by_hand(subject: Subject, options: tuple[str, ...], size: int) -> None:
+    """Grown, or refused by the kernel with its own words; whole in any case."""
+    subject.path.unlink()
+    command("mke2fs", "-q", "-t", "ext4", *options, subject.path, "64M")
+    with subject.mounted():
+        (subject.folder / "data").write_bytes(CONTENT)
+    try:
+        reached = subject.grow(size).after
+    except ImageError as error:
+        print(error.message)
+        assert error.message.startswith(f"{subject.path}: cannot be grown: resize2fs: ")
+        reached = subject.before
+    else:
+        print("grown")
+    subject.assert_whole(reached)
+
+
+@pytest.mark.parametrize("subject", ["ext4"], indirect=True)
+def test_ext4_with_multi_mount_protection(subject: Subject) -> None:
+    command("tune2fs", "-O", "mmp", subject.path)
+    assert subject.grow().after == subject.after
+    subject.assert_whole(subject.after)
+
+
+@pytest.mark.parametrize("subject", ["ext4"], indirect=True)
+def test_ext4_with_recorded_errors_is_refused(subject: Subject) -> None:
+    """The kernel does not grow what it knows to be damaged; e2fsck comes first."""
+    command("debugfs", "-w", "-R", "set_super_value state 2", subject.path)
+    with pytest.raises(ImageError, match=r"cannot be grown: resize2fs: "):
+        subject.grow()
+    image.check(str(subject.path))
+    assert subject.grow().after == subject.after
+    subject.assert_whole(subject.after)
+
+
+@pytest.mark.parametrize("subject", ["xfs"], indirect=True)
+def test_xfs_whose_copy_is_mounted(subject: Subject) -> None:
+    with subject.mounted(subject.path.with_name("template")):
+        assert subject.grow().after == subject.after
+    subject.assert_whole(subject.after)
+
+
+# --- What it refuses before it begins ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image"])
+def test_what_is_no_image_is_left_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "disk.img"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match="expected an ext4 or xfs file system, found"):
+        growing.grow(str(path), 64 * MIB)
+    assert path.read_bytes() == content
+    path.unlink()
+    with pytest.raises(ImageError, match="expected an ext4 or xfs file system, found nothing"):
+        growing.grow(str(path), 64 * MIB)
+
+
+def test_no_room(subject: Subject, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    command("mount", "-t", "tmpfs", "-o", "size=80M", "none", small)
+    try:
+        path = small / "disk.img"
+        command("cp", "--sparse=always", subject.path, path)
+        left = os.statvfs(small)
+        (small / "fill").write_bytes(bytes(left.f_bavail * left.f_frsize - 4 * MIB))
+        with pytest.raises(ImageError, match=r"expected 8\.0\d* MiB of free space to grow it, found 4 MiB"):
+            growing.grow(str(path), subject.after)
+        assert path.stat().st_size == subject.before
+    finally:
+        command("umount", small)
+
+
+def test_a_locked_file_is_being_grown(subject: Subject) -> None:
+    holder = subprocess.Popen(["flock", subject.path, "sh", "-c", "echo held; exec cat"], stdin=-1, stdout=-1)
+    assert holder.stdin and holder.stdout
+    with holder:
+        holder.stdout.readline()
+        with pytest.raises(ImageError, match="another program has locked it"):
+            subject.grow()
+        holder.stdin.close()
+    assert subject.path.stat().st_size == subject.before
+    assert subject.grow().after == subject.after
+
+
+# --- Every crash point and every failing call --------------------------------------------------------------
+
+ATTEMPT = """
+import sys
+sys.path.insert(0, {root!r})
+from rpinfs import growing, run
+from rpinfs.errors import RpinfsError
+run.ENVIRONMENT["PATH"] = {programs!r} + ":" + run.PATH
+try:
+    growing.grow({path!r}, {size})
+except RpinfsError as error:
+    sys.exit(" ".join(error.message.splitlines()))
+"""
+
+# In place of the real program: it is watched, and tampered with. The real name comes first in the point.
+WATCHED = """#!/bin/sh
+exec strace -qq -f -o {log} {paths} {tamper} {program} "$@"
+"""
+
+CHILDREN = {"ext4": ("mount", "resize2fs"), "xfs": ("mount", "xfs_growfs")}
+# What tells nothing by its failing, or has no failing.
+NEVER_FAIL = ("close", "fadvise64", "execve", "exit_group", "umask")
+
+
+@dataclass
+class Attempts:
+    """Grows in processes of their own, one call of one of its programs tampered with. A point is PROGRAM:CALL:N."""
+
+    subject: Subject
+    traced: Traced
+    programs: Path
+
+    @property
+    def paths(self) -> list[str]:
+        """What is on the share, and what is on top of it."""
+        path, device = self.subject.path, command("losetup", "-f").strip()
+        return [str(path), str(path.parent), device, "/dev/loop-control", str(self.subject.folder), "/mnt"]
+
+    def run(self, paths: list[str], point: str = "", effect: str = "") -> tuple[int, str, list[str]]:
+        """Exit status, standard error, and the calls of the programs by name."""
+        program, _, rest = point.partition(":")
+        call, _, number = rest.partition(":")
+        inject = f"{call}:{effect}:when={number}" if effect else None
+        logs = {}
+        for child in CHILDREN[self.subject.filesystem]:
+            logs[child] = self.programs / f"{child}.log"
+            self._watch(child, logs[child], paths, inject if child == program else None)
+        code = ATTEMPT.format(
+            root=str(ROOT), programs=str(self.programs), path=str(self.subject.path), size=self.subject.after
+        )
+        ended = self.traced(code, [Path(path) for path in paths], inject=inject if program == "rpinfs" else None)
+        calls = [f"rpinfs:{name}" for name in ended.calls]
+        for child, log in logs.items():
+            lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+            calls += [f"{child}:{match[1]}" for line in lines if (match := re.match(r"\d+ +(\w+)\(", line))]
+            log.unlink(missing_ok=True)
+        return ended.returncode, ended.stderr, calls
+
+    def _watch(self, program: str, log: Path, paths: list[str], inject: str | None) -> None:
+        real = next(path for folder in ("/usr/sbin", "/usr/bin") if (path := Path(folder, program)).exists())
+        text = WATCHED.format(
+            log=log,
+            paths=" ".join(f"-P {path}" for path in paths),
+            tamper=f"-e inject={inject}" if inject else "",
+            program=real,
+        )
+        watched = self.programs / program
+        watched.write_text(text)
+        watched.chmod(0o755)
+
+    def points(self, mounted: bool) -> list[str]:
+        self.subject.renew()
+        with self.subject.mounted_if(mounted):
+            status, said, calls = self.run(self.paths)
+        assert (status, said) == (0, "")
+        self.subject.assert_whole(self.subject.after)
+        seen: dict[str, int] = {}
+        found = []
+        for call in calls:
+            seen[call] = seen.get(call, 0) + 1
+            found.append(f"{call}:{seen[call]}")
+        return found
+
+
+@pytest.fixture
+def attempts(subject: Subject, traced: Traced, tmp_path: Path) -> Attempts:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    return Attempts(subject, traced, programs)
+
+
+@pytest.mark.crash
+@where
+def test_killed_at_every_point(attempts: Attempts, mounted: bool) -> None:
+    subject = attempts.subject
+    points = attempts.points(mounted)
+    assert {"rpinfs:ftruncate:1", "rpinfs:fsync:1"} <= set(points)
+    assert len(points) > 50
+    tried = few(points)
+    for point in tried:
+        subject.renew()
+        with subject.mounted_if(mounted):
+            status, said, _ = attempts.run(attempts.paths, point, "signal=KILL")
+            assert status == (-9 if point.startswith("rpinfs:") else 1), f"{point}: {said}"
+            if mounted:
+                assert (subject.folder / "data").read_bytes() == CONTENT, point
+                assert subject.grow().after == subject.after, point
+        if not mounted:
+            assert probe(str(subject.path)).kind is not Kind.FOREIGN, point
+            subject.grow()
+        subject.assert_whole(subject.after)
+    print(f"killed at {len(tried)} of {len(points)} points")
+
+
+@pytest.mark.crash
+@where
+def test_every_call_fails(attempts: Attempts, mounted: bool) -> None:
+    """Either it goes on without, or it says so. The image is whole at once, and the next run completes."""
+    subject = attempts.subject
+    points = [point for point in attempts.points(mounted) if point.split(":")[1] not in NEVER_FAIL]
+    tried = few(points)
+    refused = 0
+    for point, error in zip(tried, itertools.cycle(ERRORS), strict=False):
+        subject.renew()
+        with subject.mounted_if(mounted):
+            status, said, _ = attempts.run(attempts.paths, point, f"error={error}")
+            assert status in (0, 1), f"{point} {error}: {said}"
+            if status:
+                refused += 1
+                assert said.startswith((f"{subject.path}: ", "/dev/loop")), f"{point} {error}: {said}"
+                assert said.count("\n") == 1, f"{point} {error}: {said}"
+        subject.assert_whole()
+        with subject.mounted_if(mounted):
+            assert subject.grow().after == subject.after, point
+        subject.assert_whole(subject.after)
+    print(f"failed at {len(tried)} of {len(points)} points, refused by {refused}")
+
+
+# --- A kernel of its own -----------------------------------------------------------------------------------
+
+UML = Path("/usr/bin/linux.uml")
+# The root is the machine's own, read-only; what the tests write is in memory.
+INIT = """#!/bin/sh
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME={home} PYTHONDONTWRITEBYTECODE=1 RPINFS_ALL_POINTS={all}
+mount -t proc proc /proc && mount -t sysfs sysfs /sys
+for folder in /run /tmp /var/tmp; do mount -t tmpfs tmpfs $folder; done
+insmod $(find /usr/lib/uml/modules -name 'loop.ko*' | tail -n 1)
+mount -t hostfs -o {root} none /opt && cd /opt
+export PYTEST_DEBUG_TEMPROOT=/var/tmp PYTEST_ADDOPTS='-o cache_dir=/tmp/cache --color=no'
+{python} -m pytest -q -rP -k 'ext4 and not own' tests/tools/test_grow.py
+echo "exit status $?"
+echo o >/proc/sysrq-trigger
+exec sleep infinity
+"""
+
+
+def in_own_kernel(init: Path, *prefix: str | Path) -> str:
+    """Boot user-mode Linux with this as its first process; what stood on its console."""
+    argv = [*prefix, UML, "mem=2G", "rootfstype=hostfs", "rootflags=/", "ro", f"init={init}"]
+    done = subprocess.run(
+        [*argv, "con=null", "con0=null,fd:1", "quiet"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    return done.stdout
+
+
+@pytest.mark.crash
+@pytest.mark.skipif(not UML.exists(), reason="needs user-mode-linux")
+@pytest.mark.skipif(may_grow("ext4"), reason="the kernel of this machine does it")
+def test_in_a_kernel_of_its_own(tmp_path: Path) -> None:
+    init = tmp_path / "init"
+    init.write_text(INIT.format(home=Path.home(), all="1" if ALL_POINTS else "0", root=ROOT, python=sys.executable))
+    init.chmod(0o755)
+    said = in_own_kernel(init)
+    print(said)
+    assert "exit status 0" in said
