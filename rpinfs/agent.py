@@ -797,6 +797,7 @@ def _image_state(held: Held) -> dict[str, object]:
         "size": prepared.size if prepared else None,
         "allocated": prepared.allocated if prepared else None,
         "clean": prepared.clean if prepared else None,
+        "not_grown": prepared.not_grown if prepared else "",
     }
 
 
@@ -808,8 +809,10 @@ def _found_clean(image: Image) -> bool | None:
 
 
 def _mounted_message(held: Held) -> str:
-    how = "" if held.prepared is None else ", direct I/O" if held.prepared.direct_io else ", buffered (no direct I/O)"
-    return f"mounted at {held.image.where}{how}"
+    prepared = held.prepared
+    how = "" if prepared is None else ", direct I/O" if prepared.direct_io else ", buffered (no direct I/O)"
+    size = "" if prepared is None or not prepared.not_grown else f"; not grown: {prepared.not_grown}"
+    return f"mounted at {held.image.where}{how}{size}"
 
 
 def _share_remedy(config: Config) -> str:

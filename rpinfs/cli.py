@@ -44,7 +44,7 @@ COMMANDS = {
     "config": Command(
         "the settings: show, check, import from an fstab", "config", names=("show", "check", "import-fstab")
     ),
-    "image": Command("image files: create, show, check", "image", names=("create", "show", "check")),
+    "image": Command("image files: create, grow, show, check", "image", names=("create", "grow", "show", "check")),
     "adopt": Command("take over an image whose owner is gone", "lease"),
     "release": Command("give an image up, so that any Pi may take it", "lease"),
     "snapshot": Command("keep an image as it is now, while Docker runs; list what was kept", "snapshots"),

@@ -20,9 +20,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rpinfs import image as images
-from rpinfs import loop, storage
+from rpinfs import lease, loop, storage
 from rpinfs.files import NoLocks, lock, open_regular
-from rpinfs.host import read_text
+from rpinfs.host import Host, read_text
 from rpinfs.image import REMEDIES, ImageError, Kind, Probe, absolute, as_image_error, silent
 from rpinfs.run import CommandError, Tell, last_line, run
 from rpinfs.settings import MIB, human_size
@@ -86,6 +86,45 @@ def grow(path: str, size: int, *, progress: Tell = silent) -> Grown:
         if not reaches(found, after, size):
             raise ImageError(f"{path}: expected a file system of {size} bytes, found one of {after}")
         return Grown(path, before, after, where)
+
+
+def grow_by_hand(path: str, size: int, *, progress: Tell = silent) -> Grown:
+    """Make an image larger that is mounted here, or else held by nobody: take its lease if it has one, and check it.
+
+    Raises:
+        RpinfsError: as grow(); or another Pi uses or owns it.
+    """
+    path = absolute(path)
+    with as_image_error(path, "cannot be looked at"):
+        attached = loop.find(path) if os.path.exists(path) else []
+    if attached:
+        return grow(path, size, progress=progress)
+    with _lease_of(path):
+        found = images.probe(path, progress)
+        images.verify(found)
+        _refuse_smaller(path, size, found.fs_size)
+        if found.kind is Kind.EXT4 and not reaches(found, found.fs_size, size):
+            images.check(path, progress)
+        return grow(path, size, progress=progress)
+
+
+@contextlib.contextmanager
+def _lease_of(path: str) -> Iterator[None]:
+    """Hold the lease of an image that belongs to this Pi. One that never was a Pi's has none, and needs none."""
+    with as_image_error(path, "its owner cannot be told"):
+        owner = lease.owner_of(path)
+    if owner is None:
+        yield
+        return
+    try:
+        with as_image_error(path, "its lease cannot be had"):
+            held = lease.acquire(path, lease.Owner.of(Host.read()))
+    except lease.LeaseError as error:
+        raise ImageError(
+            error.message, "on the Pi that has it: rpinfs image grow, or a larger Size= in its configuration"
+        ) from error
+    with contextlib.closing(held):
+        yield
 
 
 def reaches(found: Probe, now: int, size: int) -> bool:

@@ -1,4 +1,4 @@
-"""From a name on the share to an attached loop device: take the lease, make or verify the image, repair, attach.
+"""From a name on the share to an attached loop device: take the lease, make or verify the image, repair, grow, attach.
 
 Everything here may hang with the NAS; the agent calls it in a thread of its own.
 """
@@ -6,8 +6,8 @@ Everything here may hang with the NAS; the agent calls it in a thread of its own
 import os
 from dataclasses import dataclass, field
 
+from rpinfs import growing, loop, making, publish, snapshots, storage
 from rpinfs import image as images
-from rpinfs import loop, making, publish, snapshots, storage
 from rpinfs.config import Image
 from rpinfs.errors import RpinfsError
 from rpinfs.lease import Lease, Owner, acquire, let_go
@@ -24,6 +24,7 @@ class Prepared:
     Attributes:
         uuid: of the file system that was verified before it was attached; of one that was found attached, its own.
         clean: whether it had been unmounted in order before; None where only mounting can tell (xfs), or nobody knows.
+        not_grown: why it is smaller than Size= asks for, in words; empty where it is not.
     """
 
     backing_file: str
@@ -34,6 +35,7 @@ class Prepared:
     lease: Lease | None
     remarks: list[str] = field(default_factory=list)
     clean: bool | None = None
+    not_grown: str = ""
 
     @property
     def path(self) -> str:
@@ -105,27 +107,48 @@ def _attach(image: Image, lease: Lease | None, progress: Tell) -> Prepared:
         _refuse_differences(image, found)
         # A power cut between the last two steps of making it leaves a second name of the image.
         publish.remove_leftovers(image.path, progress)
-        if found.kind is images.Kind.EXT4:
-            progress(f"checking {image.path}")
-            if _check(image, lease, progress).corrected:
-                remarks.append(f"{image.path} was not unmounted in order; e2fsck has put it right")
-        # xfs replays its log when it is mounted; xfs_repair at a boot would only delay it.
+        if _repair(image, found, lease, progress):
+            remarks.append(f"{image.path} was not unmounted in order; e2fsck has put it right")
     remarks += _set_protection(image, found, progress)
+    size, not_grown = found.fs_size, ""
+    if image.size_is_set:
+        try:
+            size = _grow(image, remarks, progress)
+        except RpinfsError as error:
+            # Nothing of that keeps Docker down: what was large enough yesterday is large enough to boot. But where the
+            # share failed in the middle, the kernel has marked the file system as one to be checked.
+            _repair(image, found, lease, progress)
+            not_grown = error.message
+            remarks.append(f"not grown to Size={size_text(image.size)}: {error.message}")
     progress(f"attaching {image.path}")
-    if image.size_is_set and image.size > found.size:
-        remarks.append(
-            f"Size= asks for {size_text(image.size)}; the image keeps its {size_text(found.size)}, nothing grows it yet"
-        )
     device = loop.attach(image.path, direct_io=image.direct_io, block_size=found.sector_size)
     if image.direct_io and not device.direct_io:
         remarks.append("the kernel refuses direct I/O on this share; attached buffered, which takes twice the memory")
     try:
         if lease is not None:
             lease.keep()
-        return Prepared(image.path, device, found.uuid or "", found.size, found.allocated, lease, remarks, found.clean)
+        uuid = found.uuid or ""
+        return Prepared(image.path, device, uuid, size, found.allocated, lease, remarks, found.clean, not_grown)
     except BaseException:
         device.close()
         raise
+
+
+def _repair(image: Image, found: images.Probe, lease: Lease | None, progress: Tell) -> bool:
+    """Put right what is safe to put right; whether there was anything."""
+    if found.kind is not images.Kind.EXT4:
+        # xfs replays its log when it is mounted; xfs_repair at a boot would only delay it.
+        return False
+    progress(f"checking {image.path}")
+    return _check(image, lease, progress).corrected
+
+
+def _grow(image: Image, remarks: list[str], progress: Tell) -> int:
+    """Grow an image to what Size= asks for; returns its size."""
+    grown = growing.grow(image.path, image.size, progress=progress)
+    if grown.after > grown.before:
+        remarks.append(f"grew {image.path} from {human_size(grown.before)} to {human_size(grown.after)}")
+    return grown.after
 
 
 def _check(image: Image, lease: Lease | None, progress: Tell) -> images.CheckResult:
@@ -161,10 +184,11 @@ def _set_protection(image: Image, found: images.Probe, progress: Tell) -> list[s
 
 def _refuse_differences(image: Image, found: images.Probe) -> None:
     """Compare an image that is there with what the config says of it."""
-    if image.size_is_set and image.size < found.size:
-        asked, present = size_text(image.size), size_text(found.size)
-        # Size= takes only whole blocks; a file that was made by hand may end within one.
-        enough = size_text(-(-found.size // BLOCK_SIZE) * BLOCK_SIZE)
+    # Not the length of the file: that may be longer, where a larger grow was interrupted or refused.
+    if image.size_is_set and image.size < found.fs_size:
+        asked, present = size_text(image.size), size_text(found.fs_size)
+        # Size= takes only whole blocks; a file system that was made by hand may have smaller ones.
+        enough = size_text(-(-found.fs_size // BLOCK_SIZE) * BLOCK_SIZE)
         raise RpinfsError(
             f"{image.path}: Size= asks for {asked}, less than the {present} that the image has",
             f"set Size={enough} or more in [Image {image.name}], then: {_TAKE_UP}",

@@ -299,6 +299,7 @@ _PACKAGES = {
     "mkfs.ext4": "e2fsprogs",
     "resize2fs": "e2fsprogs",
     "mkfs.xfs": "xfsprogs",
+    "xfs_growfs": "xfsprogs",
     "xfs_repair": "xfsprogs",
 }
 

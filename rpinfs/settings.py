@@ -508,8 +508,9 @@ SETTINGS: "tuple[Setting, ...]" = (
         parse_size,
         "size",
         "Size of the image. The file is sparse: it takes on the NAS what is written to it. The default is"
-        " only for making an"
-        " image; an image that is there keeps its size.",
+        " only for making an image; an image that is there keeps its size. A larger value grows the image at the next"
+        " start of the agent, before it is mounted; where that cannot be, the image is used as it is, and rpinfs"
+        " status says why. A smaller value is refused.",
     ),
     Setting(
         "Image",

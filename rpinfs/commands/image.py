@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING
 
 from rpinfs.cli import UsageError, add_command, add_group
-from rpinfs.commands.common import Progress, print_document
+from rpinfs.commands.common import Progress, load, print_document
 from rpinfs.errors import RpinfsError
 
 if TYPE_CHECKING:
@@ -29,6 +30,18 @@ def add_image(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", required=True, metavar="SIZE", help="such as 20G: a whole number and K, M, G or T")
     parser.add_argument("--filesystem", default="ext4", metavar="FS", help="ext4 (default) or xfs")
     parser.add_argument("--label", metavar="LABEL", help="label of the file system; default: the file's name")
+    parser = add_command(
+        group,
+        "grow",
+        "make an image larger, also while it is mounted",
+        _grow,
+        "Make an image and the file system in it larger. One that is mounted here stays so and may be in use; any other"
+        "\nis checked, and mounted for the purpose where nobody else sees it. When it was interrupted, the same command"
+        "\ncompletes it. Nothing ever makes an image smaller.",
+        "  rpinfs image grow /nfs/docker/docker-10000000abcdef01.img --size 64G",
+    )
+    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("--size", required=True, metavar="SIZE", help="the new size, such as 64G")
     parser = add_command(group, "show", "what is in a file", _show, examples="  rpinfs image show docker.img")
     parser.add_argument("file", metavar="FILE")
     parser.add_argument("--json", action="store_true", help="as JSON")
@@ -46,7 +59,7 @@ def add_image(parser: argparse.ArgumentParser) -> None:
 def _create(options: argparse.Namespace) -> int:
     from rpinfs import making
 
-    size = _parsed_size(options.size, options.filesystem)
+    size = _size_to_create(options.size, options.filesystem)
     with Progress() as progress:
         made = making.create(options.file, size, options.filesystem, label=options.label, progress=progress)
     print(_made(made.path, made.size, made.allocated, options.filesystem))
@@ -59,23 +72,63 @@ def _made(path: str, size: int, allocated: int, filesystem: str) -> str:
     return f"{path}: made, {filesystem}, {human_size(size)}, of which {human_size(allocated)} are allocated"
 
 
-def _parsed_size(text: str, filesystem: str) -> int:
+def _size_to_create(text: str, filesystem: str) -> int:
     from rpinfs import settings
 
     try:
         settings.parse_file_system(filesystem)
     except ValueError as rule:
         raise UsageError(f"--filesystem {filesystem}: {rule}", "rpinfs image create") from rule
-    try:
-        size = settings.parse_size(text)
-    except ValueError as rule:
-        raise UsageError(f"--size {text}: {rule}", "rpinfs image create") from rule
+    size = _parsed_size(text, "create")
     least = settings.SMALLEST_IMAGE[filesystem]
     if size < least:
         raise UsageError(
             f"--size {text}: expected at least {settings.size_text(least)} for {filesystem}", "rpinfs image create"
         )
     return size
+
+
+def _parsed_size(text: str, command: str) -> int:
+    from rpinfs import settings
+
+    try:
+        return settings.parse_size(text)
+    except ValueError as rule:
+        raise UsageError(f"--size {text}: {rule}", f"rpinfs image {command}") from rule
+
+
+def _grow(options: argparse.Namespace) -> int:
+    from rpinfs import growing
+    from rpinfs.settings import human_size
+
+    size = _parsed_size(options.size, "grow")
+    with Progress() as progress:
+        grown = growing.grow_by_hand(options.file, size, progress=progress)
+    where = f", mounted at {grown.where}" if grown.where else ""
+    if grown.after == grown.before:
+        print(f"{grown.path}: has {human_size(grown.after)} already{where}")
+    else:
+        print(f"{grown.path}: grown from {human_size(grown.before)} to {human_size(grown.after)}{where}")
+    _tell_of_smaller_setting(grown.path, grown.after)
+    return 0
+
+
+def _tell_of_smaller_setting(path: str, size: int) -> None:
+    """Say it now when the next boot would refuse the image, for being larger than its Size=."""
+    from rpinfs import settings
+
+    try:
+        _, config = load()
+    except (RpinfsError, OSError):
+        return  # No configuration that could say anything of this file.
+    real_path = os.path.realpath(path)
+    for image in config.images if config.in_use else ():
+        if image.path == real_path and image.size_is_set and image.size < size:
+            wanted = settings.size_text(-(-size // settings.BLOCK_SIZE) * settings.BLOCK_SIZE)
+            print(
+                f"the configuration says Size={settings.size_text(image.size)}, which the next boot refuses as smaller: "
+                f"set Size={wanted} in [Image {image.name}]"
+            )
 
 
 def _show(options: argparse.Namespace) -> int:

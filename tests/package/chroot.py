@@ -31,6 +31,8 @@ PACKAGES = (
     "mount",
     "nfs-common",
     "util-linux",
+    # What an image of xfs is made and grown with.
+    "xfsprogs",
     # What building rpinfs needs.
     "build-essential",
     "debhelper",

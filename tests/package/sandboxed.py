@@ -20,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, "/usr/share/rpinfs")
 
 IMAGE = "/srv/share/test.img"
+GROWING = "/srv/share/growing.img"
 LINK = "/run/rpinfs/test"
 MOUNT = "/var/lib/docker"
 AGENT = "rpinfs-agent.service"
@@ -39,6 +40,7 @@ def agent() -> None:
         # A blank file of another owner takes every way through the making that asks for privileges.
         making.create(IMAGE, SIZE)
         image.check(IMAGE)
+        grow()
         os.symlink(loop.attach(IMAGE).path, LINK)
     assert systemd.unit_states(["docker.service"])["docker.service"].load == "loaded"
     systemd.start_units(["asked-for.service"])
@@ -50,6 +52,21 @@ def agent() -> None:
     while True:
         SystemdNotifier().notify("WATCHDOG=1")
         time.sleep(10)
+
+
+def grow() -> None:
+    """Grow an image that is not mounted, of either kind; ext4 where this machine has the right to at all."""
+    from rpinfs import growing, making
+
+    for filesystem, before in (("xfs", 300 << 20), ("ext4", SIZE)):
+        making.create(GROWING, before, filesystem)
+        try:
+            assert growing.grow(GROWING, 2 * before).after == 2 * before
+        except growing.ImageError as error:
+            lacks_right = "no CAP_SYS_RESOURCE" in error.message and "no CAP_SYS_ADMIN" not in error.message
+            if filesystem == "xfs" or not lacks_right:
+                raise
+        os.unlink(GROWING)
 
 
 def drive() -> None:
