@@ -126,7 +126,7 @@ def _tell_of_smaller_setting(path: str, size: int) -> None:
         if image.path == real_path and image.size_is_set and image.size < size:
             wanted = settings.size_text(-(-size // settings.BLOCK_SIZE) * settings.BLOCK_SIZE)
             print(
-                f"the configuration says Size={settings.size_text(image.size)}, which the next boot refuses as smaller: "
+                f"Size={settings.size_text(image.size)} in the configuration is less, which the next boot refuses: "
                 f"set Size={wanted} in [Image {image.name}]"
             )
 

@@ -16,8 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import growing, image, making
+from rpinfs import growing, image, lease, making, prepare
+from rpinfs.config import Image
+from rpinfs.errors import RpinfsError
+from rpinfs.host import Host
 from rpinfs.image import ImageError, Kind, probe
+from rpinfs.lease import Owner
 from tests.tools.conftest import ROOT, Traced, command
 
 pytestmark = pytest.mark.root
@@ -300,6 +304,131 @@ def test_a_locked_file_is_being_grown(subject: Subject) -> None:
     assert subject.grow().after == subject.after
 
 
+# --- By hand -----------------------------------------------------------------------------------------------
+
+
+def by_hand(subject: Subject, size: str, root: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "rpinfs", "image", "grow", subject.path, "--size", size],
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), **({"RPINFS_ROOT": root} if root else {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@where
+def test_by_hand(subject: Subject, mounted: bool) -> None:
+    before, after = (f"{size // MIB} MiB" for size in SIZES[subject.filesystem])
+    place = f", mounted at {subject.folder}" if mounted else ""
+    with subject.mounted_if(mounted):
+        done = by_hand(subject, str(subject.after))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == f"{subject.path}: grown from {before} to {after}{place}\n"
+        again = by_hand(subject, str(subject.after))
+        assert (again.returncode, again.stdout) == (0, f"{subject.path}: has {after} already{place}\n")
+        smaller = by_hand(subject, str(subject.before))
+        assert (smaller.returncode, smaller.stdout) == (1, "")
+        assert smaller.stderr.startswith(f"rpinfs: {subject.path}: expected a size of at least {subject.after} bytes")
+    subject.assert_whole(subject.after)
+
+
+def test_by_hand_with_bad_words(subject: Subject) -> None:
+    done = by_hand(subject, "a lot")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("rpinfs: --size a lot: expected a size such as 20G")
+    assert done.stderr.endswith("rpinfs: see rpinfs image grow --help\n")
+
+
+def test_by_hand_past_the_configuration(subject: Subject, tmp_path: Path) -> None:
+    """The next boot refuses an image that is larger than its Size=: better to know now."""
+    root = tmp_path / "root"
+    (root / "etc/rpinfs").mkdir(parents=True)
+    (root / "etc/rpinfs/rpinfs.conf").write_text(
+        f"[Server]\nAddress=10.0.0.1\n[Share]\nWhere={subject.path.parent}\n"
+        f"[Image docker]\nFile={subject.path.name}\nFileSystem={subject.filesystem}\nSize={subject.before // MIB}M\n"
+    )
+    done = by_hand(subject, str(subject.after), str(root))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1] == (
+        f"Size={subject.before // MIB}M in the configuration is less, which the next boot refuses: "
+        f"set Size={subject.after // MIB}M in [Image docker]"
+    )
+
+
+def test_by_hand_an_image_of_another_pi(subject: Subject) -> None:
+    lease.acquire(str(subject.path), Owner("10000000abcdef99", "other")).close()
+    with pytest.raises(ImageError, match=r"belongs to other \(serial 10000000abcdef99\)") as refused:
+        growing.grow_by_hand(str(subject.path), subject.after)
+    assert str(refused.value.remedy).startswith("on the Pi that has it: rpinfs image grow")
+    assert subject.path.stat().st_size == subject.before
+
+
+def test_by_hand_an_image_of_this_pi(subject: Subject) -> None:
+    own = Owner.of(Host.read())
+    lease.acquire(str(subject.path), own).close()
+    assert growing.grow_by_hand(str(subject.path), subject.after).after == subject.after
+    # It does not stay held.
+    lease.acquire(str(subject.path), own).close()
+    subject.assert_whole(subject.after)
+
+
+# --- At boot -----------------------------------------------------------------------------------------------
+
+
+def settings_for(subject: Subject, size: int) -> Image:
+    return Image(
+        name="docker",
+        file=subject.path.name,
+        path=str(subject.path),
+        size=size,
+        size_is_set=True,
+        filesystem=subject.filesystem,
+        filesystem_is_set=True,
+        where=str(subject.folder),
+        options=[],
+        bind=[],
+        before=[],
+        direct_io=True,
+        fence="lease",
+    )
+
+
+def prepared(subject: Subject, size: int) -> prepare.Prepared:
+    return prepare.prepare(settings_for(subject, size), Owner("10000000abcdef01"), image.silent)
+
+
+def test_boot_grows(subject: Subject) -> None:
+    with contextlib.closing(prepared(subject, subject.after)) as ready:
+        before, after = (f"{size // MIB} MiB" for size in SIZES[subject.filesystem])
+        assert f"grew {subject.path} from {before} to {after}" in ready.remarks
+        assert (ready.size, ready.not_grown) == (subject.after, "")
+        assert ready.device.refresh().size == subject.after
+    with contextlib.closing(prepared(subject, subject.after)) as ready:
+        assert (ready.size, ready.remarks) == (subject.after, [])
+    subject.assert_whole(subject.after)
+
+
+def test_boot_goes_on_where_it_cannot_grow(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The share is full: what was large enough yesterday is large enough today."""
+    monkeypatch.setattr(growing, "room_needed", lambda _: 1 << 60)
+    with contextlib.closing(prepared(subject, subject.after)) as ready:
+        assert ready.size == subject.before
+        assert ready.not_grown.startswith(f"{subject.path}: expected 1048576 TiB of free space to grow it, found ")
+        assert [remark for remark in ready.remarks if remark.startswith("not grown to Size=")]
+    subject.assert_whole(subject.before)
+
+
+def test_boot_after_an_interrupted_larger_grow(subject: Subject) -> None:
+    """The file is longer than Size=, its file system is not: that is no image that was made smaller."""
+    os.truncate(subject.path, 2 * subject.after)
+    with contextlib.closing(prepared(subject, subject.after)) as ready:
+        assert ready.size == subject.after
+    with pytest.raises(RpinfsError, match=f"Size= asks for {subject.before // MIB}M, less than the"):
+        prepared(subject, subject.before)
+    subject.assert_whole(subject.after)
+
+
 # --- Every crash point and every failing call --------------------------------------------------------------
 
 ATTEMPT = """
@@ -458,7 +587,7 @@ exec sleep infinity
 
 def in_own_kernel(init: Path, *prefix: str | Path) -> str:
     """Boot user-mode Linux with this as its first process; what stood on its console."""
-    argv = [*prefix, UML, "mem=2G", "rootfstype=hostfs", "rootflags=/", "ro", f"init={init}"]
+    argv = [*prefix, UML, "mem=1G", "rootfstype=hostfs", "rootflags=/", "ro", f"init={init}"]
     done = subprocess.run(
         [*argv, "con=null", "con0=null,fd:1", "quiet"],
         stdin=subprocess.DEVNULL,
@@ -481,3 +610,51 @@ def test_in_a_kernel_of_its_own(tmp_path: Path) -> None:
     said = in_own_kernel(init)
     print(said)
     assert "exit status 0" in said
+
+
+GROW_INIT = """#!/bin/sh
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONDONTWRITEBYTECODE=1
+mount -t proc proc /proc && mount -t sysfs sysfs /sys && mount -t tmpfs tmpfs /run
+insmod $(find /usr/lib/uml/modules -name 'loop.ko*' | tail -n 1)
+mount -t hostfs -o {root} none /opt && mount -t hostfs -o {share} none /srv && cd /opt
+/usr/bin/python3 -c 'from rpinfs import growing; growing.grow("/srv/disk.img", {size})' && echo grown
+echo o >/proc/sysrq-trigger
+exec sleep infinity
+"""
+
+
+@pytest.mark.crash
+@pytest.mark.skipif(not UML.exists(), reason="needs user-mode-linux")
+@pytest.mark.parametrize("filesystem", sorted(SIZES))
+def test_power_cut_at_every_write(tmp_path: Path, filesystem: str) -> None:
+    """The power goes with the whole kernel, between any two of its writes to the share; the next boot completes."""
+    subject = Subject(filesystem, tmp_path / "share" / "disk.img", tmp_path / "mounted")
+    subject.path.parent.mkdir()
+    subject.folder.mkdir()
+    subject.renew()
+    init, log = tmp_path / "init", tmp_path / "log"
+    init.write_text(GROW_INIT.format(root=ROOT, share=subject.path.parent, size=subject.after))
+    init.chmod(0o755)
+    strace = ("strace", "-qq", "-o", log, "-P", subject.path, "-e", "trace=pwrite64,write,ftruncate,fsync,fdatasync")
+    assert "grown" in in_own_kernel(init, *strace)
+    subject.assert_whole(subject.after)
+    seen: dict[str, int] = {}
+    points = []
+    for line in log.read_text().splitlines():
+        name = line.partition("(")[0]
+        seen[name] = seen.get(name, 0) + 1
+        points.append(f"{name}:{seen[name]}")
+    assert "ftruncate:1" in points
+    tried = few(points)
+    for point in tried:
+        subject.renew()
+        name, _, number = point.partition(":")
+        said = in_own_kernel(init, *strace, "-e", f"inject={name}:signal=KILL:when={number}")
+        assert "grown" not in said, point
+        if filesystem == "ext4":
+            image.check(str(subject.path))
+        subject.assert_whole()
+        # Again from where it stands, as the next boot does.
+        assert "grown" in in_own_kernel(init), point
+        subject.assert_whole(subject.after)
+    print(f"power cut at {len(tried)} of {len(points)} writes")
