@@ -635,7 +635,8 @@ def test_power_cut_at_every_write(tmp_path: Path, filesystem: str) -> None:
     init, log = tmp_path / "init", tmp_path / "log"
     init.write_text(GROW_INIT.format(root=ROOT, share=subject.path.parent, size=subject.after))
     init.chmod(0o755)
-    strace = ("strace", "-qq", "-o", log, "-P", subject.path, "-e", "trace=pwrite64,write,ftruncate,fsync,fdatasync")
+    calls = ("-e", "signal=none", "-e", "trace=pwrite64,ftruncate,fsync,fdatasync")
+    strace = ("strace", "-qq", "-o", log, "-P", subject.path, *calls)
     assert "grown" in in_own_kernel(init, *strace)
     subject.assert_whole(subject.after)
     seen: dict[str, int] = {}
@@ -645,7 +646,8 @@ def test_power_cut_at_every_write(tmp_path: Path, filesystem: str) -> None:
         seen[name] = seen.get(name, 0) + 1
         points.append(f"{name}:{seen[name]}")
     assert "ftruncate:1" in points
-    tried = few(points)
+    # A kernel under strace takes half a minute to boot.
+    tried = points if ALL_POINTS else points[:: -len(points) // 3]
     for point in tried:
         subject.renew()
         name, _, number = point.partition(":")
