@@ -8,8 +8,10 @@ import contextlib
 import itertools
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -588,16 +590,24 @@ exec sleep infinity
 def in_own_kernel(init: Path, *prefix: str | Path) -> str:
     """Boot user-mode Linux with this as its first process; what stood on its console."""
     argv = [*prefix, UML, "mem=1G", "rootfstype=hostfs", "rootflags=/", "ro", f"init={init}"]
-    done = subprocess.run(
-        [*argv, "con=null", "con0=null,fd:1", "quiet"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    return done.stdout
+    with tempfile.TemporaryFile("w+", errors="replace") as console:
+        # Its helpers outlive it when it is killed: in a session of their own they can be ended together, and a file,
+        # unlike a pipe, does not wait for them.
+        kernel = subprocess.Popen(
+            [*argv, "con=null", "con0=null,fd:1", "quiet"],
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            kernel.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(kernel.pid, signal.SIGKILL)
+            kernel.wait()
+        console.seek(0)
+        return console.read()
 
 
 @pytest.mark.crash
@@ -647,7 +657,7 @@ def test_power_cut_at_every_write(tmp_path: Path, filesystem: str) -> None:
         points.append(f"{name}:{seen[name]}")
     assert "ftruncate:1" in points
     # A kernel under strace takes half a minute to boot.
-    tried = points if ALL_POINTS else points[:: -len(points) // 3]
+    tried = points if ALL_POINTS else points[len(points) // 4 :: len(points) // 2]
     for point in tried:
         subject.renew()
         name, _, number = point.partition(":")
