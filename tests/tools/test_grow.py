@@ -587,9 +587,9 @@ exec sleep infinity
 """
 
 
-def in_own_kernel(init: Path, *prefix: str | Path) -> str:
+def in_own_kernel(init: Path) -> str:
     """Boot user-mode Linux with this as its first process; what stood on its console."""
-    argv = [*prefix, UML, "mem=1G", "rootfstype=hostfs", "rootflags=/", "ro", f"init={init}"]
+    argv = [UML, "mem=1G", "rootfstype=hostfs", "rootflags=/", "ro", f"init={init}"]
     with tempfile.TemporaryFile("w+", errors="replace") as console:
         # Its helpers outlive it when it is killed: in a session of their own they can be ended together, and a file,
         # unlike a pipe, does not wait for them.
@@ -620,53 +620,3 @@ def test_in_a_kernel_of_its_own(tmp_path: Path) -> None:
     said = in_own_kernel(init)
     print(said)
     assert "exit status 0" in said
-
-
-GROW_INIT = """#!/bin/sh
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONDONTWRITEBYTECODE=1
-mount -t proc proc /proc && mount -t sysfs sysfs /sys && mount -t tmpfs tmpfs /run
-insmod $(find /usr/lib/uml/modules -name 'loop.ko*' | tail -n 1)
-mount -t hostfs -o {root} none /opt && mount -t hostfs -o {share} none /srv && cd /opt
-/usr/bin/python3 -c 'from rpinfs import growing; growing.grow("/srv/disk.img", {size})' && echo grown
-echo o >/proc/sysrq-trigger
-exec sleep infinity
-"""
-
-
-@pytest.mark.crash
-@pytest.mark.skipif(not UML.exists(), reason="needs user-mode-linux")
-@pytest.mark.parametrize("filesystem", sorted(SIZES))
-def test_power_cut_at_every_write(tmp_path: Path, filesystem: str) -> None:
-    """The power goes with the whole kernel, between any two of its writes to the share; the next boot completes."""
-    subject = Subject(filesystem, tmp_path / "share" / "disk.img", tmp_path / "mounted")
-    subject.path.parent.mkdir()
-    subject.folder.mkdir()
-    subject.renew()
-    init, log = tmp_path / "init", tmp_path / "log"
-    init.write_text(GROW_INIT.format(root=ROOT, share=subject.path.parent, size=subject.after))
-    init.chmod(0o755)
-    calls = ("-e", "signal=none", "-e", "trace=pwrite64,ftruncate,fsync,fdatasync")
-    strace = ("strace", "-qq", "-o", log, "-P", subject.path, *calls)
-    assert "grown" in in_own_kernel(init, *strace)
-    subject.assert_whole(subject.after)
-    seen: dict[str, int] = {}
-    points = []
-    for line in log.read_text().splitlines():
-        name = line.partition("(")[0]
-        seen[name] = seen.get(name, 0) + 1
-        points.append(f"{name}:{seen[name]}")
-    assert "ftruncate:1" in points
-    # A kernel under strace takes half a minute to boot.
-    tried = points if ALL_POINTS else points[len(points) // 4 :: len(points) // 2]
-    for point in tried:
-        subject.renew()
-        name, _, number = point.partition(":")
-        said = in_own_kernel(init, *strace, "-e", f"inject={name}:signal=KILL:when={number}")
-        assert "grown" not in said, point
-        if filesystem == "ext4":
-            image.check(str(subject.path))
-        subject.assert_whole()
-        # Again from where it stands, as the next boot does.
-        assert "grown" in in_own_kernel(init), point
-        subject.assert_whole(subject.after)
-    print(f"power cut at {len(tried)} of {len(points)} writes")
