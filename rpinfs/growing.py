@@ -123,8 +123,10 @@ def _lease_of(path: str) -> Iterator[None]:
         raise ImageError(
             error.message, "on the Pi that has it: rpinfs image grow, or a larger Size= in its configuration"
         ) from error
-    with contextlib.closing(held):
+    try:
         yield
+    finally:
+        lease.let_go(path, held)
 
 
 def reaches(found: Probe, now: int, size: int) -> bool:

@@ -38,7 +38,7 @@ from rpinfs.host import Host
 from rpinfs.lease import Owner
 from rpinfs.network import Route
 from rpinfs.probe import TimedOut, _outcome
-from rpinfs.superblock import Superblock
+from rpinfs.superblock import Groups, Superblock
 from rpinfs.systemd import UnitState
 from rpinfs.units import AGENT, GATE
 from tests.support import DOCKER_FILE, SERIAL, Content, make_pi
@@ -210,7 +210,7 @@ def swap(path: str) -> dict[str, Content]:
 
 SWAPS = "Filename\tType\tSize\tUsed\tPriority\n"
 UNMOUNTED = mountinfo(SHARE_LINE)
-SUPERBLOCK = Superblock("ext4", "", "docker", 4096, 4096, 10 * GIB, clean=True)
+SUPERBLOCK = Superblock("ext4", "", "docker", 4096, 4096, 10 * GIB, Groups(0, 128 << 20, 1 << 20), clean=True)
 STARTING = unit("docker.service", "inactive", job="start")
 
 
