@@ -250,6 +250,42 @@ def test_nas_full_behind_a_sparse_image(work: Workplace) -> None:
     print(work.pi.try_run("rpinfs status").stdout)
 
 
+# Mounts
+
+
+def test_mount_lost_under_a_running_docker(work: Workplace) -> None:
+    """Docker is stopped, the image mounted again, and Docker started again, all by itself."""
+    started = work.pi.run("systemctl show --value --property ActiveEnterTimestampMonotonic docker.service")
+    work.pi.run("umount --lazy /var/lib/docker")
+    again = f"[ $(systemctl show --value --property ActiveEnterTimestampMonotonic docker.service) -gt {started} ]"
+    work.pi.run(f"until {again} && systemctl is-active --quiet docker.service; do sleep 1; done", timeout=300)
+    assert_storage_is_up(work.pi)
+    assert list(work.pi.path("/var/lib/docker").glob("*")) == [], "Docker wrote into the folder below"
+    work.nothing_is_lost()
+
+
+def test_files_hidden_under_the_mount_point(work: Workplace) -> None:
+    """Warned of, with their size; never deleted."""
+    hidden = work.pi.path("/var/lib/docker/forgotten")
+    hidden.write_bytes(bytes(3 * MIB))
+    found = work.pi.try_run("rpinfs check mount.hidden")
+    assert found.status == 1, found
+    assert "forgotten" in found.stdout and "3 MiB" in found.stdout, found.stdout
+    assert hidden.exists()
+    hidden.unlink()
+    assert work.pi.try_run("rpinfs check mount.hidden").status == 0
+
+
+def test_snapshot_while_containers_write(work: Workplace) -> None:
+    """On NFS 4.1, where the Pi itself copies what the file system uses."""
+    print(work.pi.run("rpinfs snapshot docker", timeout=600))
+    (snapshot,) = work.nas.share.glob("docker.img.snapshot-*")
+    run(["e2fsck", "-f", "-n", snapshot])
+    assert snapshot.name in work.pi.run("rpinfs snapshot --list docker")
+    snapshot.unlink()
+    work.nothing_is_lost()
+
+
 # The agent
 
 
