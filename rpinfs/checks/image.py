@@ -63,10 +63,12 @@ def _image_size(facts: Facts, image: Image) -> Finding | None:
     if file is None:
         return None
     differs = f"image {image.name} has {human_size(file.size)}, the configuration says {human_size(image.size)}"
+    by_hand = f"rpinfs image grow {image.path} --size {size_text(image.size)}"
+    # The file may have become longer and its file system not.
+    if not_grown := facts.agent_on_image(image).get("not_grown"):
+        return warning(f"image {image.name} has not been grown to {human_size(image.size)}: {not_grown}", by_hand)
     if file.size < image.size:
-        return warning(
-            differs, f"systemctl reboot; or at once: rpinfs image grow {image.path} --size {size_text(image.size)}"
-        )
+        return warning(differs, f"systemctl reboot; or at once: {by_hand}")
     if file.size > image.size:
         return warning(differs, "an image is never made smaller: take Size= out, or correct it")
     return ok(f"image {image.name} has the {human_size(image.size)} that the configuration says")
@@ -248,8 +250,8 @@ CHECKS = (
         _image_size,
         remedy="set Size= to what you want; an image only ever grows",
         explanation="""
-            Compares the length of the file with Size=, where that is set. Warning: they differ. A shorter image is
-            grown at the next boot; a longer one stays as it is.
+            Compares the length of the file with Size=, where that is set. Warning: they differ, or the agent could not
+            grow the image. A shorter image is grown at the next boot; a longer one stays as it is.
         """,
         needs=("image",),
         per_image=True,
