@@ -15,9 +15,10 @@ from tests.support import Installed, Tell, thorough
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
-# A shell that starts the tests in the background has them ignore Ctrl-C, and all that they start as well: the programs
-# under test must get it, or the tests of it wait for ever.
+# A shell that starts the tests in the background has them ignore Ctrl-C, and nohup the end of a session, and all that
+# they start as well: the programs under test must get these, or the tests of it wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
