@@ -38,9 +38,9 @@ LINTED := rpinfs tests units/man/build.py
 
 # An emulated Pi has one processor, and each of the test runner's workers at most two Pis.
 JOBS = $(shell nproc)
-# One by one, so that no worker sits on a row of boots while the others have nothing to do.
+# Group by group (conftest.py), and the lab's boots one by one.
 PYTEST = $(AS_ROOT) RPINFS_DEB="$$(realpath '$(DIST)'/rpinfs_*_all.deb)" '$(PYTHON)' -m pytest \
-  --numprocesses=$(JOBS) --maxschedchunk=1
+  --numprocesses=$(JOBS) --dist=loadgroup
 
 .PHONY: help deps venv deb lint test test-fast test-crash test-lab demo clean
 

@@ -21,6 +21,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The lab's tests first: they take minutes each, and what takes a moment fills the gap at the end."""
     if not thorough():
@@ -28,6 +29,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if item.get_closest_marker("long"):
                 item.add_marker(pytest.mark.skip(reason="long: make test-lab, make test-crash"))
     items.sort(key=lambda item: item.get_closest_marker("lab") is None)
+    for item in items:
+        # They share what the machine has one of: its loop devices, and the control groups that containers get.
+        if item.path.parent.name in ("tools", "package"):
+            item.add_marker(pytest.mark.xdist_group("machine"))
 
 
 @pytest.fixture

@@ -129,7 +129,7 @@ class GaneshaNas(Nas):
             raise LabError(f"{self.name}: dnsmasq is running already")
         config = self._work / "dnsmasq.conf"
         config.write_text(self._dnsmasq_config())
-        argv = ("dnsmasq", "--keep-in-foreground", "--log-facility=-", f"--conf-file={config}")
+        argv = ("dnsmasq", "--keep-in-foreground", "--pid-file=", "--log-facility=-", f"--conf-file={config}")
         self.netboot = Daemon(f"{self.name}: dnsmasq", self._namespace.inside(*argv), self._work / "dnsmasq.log")
         self.netboot.wait_for(r"TFTP root is", READY_SECONDS)
 

@@ -30,8 +30,11 @@ class Namespace:
         return run(["ip", "-netns", self.name, *words])
 
     def inside(self, *argv: str | Path) -> list[str | Path]:
-        """The argument list that runs a program inside; the process keeps its id through it."""
-        return ["ip", "netns", "exec", self.name, *argv]
+        """The argument list that runs a program inside; the process keeps its id through it.
+
+        Not `ip netns exec`: that makes a mount namespace as well, whose copies of mounts keep them busy.
+        """
+        return ["nsenter", f"--net={NETNS_FOLDER / self.name}", "--", *argv]
 
     def remove(self) -> None:
         """Remove the namespace and the interfaces in it. Its processes are left alone."""
