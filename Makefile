@@ -38,9 +38,9 @@ LINTED := rpinfs tests units/man/build.py
 
 # An emulated Pi has one processor, and each of the test runner's workers at most two Pis.
 JOBS = $(shell nproc)
-# Group by group (conftest.py), and the lab's boots one by one.
+# Who gets what: tests/conftest.py.
 PYTEST = $(AS_ROOT) RPINFS_DEB="$$(realpath '$(DIST)'/rpinfs_*_all.deb)" '$(PYTHON)' -m pytest \
-  --numprocesses=$(JOBS) --dist=loadgroup
+  --numprocesses=$(JOBS)
 
 .PHONY: help deps venv deb lint test test-fast test-crash test-lab demo clean
 

@@ -75,7 +75,15 @@ def start_unit(name: str) -> None:
 
 
 def start_units(names: Sequence[str]) -> None:
-    """Queue the start of units, one job each; see `start_unit`."""
+    """Queue the start of units, one job each; see `start_unit`.
+
+    Failures of before are forgotten: what the gate has refused some times in a minute could else not be started at all
+    (StartLimitBurst=), now that there is nothing to refuse any more.
+    """
+    for name in names:
+        # systemd knows nothing of a unit that is not loaded, and so nothing bad either.
+        with contextlib.suppress(RpinfsError):
+            _queue(b"ResetFailedUnit", "forget the failure of", [name])
     _queue(b"StartUnit", "start", names)
 
 
@@ -93,7 +101,8 @@ def _queue(method: bytes, verb: str, names: Sequence[str]) -> None:
 
     with _manager() as bus:
         for name in names:
-            arguments = apply_signature(b"ss", [name.encode(), b"replace"])
+            words = [name.encode()] if method == b"ResetFailedUnit" else [name.encode(), b"replace"]
+            arguments = apply_signature(b"s" * len(words), words)
             with _explained(f"systemd refuses to {verb} {name}"):
                 bus.call_method(_NAME, _MANAGER_PATH, _MANAGER, method, arguments)
 

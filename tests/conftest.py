@@ -8,6 +8,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.support import Installed, Tell, thorough
 
@@ -21,7 +22,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The lab's tests first: they take minutes each, and what takes a moment fills the gap at the end."""
     if not thorough():
@@ -29,10 +29,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if item.get_closest_marker("long"):
                 item.add_marker(pytest.mark.skip(reason="long: make test-lab, make test-crash"))
     items.sort(key=lambda item: item.get_closest_marker("lab") is None)
-    for item in items:
-        # They share what the machine has one of: its loop devices, and the control groups that containers get.
-        if item.path.parent.name in ("tools", "package"):
-            item.add_marker(pytest.mark.xdist_group("machine"))
+
+
+class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """One worker for all that share what the machine or a lab has one of; everything else goes to whoever is free."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        if path.startswith(("tests/tools/", "tests/package/")):
+            return "loop devices, and control groups of containers"
+        return path if path == "tests/lab/test_faults.py" else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _Scheduling:
+    """Share the tests out between the workers, see _Scheduling."""
+    return _Scheduling(config, log)
 
 
 @pytest.fixture

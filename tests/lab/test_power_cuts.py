@@ -50,7 +50,7 @@ KINDS = [
 @pytest.mark.parametrize("kind", ["ext4", pytest.param("xfs", marks=pytest.mark.long)])
 def test_power_cut_in_the_first_boot(lab: Lab, tell: Tell, kind: str) -> None:
     """Between the agent's first moment and a little after Docker's start; each time on an empty share."""
-    cuts = 20 if thorough() else 2
+    cuts = 20 if thorough() else 1
     pi = lab.pi("first")
     pi.write("/etc/rpinfs/rpinfs.conf", f"[Image docker]\nFileSystem={kind}\n")
     chance, seed = random_seed()
@@ -75,7 +75,7 @@ def test_power_cut_in_the_first_boot(lab: Lab, tell: Tell, kind: str) -> None:
 @pytest.mark.parametrize("make", KINDS)
 def test_power_cut_while_containers_write(lab: Lab, tell: Tell, make: Callable[[Path], None]) -> None:
     """Each boot is one that was not shut down; Docker and its writer come up by themselves."""
-    cuts = 20 if thorough() else 3
+    cuts = 20 if thorough() else 2
     pi = lab.pi("writing")
     make(image_of(lab, pi))
     chance, seed = random_seed()

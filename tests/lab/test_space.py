@@ -21,6 +21,7 @@ START = "systemctl daemon-reload && systemctl start rpinfs-agent.service docker.
 WANTED_BY = "systemctl show --value --property WantedBy rpinfs-trim.timer"
 
 
+@pytest.mark.long
 def test_trim(lab: Lab) -> None:
     """On the kernel's NFS server with 4.2, then on the userspace server with 4.1."""
     nas = lab.kernel_nas()

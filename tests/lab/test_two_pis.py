@@ -22,6 +22,7 @@ SETTLED = """until grep -q -E '"docker": ."state": "(mounted|refused)"' /run/rpi
 STATE = "cat /run/rpinfs/agent.json"
 
 
+@pytest.mark.long
 def test_two_pis_one_image(lab: Lab, tell: Tell) -> None:
     rounds = 10 if thorough() else 1
     pis = [lab.pi("one"), lab.pi("two")]
