@@ -100,7 +100,7 @@ test-crash: venv deb ## every crash point, every failing call, all power cuts (r
 
 test-lab: export RPINFS_ALL_POINTS := 1
 test-lab: venv deb ## all that the lab can do, each round of it (root; hours)
-	@$(PYTEST) -m lab
+	@$(PYTEST) -m 'lab or long'
 
 test-fast: venv ## the tests that need neither root nor the lab
 	@'$(PYTHON)' -m pytest -m 'not root and not lab'

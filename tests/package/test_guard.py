@@ -212,6 +212,7 @@ CHECKS: list[Callable[[Seen], None]] = [
 
 
 @pytest.mark.root
+@pytest.mark.long
 def test_docker_and_its_storage(deb: Path, release: str, subtests: pytest.Subtests) -> None:
     """One boot for all: that is what takes the time."""
     if release == "bookworm" and not Path("/sys/fs/cgroup/cgroup.controllers").exists():
