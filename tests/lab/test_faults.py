@@ -30,7 +30,7 @@ from .process import run
 from .records import Recorder, count_records, install_writer, start_writer
 from .test_storage import assert_storage_is_up
 
-pytestmark = [pytest.mark.lab, pytest.mark.root]
+pytestmark = [pytest.mark.lab, pytest.mark.root, pytest.mark.long]
 
 MIB = 1 << 20
 DISK = 1500 * MIB
@@ -198,7 +198,6 @@ def another_image(work: Workplace) -> Iterator[None]:
         work.wait_for_docker()
 
 
-@pytest.mark.long
 def test_hole_from_end_to_end_is_formatted(work: Workplace) -> None:
     with another_image(work):
         run(["truncate", "--size=1G", work.image])
@@ -242,7 +241,6 @@ def pause(pi: Pi, seconds: float) -> None:
     pi.run(f"sleep {seconds:.0f}", timeout=seconds + 60, from_memory=True)
 
 
-@pytest.mark.long
 def test_nas_full_behind_a_sparse_image(work: Workplace) -> None:
     """Warned of with figures before; said when it happens; and after room is made, Docker is back with everything."""
     filler = work.nas.share / "somebody else's films"
@@ -264,7 +262,6 @@ def test_nas_full_behind_a_sparse_image(work: Workplace) -> None:
 # Mounts
 
 
-@pytest.mark.long
 def test_mount_lost_under_a_running_docker(work: Workplace) -> None:
     """Docker is stopped, the image mounted again, and Docker started again, all by itself."""
     started = work.pi.run("systemctl show --value --property ActiveEnterTimestampMonotonic docker.service")
@@ -276,7 +273,6 @@ def test_mount_lost_under_a_running_docker(work: Workplace) -> None:
     work.nothing_is_lost()
 
 
-@pytest.mark.long
 def test_image_unmounted_by_hand_with_docker_stopped(work: Workplace) -> None:
     """A person at work is left alone, and Docker's next start mounts the image again."""
     work.pi.run("systemctl stop docker.socket docker.service containerd.service")
@@ -287,7 +283,6 @@ def test_image_unmounted_by_hand_with_docker_stopped(work: Workplace) -> None:
     work.nothing_is_lost()
 
 
-@pytest.mark.long
 def test_files_hidden_under_the_mount_point(work: Workplace) -> None:
     """Warned of, with their size; never deleted."""
     hidden = work.pi.path("/var/lib/docker/forgotten")
@@ -300,7 +295,6 @@ def test_files_hidden_under_the_mount_point(work: Workplace) -> None:
     assert work.pi.try_run("rpinfs check mount.hidden").status == 0
 
 
-@pytest.mark.long
 def test_snapshot_while_containers_write(work: Workplace) -> None:
     """On NFS 4.1, where the Pi itself copies what the file system uses."""
     print(work.pi.run("rpinfs snapshot docker", timeout=600))
@@ -333,7 +327,6 @@ def test_agent_killed_and_stopped(work: Workplace) -> None:
     work.pi.run("until rpinfs check image.owner mount.right; do sleep 1; done")
 
 
-@pytest.mark.long
 def test_package_upgraded_while_containers_run(work: Workplace, deb: Path) -> None:
     inside = work.pi.path("/root/rpinfs.deb")
     inside.write_bytes(deb.read_bytes())
@@ -347,9 +340,7 @@ def test_package_upgraded_while_containers_run(work: Workplace, deb: Path) -> No
 # Shutdown
 
 
-@pytest.mark.parametrize(
-    "nas", ["well", pytest.param("stopped", marks=pytest.mark.long), pytest.param("unplugged", marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("nas", ["well", "stopped", "unplugged"])
 def test_shutdown_with_containers_running(work: Workplace, tell: Tell, nas: str) -> None:
     """In order and clean with the NAS there; in bounded time without it, and then the next boot repairs."""
     if nas == "stopped":
@@ -379,7 +370,6 @@ def test_shutdown_with_containers_running(work: Workplace, tell: Tell, nas: str)
 # What goes wrong before systemd has begun
 
 
-@pytest.mark.long
 def test_generator_crashing_and_clock_in_1970(work: Workplace) -> None:
     """Docker down, said so; and a clock that nobody has set is no reason for anything."""
     work.pi.power_off()
