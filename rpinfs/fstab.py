@@ -425,6 +425,8 @@ def _image_name(line: Line, taken: list[str]) -> str:
 
 def _image_section(name: str, line: Line, share: Line, made: Imported, look: Look) -> str:
     file = line.what.removeprefix(share.where + "/")
+    if not file.strip("/"):
+        raise RpinfsError(f"line {line.number}: {line.what} is the share itself; expected a file below it")
     _remark_size(line, made, look)
     options = _image_options(line, made)
     return _section(

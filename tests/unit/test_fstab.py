@@ -289,6 +289,12 @@ def test_the_size_is_left_to_the_file() -> None:
     assert "Size=" not in imported(RECIPE).config
 
 
+@pytest.mark.parametrize("what", ["/nfs/docker/", "/nfs/docker//"])
+def test_the_share_itself_is_no_image(what: str) -> None:
+    with pytest.raises(RpinfsError, match=f"line 3: {what} is the share itself; expected a file below it"):
+        imported(RECIPE.replace("/nfs/docker/loop", what))
+
+
 def test_a_length_that_is_no_multiple_of_a_block_is_remarked() -> None:
     assert "has 1000001 bytes" in fstab.import_fstab(RECIPE, lambda _: 1000001).remarks[0]
 
