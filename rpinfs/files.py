@@ -1,4 +1,4 @@
-"""Files on a share: opened without being led astray, and locked where the share has locks."""
+"""Files on a share: opened without being led astray, locked where the share has locks, their names made to last."""
 
 import contextlib
 import errno
@@ -53,3 +53,15 @@ def lock(fd: int) -> bool:
 def unlock(fd: int) -> None:
     """Give up the lock of an open file, whoever else has it open. Raises OSError."""
     fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+def sync_folder(path: str) -> None:
+    """Have the name of a file on stable storage. Raises OSError."""
+    fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # A file system whose folders need no syncing.
+            raise
+    finally:
+        os.close(fd)

@@ -12,7 +12,6 @@ smaller file system in it, and the next one completes it.
 """
 
 import contextlib
-import errno
 import fcntl
 import os
 import struct
@@ -23,7 +22,7 @@ from rpinfs import image as images
 from rpinfs import lease, loop, storage
 from rpinfs.files import NoLocks, lock, open_regular
 from rpinfs.host import Host, read_text
-from rpinfs.image import REMEDIES, ImageError, Kind, Probe, absolute, as_image_error, silent
+from rpinfs.image import ImageError, Kind, Probe, absolute, as_image_error, refuse_without_room, silent
 from rpinfs.run import CommandError, Tell, last_line, run
 from rpinfs.settings import MIB, human_size
 
@@ -73,7 +72,7 @@ def grow(path: str, size: int, *, progress: Tell = silent) -> Grown:
         if reaches(found, before, size):
             return Grown(path, before, before, where)
         _refuse_unprivileged(path, found.kind)
-        _refuse_without_room(path, room_needed(size - before))
+        refuse_without_room(path, room_needed(size - before), "to grow it")
         progress(f"growing {path} from {human_size(before)} to {human_size(size)}")
         with _open_alone(path) as fd:
             new_end_is_blank = _lengthen(fd, size) <= before
@@ -153,16 +152,6 @@ def _refuse_smaller(path: str, size: int, before: int) -> None:
         raise ImageError(
             f"{path}: expected a size of at least {before} bytes ({human_size(before)}), which it has, found {size}",
             "an image is never made smaller: make another one with rpinfs image create, and copy what is in this one",
-        )
-
-
-def _refuse_without_room(path: str, needed: int) -> None:
-    share = os.statvfs(os.path.dirname(path))
-    free = share.f_bavail * share.f_frsize
-    if free < needed:
-        raise ImageError(
-            f"{path}: expected {human_size(needed)} of free space to grow it, found {human_size(free)}",
-            REMEDIES[errno.ENOSPC],
         )
 
 

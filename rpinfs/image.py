@@ -20,7 +20,7 @@ from rpinfs import blank, loop, signature, superblock
 from rpinfs.errors import RpinfsError
 from rpinfs.files import open_regular
 from rpinfs.run import CommandError, Completed, Tell, last_line, reporting, run
-from rpinfs.settings import is_kept_name
+from rpinfs.settings import human_size, is_kept_name
 from rpinfs.superblock import Groups, Superblock
 
 
@@ -380,6 +380,22 @@ REMEDIES = {
     errno.ESTALE: "the folder was replaced on the server: unmount the share and mount it again",
     errno.ENOENT: "make the folder, or mount the share that has it",
 }
+
+
+def refuse_without_room(path: str, needed: int, purpose: str) -> None:
+    """Insist on so many bytes of free space on the share of a file, before the first of them is written.
+
+    Raises:
+        ImageError: there are fewer.
+        OSError: the share failed.
+    """
+    share = os.statvfs(os.path.dirname(path))
+    free = share.f_bavail * share.f_frsize
+    if free < needed:
+        raise ImageError(
+            f"{path}: expected {human_size(needed)} of free space {purpose}, found {human_size(free)}",
+            REMEDIES[errno.ENOSPC],
+        )
 
 
 @contextlib.contextmanager

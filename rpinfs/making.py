@@ -10,15 +10,13 @@ So a power cut at any instant leaves under the name either what was there or a w
 and at most a temporary file `.NAME.rpinfs-new-*` beside it, which the next attempt knows as ours and removes.
 """
 
-import errno
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from rpinfs import publish
-from rpinfs.files import open_regular
+from rpinfs.files import open_regular, sync_folder
 from rpinfs.image import (
-    REMEDIES,
     ImageError,
     Kind,
     Probe,
@@ -26,6 +24,7 @@ from rpinfs.image import (
     as_image_error,
     probe,
     refuse_attached,
+    refuse_without_room,
     silent,
     stamp_of,
     verify,
@@ -149,7 +148,7 @@ def create(
     _refuse_size(path, size, filesystem)
     with as_image_error(path, "cannot be made"):
         publish.remove_leftovers(path, progress)
-        _refuse_without_room(path, maker.room(size))
+        refuse_without_room(path, maker.room(size), "for a new file system")
         with publish.temporary(path, progress) as temporary:
             if target.kind is Kind.BLANK:
                 publish.take_ownership(temporary.fd, path, progress)
@@ -164,7 +163,7 @@ def create(
             progress("verifying the new file system")
             made = prove_whole(temporary, size, identity, maker.verify(temporary.path))
             _publish(temporary, target)
-        publish.sync_folder(path)
+        sync_folder(path)
         return replace(made, path=path, stamp=())
 
 
@@ -197,16 +196,6 @@ def _refuse_size(path: str, size: int, filesystem: str) -> None:
         raise ImageError(
             f"{path}: expected a size from {human_size(smallest)} to {human_size(LARGEST_IMAGE)} for {filesystem}, "
             f"found {human_size(size)}"
-        )
-
-
-def _refuse_without_room(path: str, needed: int) -> None:
-    share = os.statvfs(os.path.dirname(path))
-    free = share.f_bavail * share.f_frsize
-    if free < needed:
-        raise ImageError(
-            f"{path}: expected {human_size(needed)} of free space for a new file system, found {human_size(free)}",
-            REMEDIES[errno.ENOSPC],
         )
 
 

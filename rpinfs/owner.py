@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 
 from rpinfs.errors import RpinfsError
-from rpinfs.files import open_regular
+from rpinfs.files import open_regular, sync_folder
 from rpinfs.host import Host, read_text
 
 _VERSION = 1
@@ -213,15 +213,3 @@ def remove_leftovers(image: str) -> None:
             # A leftover that stays does no harm.
             with contextlib.suppress(OSError):
                 os.unlink(os.path.join(folder, entry))
-
-
-def sync_folder(path: str) -> None:
-    """Have the server store the names in the folder of a file. Raises OSError."""
-    fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # A file system whose folders need no syncing.
-            raise
-    finally:
-        os.close(fd)

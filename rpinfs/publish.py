@@ -191,15 +191,3 @@ def _claim(path: str) -> None:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
     finally:
         os.close(fd)
-
-
-def sync_folder(path: str) -> None:
-    """Have the name of a file on stable storage. Raises OSError."""
-    fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # A file system whose folders need no syncing.
-            raise
-    finally:
-        os.close(fd)

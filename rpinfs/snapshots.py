@@ -36,7 +36,7 @@ from rpinfs import copying, freeze, publish, storage
 from rpinfs import image as images
 from rpinfs.config import Image
 from rpinfs.escape import mount_unit
-from rpinfs.files import open_regular
+from rpinfs.files import open_regular, sync_folder
 from rpinfs.freeze import LIMIT_SECONDS, Check
 from rpinfs.host import read_text
 from rpinfs.image import ImageError, Kind, as_image_error, silent
@@ -144,7 +144,7 @@ def take(
             _settle(new, copied, progress)
             path = _name_snapshot(new, image.path, seconds)
             allocated = os.fstat(new.fd).st_blocks * 512
-        publish.sync_folder(path)
+        sync_folder(path)
     return Snapshot(path, _time_of(path), copied.size, allocated, _remarks(copied))
 
 
@@ -302,7 +302,7 @@ def restore(image: Image, owner: Owner, which: str, progress: Tell = silent) -> 
                 _replace(new, image.path)
             else:
                 publish.take_free_name(new, image.path)
-        publish.sync_folder(image.path)
+        sync_folder(image.path)
     return wanted
 
 
@@ -365,7 +365,7 @@ def _replace(new: publish.Temporary, path: str) -> None:
             os.rename(path, replaced)
             # On a share without links the number of an inode may go with the name.
             _write_record(path, os.lstat(replaced).st_ino)
-        publish.sync_folder(path)
+        sync_folder(path)
         os.rename(new.path, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -392,7 +392,7 @@ def put_back(path: str) -> bool:
         os.unlink(replaced)
     if not os.path.lexists(replaced):
         os.unlink(_record_of(path))
-        publish.sync_folder(path)
+        sync_folder(path)
         return missing and os.path.lexists(path)
     return False
 
@@ -428,7 +428,7 @@ def _write_record(path: str, inode: int) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-    publish.sync_folder(path)
+    sync_folder(path)
 
 
 def _is_ours(path: str) -> bool:

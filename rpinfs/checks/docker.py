@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rpinfs.checks.base import Check, Finding, critical, ok, warning
-from rpinfs.config import Image
+from rpinfs.docker import image_of
 from rpinfs.facts import Docker, DockerConfig, Facts, Machine
 from rpinfs.settings import human_size
 from rpinfs.units import AGENT, GATE
@@ -61,17 +61,9 @@ def _docker_driver(facts: Facts) -> Finding:
     return warning(f"Docker stores with {driver or 'an unknown driver'}; expected overlay2 or overlayfs")
 
 
-def _image_of(facts: Facts, path: str) -> Image | None:
-    """The image that a path is meant to lie on; whether it is mounted there is another check's business."""
-    for image in facts.config.images:
-        if any(f"{path}/".startswith(f"{where}/") for where in (image.where, *image.bind)):
-            return image
-    return None
-
-
 def _docker_root(facts: Facts) -> Finding:
     root = facts.answer("docker", Docker).root
-    image = _image_of(facts, root)
+    image = image_of(root, facts.config.images)
     if image is None:
         return critical(f"Docker keeps its data in {root}, which is on no image")
     return ok(f"Docker keeps its data in {root}, on image {image.name}")
@@ -92,7 +84,7 @@ def _containerd_root(facts: Facts) -> Finding | None:
     if not any("containerd.service" in image.before for image in facts.config.images):
         return None
     root = facts.answer("docker-config", DockerConfig).containerd_root
-    image = _image_of(facts, root)
+    image = image_of(root, facts.config.images)
     if image is None:
         return critical(f"containerd keeps its data in {root}, which is on no image")
     return ok(f"containerd keeps its data in {root}, on image {image.name}")
