@@ -289,7 +289,7 @@ class Agent:
                     held,
                     "mounted",
                     f"mounted, but ext4 has recorded {errors} errors",
-                    f"stop Docker, unmount {held.image.where}, then: rpinfs image check {held.image.path}",
+                    gate.mount_anew(held.image),
                 )
 
     def _thaw_abandoned(self) -> None:
@@ -561,18 +561,18 @@ class Agent:
     # Asking the share, in a thread
 
     def _pulse(self) -> None:
-        """Thread: ask the share for its size. It hangs here, and only here, for as long as the NAS is gone."""
+        """Thread: ask the share for its size, and renew the leases. What hangs with the NAS hangs here."""
         while True:
             self._pulse_wanted.wait()
             self._pulse_wanted.clear()
-            asked = now()
-            self._post(self._asked, asked)
+            self._post(self._asked, now())
+            self._renew_leases()
+            begun = now()
             try:
                 answer: os.statvfs_result | OSError = os.statvfs(self.config.share.where)
             except OSError as error:
                 answer = error
-            self._post(self._answered, answer)
-            self._renew_leases()
+            self._post(self._answered, answer, now() - begun)
             time.sleep(PULSE_SECONDS)
 
     def _renew_leases(self) -> None:
@@ -595,10 +595,9 @@ class Agent:
     def _asked(self, when: float) -> None:
         self.share.asked = when
 
-    def _answered(self, answer: os.statvfs_result | OSError) -> None:
+    def _answered(self, answer: os.statvfs_result | OSError, seconds: float) -> None:
         share = self.share
-        if share.asked is not None:
-            share.answer = now() - share.asked
+        share.answer = seconds
         share.asked = None
         if isinstance(answer, OSError):
             share.error = f"{self.config.share.where}: {answer.strerror}"

@@ -12,7 +12,7 @@ from rpinfs.errors import RpinfsError
 from rpinfs.escape import escape_path, mount_unit
 from rpinfs.host import Host, read_text
 from rpinfs.storage import Loop, Mount, ext4_errors, loop_of, mount_at, parse_mountinfo, superblock_uuid
-from rpinfs.units import KEPT_FOLDER, RUNTIME_FOLDER, fstab_mount_points
+from rpinfs.units import AGENT, KEPT_FOLDER, RUNTIME_FOLDER, fstab_mount_points
 
 REFUSED = 2
 """Exit status when Docker must not start: critical, as for checks."""
@@ -82,8 +82,8 @@ def _check_image(config: Config, image: Image, mounts: "list[Mount]", root: str,
         )
     if not mount.writable:
         raise RpinfsError(
-            f"image {image.name} at {image.where} is read-only",
-            f"see journalctl -k for the error that made it so, then check it: rpinfs image check {image.path}",
+            f"image {image.name} at {image.where} is read-only; journalctl -k says why",
+            mount_anew(image),
         )
     if by_fstab:
         # The user's own mount: that something is mounted is all that can be asked of it.
@@ -125,7 +125,7 @@ def _check_file_system(image: Image, loop: Loop, root: str) -> None:
     if errors := ext4_errors(loop.name, root):
         raise RpinfsError(
             f"image {image.name} at {image.where} is damaged: ext4 has recorded {errors} errors",
-            "reboot: the image is checked and repaired before it is mounted",
+            mount_anew(image),
         )
 
 
@@ -145,6 +145,14 @@ def _check_bind(image: Image, bind: str, outer: Mount, mounts: "list[Mount]", by
 def is_kept(mount: Mount, bind: str, outer: Mount) -> bool:
     """Whether what is mounted at `bind` is its folder in the image that is mounted as `outer`."""
     return mount.device == outer.device and mount.top == f"/{KEPT_FOLDER}/{escape_path(bind)}"
+
+
+def mount_anew(image: Image) -> str:
+    """The command that has an image unmounted, with all that uses it stopped, then checked and mounted again."""
+    # A start of docker.service starts its socket too; a socket that stays would start Docker in the middle of the stop.
+    sockets = ["docker.socket"] if "docker.service" in image.before else []
+    down = [*sockets, mount_unit(image.where), AGENT]
+    return f"systemctl stop {' '.join(down)}; systemctl start {' '.join(image.before or [mount_unit(image.where)])}"
 
 
 def uuid_file(image: Image) -> str:

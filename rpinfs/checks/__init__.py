@@ -16,6 +16,7 @@ from rpinfs.checks.base import Check, Finding, Status
 from rpinfs.config import Image, distance
 from rpinfs.errors import RpinfsError
 from rpinfs.facts import Facts, NotAskedError
+from rpinfs.gate import mount_anew
 
 __all__ = ["CHECKS", "Check", "Finding", "Result", "Status", "judge", "needs", "select", "worst"]
 
@@ -119,6 +120,7 @@ def _filled(remedy: str, facts: Facts, one: Image | None) -> str:
         "{image}": one.path if one else "",
         "{name}": one.name if one else "",
         "{where}": one.where if one else "",
+        "{anew}": mount_anew(one) if one else "",
         "{share}": facts.config.share.where,
         "{boot}": facts.config.boot.where if facts.config.boot else "",
     }

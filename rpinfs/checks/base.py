@@ -42,8 +42,8 @@ class Check:
     Attributes:
         title: what is well when the check is ok.
         judge: the function; it gets the facts, and for `per_image` an image.
-        remedy: what to do when it is not ok and the finding does not say so itself; {image}, {name}, {where}, {share}
-            and {boot} are filled in.
+        remedy: what to do when it is not ok and the finding does not say so itself; {image}, {name}, {where}, {anew}
+            (gate.mount_anew), {share} and {boot} are filled in.
         explanation: for rpinfs-checks(7): what is looked at and how, why it matters, what each status means.
         needs: kinds of questions that must be asked first, see facts.ask().
         without_config: whether it means something although the configuration is wrong.

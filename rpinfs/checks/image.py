@@ -158,7 +158,7 @@ def _mount_writable(facts: Facts, image: Image) -> Finding | None:
     if mount is None:
         return None
     if not mount.writable:
-        return critical(f"{image.where} is read-only; ext4 turns itself so when it meets an error")
+        return critical(f"{image.where} is read-only; ext4 turns itself so when it meets an error: journalctl -k")
     return ok(f"{image.where} is writable")
 
 
@@ -320,10 +320,11 @@ CHECKS = (
         "mount.writable",
         "the image is writable",
         _mount_writable,
-        remedy="journalctl -k says why; stop Docker, unmount {where}, then: rpinfs image check {image}",
+        remedy="{anew}",
         explanation="""
             Looks at the mount table. Critical: the file system is read-only. ext4 turns itself so when it meets an
-            error, and no remount brings it back before it was checked.
+            error, and no remount brings it back before it was checked: the remedy stops what uses the image, and has
+            the agent check and attach it anew.
         """,
         per_image=True,
     ),
@@ -331,9 +332,10 @@ CHECKS = (
         "mount.errors",
         "ext4 has recorded no errors",
         _mount_errors,
-        remedy="make a copy if you can; then stop Docker, unmount {where}, and: rpinfs image check {image}",
+        remedy="{anew}",
         explanation="""
-            Reads /sys/fs/ext4/loopN/errors_count. Critical: it is not 0.
+            Reads /sys/fs/ext4/loopN/errors_count; journalctl -k has what happened: most often the NAS refused a write.
+            Critical: it is not 0. From then on the file system may be read-only, whatever the mount table says.
         """,
         per_image=True,
     ),

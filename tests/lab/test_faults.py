@@ -14,7 +14,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,7 @@ from .nas import GaneshaNas
 from .pi import Pi
 from .process import run
 from .records import Recorder, count_records, install_writer, start_writer
-from .test_storage import assert_storage_is_up
+from .test_storage import MOUNTS, assert_storage_is_up
 
 pytestmark = [pytest.mark.lab, pytest.mark.root, pytest.mark.long]
 
@@ -49,10 +49,9 @@ class Workplace:
     nas: GaneshaNas
     pi: Pi
     recorder: Recorder
-    faults: int = 0
-    records: int = 0
+    fault: str = ""
+    tell: Tell = print
     writer_installed: bool = False
-    told: list[str] = field(default_factory=list)
 
     @property
     def image(self) -> Path:
@@ -72,9 +71,9 @@ class Workplace:
     def nothing_is_lost(self) -> None:
         """Everything acknowledged is there, and the writer goes on."""
         acknowledged = self.recorder.acknowledged
-        self.records += count_records(self.pi, acknowledged)
+        checked = count_records(self.pi, acknowledged)
         self.recorder.wait_beyond(acknowledged)
-        self.faults += 1
+        self.tell(f"{self.fault}: {checked} records checked, lost 0")
 
     def state(self) -> dict[str, str]:
         """What the agent says of the image."""
@@ -112,8 +111,9 @@ def standing(deb: Path) -> Iterator[Workplace]:
 
 
 @pytest.fixture
-def work(request: pytest.FixtureRequest, standing: Workplace) -> Workplace:
+def work(request: pytest.FixtureRequest, standing: Workplace, tell: Tell) -> Workplace:
     request.node.stash[LABS] = [standing.lab]
+    standing.fault, standing.tell = request.node.name.removeprefix("test_").replace("_", " "), tell
     standing.put_to_work()
     return standing
 
@@ -268,7 +268,7 @@ def test_mount_lost_under_a_running_docker(work: Workplace) -> None:
     work.pi.run("umount --lazy /var/lib/docker")
     again = f"[ $(systemctl show --value --property ActiveEnterTimestampMonotonic docker.service) -gt {started} ]"
     work.pi.run(f"until {again} && systemctl is-active --quiet docker.service; do sleep 1; done", timeout=300)
-    assert_storage_is_up(work.pi)
+    assert_storage_is_up(work.pi, MOUNTS[1:])
     assert list(work.pi.path("/var/lib/docker").glob("*")) == [], "Docker wrote into the folder below"
     work.nothing_is_lost()
 
@@ -364,7 +364,7 @@ def test_shutdown_with_containers_running(work: Workplace, tell: Tell, nas: str)
     work.pi.wait_started("docker.service")
     assert work.recorder.acknowledged >= acknowledged
     work.nothing_is_lost()
-    assert_storage_is_up(work.pi)
+    assert_storage_is_up(work.pi, MOUNTS[1:])
 
 
 # What goes wrong before systemd has begun

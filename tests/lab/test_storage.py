@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,8 @@ def image_of(lab: Lab, pi: Pi) -> Path:
     return lab.nas.image_path(f"docker-{pi.mac.replace(':', '-')}.img")
 
 
-def assert_storage_is_up(pi: Pi) -> None:
-    for where in MOUNTS:
+def assert_storage_is_up(pi: Pi, mounts: Sequence[str] = MOUNTS) -> None:
+    for where in mounts:
         assert pi.run(f"findmnt --noheadings --output TARGET --mountpoint {where}") == where
     device = pi.run("findmnt --noheadings --output SOURCE /var/lib/docker")
     # The lease's lock is kept by a loop device of its own.

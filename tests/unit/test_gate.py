@@ -72,8 +72,9 @@ class Case(NamedTuple):
 
 NOT_RUN = "rpinfs-agent.service has not run"
 NOT_MOUNTED = "image docker is not mounted at /var/lib/docker"
-READ_ONLY = ("image docker at /var/lib/docker is read-only",
-             f"see journalctl -k for the error that made it so, then check it: rpinfs image check {FILE}")  # fmt: skip
+MOUNT_ANEW = ("systemctl stop docker.socket var-lib-docker.mount rpinfs-agent.service; "
+              "systemctl start docker.service containerd.service")  # fmt: skip
+READ_ONLY = "image docker at /var/lib/docker is read-only; journalctl -k says why", MOUNT_ANEW
 CHANGED = "if the configuration was changed since the boot, reboot; else find out who mounted it"
 OTHER = "00000000-0000-0000-0000-000000000000"
 CHANGED_UUID = ("/var/lib/docker is not the file system that rpinfs-agent.service has verified: "
@@ -102,7 +103,7 @@ CASES = [
     Case("read-only after an error of ext4 from Linux 6.15 on",
          SHARE + IMAGE.replace("loop3 rw", "loop3 rw,emergency_ro") + BIND, [READ_ONLY]),
     Case("errors recorded", ALL, [("image docker at /var/lib/docker is damaged: ext4 has recorded 2 errors",
-         "reboot: the image is checked and repaired before it is mounted")], files=loop(errors=2)),
+         MOUNT_ANEW)], files=loop(errors=2)),
     Case("xfs", ALL.replace("ext4", "xfs"), [], files=loop(content=xfs())),
     Case("the file was replaced before it was attached", ALL, [(f"{CHANGED_UUID} {OTHER}", REPLACED)],
          files=loop(content=ext4(OTHER))),
