@@ -47,6 +47,9 @@ LEASE_RETRY_SECONDS = 15.0
 THAW_RETRY_SECONDS = 30.0
 """How often rpinfs-thaw.service is asked to thaw what a dead snapshot has left frozen."""
 
+LEFTOVER_SECONDS = 10.0
+"""How long what is killed at shutdown has to go; less than what systemd gives the agent to stop (TimeoutStopSec=)."""
+
 _EXTENSION_USEC = 120_000_000
 _TICK_SECONDS = 5.0
 
@@ -729,6 +732,7 @@ class Agent:
         """Let go. What is mounted stays mounted, and keeps its loop device; at shutdown it is unmounted by now."""
         self._notify("STOPPING=1", "STATUS=stopping")
         self._read_mounts()
+        self._end_leftovers()
         for held in self.held:
             if held.prepared is None:
                 continue
@@ -743,6 +747,26 @@ class Agent:
         # Not sys.exit: a thread that waits for a dead NAS must not keep the shutdown waiting.
         sys.stderr.flush()
         os._exit(0)
+
+    def _end_leftovers(self) -> None:
+        """At shutdown, end the containers that have outlived Docker and keep an unmounted image in use, see cgroups."""
+        unmounted = [held.image for held in self.held if storage.mount_at(self._mounts, held.image.where) is None]
+        busy = [image for image in unmounted if _is_in_use(image)]
+        if not busy:
+            return
+        from rpinfs import cgroups, systemd
+
+        try:
+            if systemd.system_state() != "stopping":
+                return
+            killed = cgroups.kill([*cgroups.CONTAINERS, *(unit for image in busy for unit in image.before)])
+        except (RpinfsError, OSError) as error:
+            _log(4, f"what keeps an image in use cannot be ended: {error}")
+            return
+        _log(5, f"{' '.join(image.name for image in busy)} still in use; killed {' '.join(killed) or 'nothing'}")
+        end = now() + LEFTOVER_SECONDS
+        while now() < end and any(map(_is_in_use, busy)):
+            time.sleep(0.1)
 
 
 def _give_up(failure: threading.ExceptHookArgs) -> None:

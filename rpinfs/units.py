@@ -25,6 +25,10 @@ The rules, each with the trouble that it avoids:
    They keep on managing it: only they renew its lease, the kernel's ip=dhcp does not.
 9. The timer that gives freed blocks back is there only where NFS can carry that: from version 4.2 on. What it starts
    follows the images' mounts, so that at shutdown it is stopped before they are unmounted: it keeps them busy.
+10. What Docker mounts below an image, an overlay for each container, systemd would order before local-fs.target: with a
+   container running, the shutdown then has the cycle of rule 1, and systemd drops a job of it, such as the agent's
+   stop. A drop-in for the prefix of their names (systemd.unit(5)) takes their default dependencies away; that they are
+   unmounted before the image follows from their paths.
 """
 
 from rpinfs.config import Config, Image
@@ -94,6 +98,8 @@ def units(config: Config, fstab: str = "", root_nic: "tuple[str, str] | None" = 
             continue
         made.files[name] = text
         made.links[f"remote-fs.target.wants/{name}"] = f"../{name}"
+    for name in (name for image in config.images for name in _image_mounts(image) if name in made.files):
+        made.files[f"{name.removesuffix('.mount')}-.mount.d/{DROP_IN}"] = _drop_in(["DefaultDependencies=no"])
     _add_agent(made, config)
     _add_gate(made, config)
     if config.server.version == "4.2":

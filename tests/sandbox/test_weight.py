@@ -45,7 +45,9 @@ WRITTEN = [
     "nfs-docker.mount",
     "rpinfs-agent.service.d/50-rpinfs-mounts.conf",
     "rpinfs-gate.service.d/50-rpinfs-mounts.conf",
+    "var-lib-containerd-.mount.d/50-rpinfs-mounts.conf",
     "var-lib-containerd.mount",
+    "var-lib-docker-.mount.d/50-rpinfs-mounts.conf",
     "var-lib-docker.mount",
 ]
 MOUNTED = (
