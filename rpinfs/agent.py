@@ -47,9 +47,6 @@ LEASE_RETRY_SECONDS = 15.0
 THAW_RETRY_SECONDS = 30.0
 """How often rpinfs-thaw.service is asked to thaw what a dead snapshot has left frozen."""
 
-LEFTOVER_SECONDS = 10.0
-"""How long what is killed at shutdown has to go; less than what systemd gives the agent to stop (TimeoutStopSec=)."""
-
 _EXTENSION_USEC = 120_000_000
 _TICK_SECONDS = 5.0
 
@@ -272,6 +269,8 @@ class Agent:
             self._share_came_late = state == "mounted" and self.ready_at is not None
         share.state, share.message, share.remedy = state, message, remedy
         _log(6 if quiet else 4, message)
+        if state == "silent":
+            threading.Thread(target=self._watch_for_shutdown, daemon=True, name="shutdown").start()
 
     def _look_at_images(self) -> None:
         if self._share_was_silent:
@@ -333,7 +332,7 @@ class Agent:
         died = os.path.exists(gate.STATE_FILE)
         for held in self.held:
             held.stopped = stopped.get(held.image.name, [])
-            if not self._is_mounted(held.image) and not _is_in_use(held.image):
+            if not self._is_mounted(held.image) and not storage.is_in_use(held.image.path):
                 if died:
                     self._recall_loss(held)
                 continue
@@ -578,6 +577,16 @@ class Agent:
             self._post(self._answered, answer, now() - begun)
             time.sleep(PULSE_SECONDS)
 
+    def _watch_for_shutdown(self) -> None:
+        """Thread: for as long as the share is silent. What it imports may be on the NAS that is gone."""
+        from rpinfs import shutdown
+
+        shutdown.give_up_waiting(
+            lambda: self.share.state == "silent",
+            self.config.share.where,
+            lambda what: _log(4, f"{self.config.server.address} does not answer: {what}"),
+        )
+
     def _renew_leases(self) -> None:
         """Thread: show that this Pi is there, and notice a lock that is gone."""
         if now() < self._renewal_at:
@@ -749,24 +758,14 @@ class Agent:
         os._exit(0)
 
     def _end_leftovers(self) -> None:
-        """At shutdown, end the containers that have outlived Docker and keep an unmounted image in use, see cgroups."""
-        unmounted = [held.image for held in self.held if storage.mount_at(self._mounts, held.image.where) is None]
-        busy = [image for image in unmounted if _is_in_use(image)]
-        if not busy:
-            return
-        from rpinfs import cgroups, systemd
+        """Containers of a Docker that has stopped would keep the image mounted, and the share with it."""
+        from rpinfs import shutdown
 
         try:
-            if systemd.system_state() != "stopping":
-                return
-            killed = cgroups.kill([*cgroups.CONTAINERS, *(unit for image in busy for unit in image.before)])
-        except (RpinfsError, OSError) as error:
+            if killed := shutdown.end_leftovers(held.image for held in self.held):
+                _log(5, f"killed what kept an image in use after Docker's end: {' '.join(killed)}")
+        except OSError as error:
             _log(4, f"what keeps an image in use cannot be ended: {error}")
-            return
-        _log(5, f"{' '.join(image.name for image in busy)} still in use; killed {' '.join(killed) or 'nothing'}")
-        end = now() + LEFTOVER_SECONDS
-        while now() < end and any(map(_is_in_use, busy)):
-            time.sleep(0.1)
 
 
 def _give_up(failure: threading.ExceptHookArgs) -> None:
@@ -774,11 +773,6 @@ def _give_up(failure: threading.ExceptHookArgs) -> None:
     sys.excepthook(failure.exc_type, failure.exc_value or failure.exc_type(), failure.exc_traceback)
     sys.stderr.flush()
     os._exit(1)
-
-
-def _is_in_use(image: Image) -> bool:
-    """Whether the kernel still has the file system of an attached image in use, though no path may lead to it."""
-    return any(storage.has_file_system(loop.name) for loop in storage.loops_on(image.path))
 
 
 def _publish(image: Image, prepared: prepare.Prepared, *, found: bool = False) -> None:

@@ -205,6 +205,11 @@ def has_file_system(loop: str, root: str = "") -> bool:
     return any(os.path.isdir(f"{root}/sys/fs/{kind}/{loop}") for kind in ("ext4", "xfs"))
 
 
+def is_in_use(path: str) -> bool:
+    """Whether the kernel has the file system of an attached image in use, though no path of ours may lead to it."""
+    return any(has_file_system(loop.name) for loop in loops_on(path))
+
+
 def loops(root: str = "") -> "list[Loop]":
     """All attached loop devices, by number."""
     try:

@@ -3,6 +3,7 @@
 import ctypes
 import os
 
+MNT_FORCE = 1
 AT_FDCWD, OPEN_TREE_CLONE = -100, 1
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
 
@@ -21,6 +22,11 @@ def punch_hole(fd: int, offset: int, length: int) -> None:
     """Free the blocks of a part of a file, in bytes; it reads as zeros then. See fallocate(2)."""
     flags = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
     _checked(_libc.fallocate64(fd, flags, ctypes.c_int64(offset), ctypes.c_int64(length)), None)
+
+
+def force_unmount(where: str) -> None:
+    """Unmount, and first have all requests to the server of a network file system fail. See umount2(2). Needs root."""
+    _checked(_libc.umount2(os.fsencode(where), MNT_FORCE), where)
 
 
 def _checked(result: int, path: str | None) -> int:

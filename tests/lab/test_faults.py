@@ -354,6 +354,7 @@ def test_shutdown_with_containers_running(work: Workplace, tell: Tell, nas: str)
     took = work.pi.seconds_since_power_on() - begun
     if nas == "well":
         assert is_clean(work.image)
+        assert "Failed to unmount" not in work.pi.console(), "something outlived its unit"
     else:
         work.nas.stop_nfs()
         work.nas.plug()

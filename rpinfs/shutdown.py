@@ -1,0 +1,104 @@
+"""A shutdown that would not end by itself: containers that outlive Docker, and a NAS that is gone.
+
+Docker kills a container that does not stop, and ends after some seconds whether that has come to pass or not; its
+containers and their shims stay (KillMode=process), and so does the file system that they have mounted in namespaces of
+their own. systemd knows nothing of that, and finds them only when all is unmounted: then it waits for them for
+DefaultTimeoutStopSec=, a minute and a half.
+
+With the NAS gone, nothing that waits for it can be killed, and nothing unmounted. systemd gives each unit, each mount
+and each sync its time, one after the other: more than ten minutes in the lab. So after a minute the requests are
+aborted instead. To the image that is a power cut: what was fsynced is there, and the next boot replays the journal.
+
+Source: Linux Documentation/admin-guide/cgroup-v2.rst (cgroup.kill, since 5.14); umount2(2), nfs_umount_begin() in
+fs/nfs/super.c.
+"""
+
+import contextlib
+import glob
+import os
+import time
+from collections.abc import Callable, Iterable
+
+from rpinfs import storage, syscalls, systemd
+from rpinfs.config import Image
+from rpinfs.errors import RpinfsError
+from rpinfs.host import read_text
+
+CONTAINERS = ("docker-*.scope", "cri-containerd-*.scope", "libpod-*.scope")
+"""How the groups of containers are called, wherever they are: by Docker, containerd and podman, all by way of runc."""
+
+GONE_SECONDS = 60.0
+"""How long a shutdown waits for a NAS that is gone."""
+
+_LOOK_SECONDS, _ABORT_SECONDS = 5.0, 1.0
+_LEFTOVER_SECONDS = 10.0  # Less than what systemd gives the agent to stop.
+
+
+def give_up_waiting(is_silent: Callable[[], bool], share: str, tell: Callable[[str], None]) -> None:
+    """Look out for a shutdown while the NAS behind a mount is silent, and abort the requests when it lasts too long.
+
+    Returns once the NAS answers; not at all once it has begun to abort, since that looks like an answer.
+
+    Args:
+        tell: is told when it begins.
+    """
+    waited = 0.0
+    while waited < GONE_SECONDS:
+        if not is_silent():
+            return
+        time.sleep(_LOOK_SECONDS)
+        waited = waited + _LOOK_SECONDS if _is_stopping() else 0.0
+    tell(f"after {waited:.0f} s of shutdown, what waits for it is aborted; the next boot replays the journal")
+    while True:
+        # It is in use, and therefore stays mounted; what is asked from now on waits again.
+        with contextlib.suppress(OSError):
+            syscalls.force_unmount(share)
+        time.sleep(_ABORT_SECONDS)
+
+
+def _is_stopping() -> bool:
+    try:
+        return systemd.system_state() == "stopping"
+    except RpinfsError:
+        return False
+
+
+def end_leftovers(images: Iterable[Image]) -> list[str]:
+    """At shutdown, end the containers that have outlived Docker and keep unmounted images in use, and wait for it.
+
+    Returns:
+        the names of the control groups that were killed; nothing where it is no shutdown.
+
+    Raises:
+        OSError: a group cannot be killed.
+    """
+    mounts = storage.parse_mountinfo(read_text("/proc/self/mountinfo"))
+    busy = [
+        image for image in images if storage.mount_at(mounts, image.where) is None and storage.is_in_use(image.path)
+    ]
+    if not busy or not _is_stopping():
+        return []
+    killed = kill([*CONTAINERS, *(unit for image in busy for unit in image.before)])
+    end = time.monotonic() + _LEFTOVER_SECONDS
+    while time.monotonic() < end and any(storage.is_in_use(image.path) for image in busy):
+        time.sleep(0.1)
+    return killed
+
+
+def kill(groups: Iterable[str], root: str = "") -> list[str]:
+    """Kill every process in the control groups of these names, patterns allowed, and in the groups below them.
+
+    Returns:
+        the names of the groups that had any.
+
+    Raises:
+        OSError: a group cannot be killed.
+    """
+    killed = []
+    for name in groups:
+        for folder in sorted(glob.glob(f"{root}/sys/fs/cgroup/**/{name}", recursive=True)):
+            if "populated 1" in read_text(f"{folder}/cgroup.events"):
+                with open(f"{folder}/cgroup.kill", "w", encoding="ascii") as file:
+                    file.write("1")
+                killed.append(os.path.basename(folder))
+    return killed

@@ -1,0 +1,65 @@
+"""What holds a shutdown up: which control groups are killed, and when a NAS that is gone is given up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rpinfs import shutdown
+
+
+def group(root: Path, path: str, populated: int) -> Path:
+    folder = root / "sys/fs/cgroup" / path
+    folder.mkdir(parents=True)
+    (folder / "cgroup.events").write_text(f"populated {populated}\nfrozen 0\n")
+    (folder / "cgroup.kill").write_text("")
+    return folder / "cgroup.kill"
+
+
+def test_only_groups_of_these_names_with_processes_are_killed(root: Path) -> None:
+    wanted = [
+        group(root, "system.slice/docker-0123.scope", 1),
+        group(root, "customers.slice/customers-one.slice/docker-4567.scope", 1),
+        group(root, "system.slice/containerd.service", 1),
+    ]
+    spared = [
+        group(root, "system.slice/docker-89ab.scope", 0),
+        group(root, "system.slice/ssh.service", 1),
+        group(root, "system.slice/docker.service", 0),
+    ]
+    killed = shutdown.kill([*shutdown.CONTAINERS, "docker.service", "containerd.service"], str(root))
+    assert sorted(killed) == ["containerd.service", "docker-0123.scope", "docker-4567.scope"]
+    assert [file.read_text() for file in wanted] == ["1"] * 3
+    assert [file.read_text() for file in spared] == [""] * 3
+
+
+def test_where_there_are_no_such_groups_nothing_happens(root: Path) -> None:
+    assert shutdown.kill(shutdown.CONTAINERS, str(root)) == []
+
+
+def test_a_nas_is_given_up_when_a_shutdown_has_waited_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not while the system runs, and not when the NAS has answered in the meantime."""
+    slept: list[float] = []
+    forced: list[float] = []
+    state = "running"
+
+    class EnoughError(Exception):
+        """What was to be seen was seen."""
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(forced) == 3:
+            raise EnoughError
+
+    monkeypatch.setattr("time.sleep", sleep)
+    monkeypatch.setattr("rpinfs.systemd.system_state", lambda: state)
+    monkeypatch.setattr("rpinfs.syscalls.force_unmount", lambda _: forced.append(sum(slept)))
+    shutdown.give_up_waiting(lambda: sum(slept) < 1000, "/nfs/docker", print)
+    state = "stopping"
+    shutdown.give_up_waiting(lambda: sum(slept) < 1000 + shutdown.GONE_SECONDS / 2, "/nfs/docker", print)
+    assert forced == []
+    slept.clear()
+    with pytest.raises(EnoughError):
+        shutdown.give_up_waiting(lambda: True, "/nfs/docker", print)
+    assert forced[0] >= shutdown.GONE_SECONDS
