@@ -291,7 +291,7 @@ class Agent:
                     held,
                     "mounted",
                     f"mounted, but ext4 has recorded {errors} errors",
-                    gate.mount_anew(held.image),
+                    gate.mount_anew([held.image], held.image.where),
                 )
 
     def _thaw_abandoned(self) -> None:

@@ -83,7 +83,7 @@ def _check_image(config: Config, image: Image, mounts: "list[Mount]", root: str,
     if not mount.writable:
         raise RpinfsError(
             f"image {image.name} at {image.where} is read-only; journalctl -k says why",
-            mount_anew(image),
+            mount_anew([image], image.where),
         )
     if by_fstab:
         # The user's own mount: that something is mounted is all that can be asked of it.
@@ -125,7 +125,7 @@ def _check_file_system(image: Image, loop: Loop, root: str) -> None:
     if errors := ext4_errors(loop.name, root):
         raise RpinfsError(
             f"image {image.name} at {image.where} is damaged: ext4 has recorded {errors} errors",
-            mount_anew(image),
+            mount_anew([image], image.where),
         )
 
 
@@ -147,12 +147,14 @@ def is_kept(mount: Mount, bind: str, outer: Mount) -> bool:
     return mount.device == outer.device and mount.top == f"/{KEPT_FOLDER}/{escape_path(bind)}"
 
 
-def mount_anew(image: Image) -> str:
-    """The command that has an image unmounted, with all that uses it stopped, then checked and mounted again."""
+def mount_anew(images: "list[Image]", where: str) -> str:
+    """The command that unmounts `where` and the images that depend on it, has them checked, and starts all again."""
+    before = list(dict.fromkeys(unit for image in images for unit in image.before))
     # A start of docker.service starts its socket too; a socket that stays would start Docker in the middle of the stop.
-    sockets = ["docker.socket"] if "docker.service" in image.before else []
-    down = [*sockets, mount_unit(image.where), AGENT]
-    return f"systemctl stop {' '.join(down)}; systemctl start {' '.join(image.before or [mount_unit(image.where)])}"
+    sockets = ["docker.socket"] if "docker.service" in before else []
+    down = [*sockets, mount_unit(where), AGENT]
+    up = before or [mount_unit(image.where) for image in images]
+    return f"systemctl stop {' '.join(down)}; systemctl start {' '.join(up)}"
 
 
 def uuid_file(image: Image) -> str:

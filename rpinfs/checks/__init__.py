@@ -120,7 +120,7 @@ def _filled(remedy: str, facts: Facts, one: Image | None) -> str:
         "{image}": one.path if one else "",
         "{name}": one.name if one else "",
         "{where}": one.where if one else "",
-        "{anew}": mount_anew(one) if one else "",
+        "{anew}": mount_anew([one], one.where) if one else "",
         "{share}": facts.config.share.where,
         "{boot}": facts.config.boot.where if facts.config.boot else "",
     }

@@ -6,6 +6,7 @@ import errno
 
 from rpinfs.checks.base import FULL, Check, Finding, by_fullness, critical, ok, warning
 from rpinfs.facts import Facts, File, Files, Space, nfs_version
+from rpinfs.gate import mount_anew
 from rpinfs.probe import TimedOut
 from rpinfs.settings import GIB, human_size, milliseconds
 
@@ -61,8 +62,12 @@ def _share_answers(facts: Facts) -> Finding | None:
     except TimedOut as silence:
         return critical(f"{where} gave {silence.message}; whatever writes there waits, and nothing is lost")
     except OSError as error:
-        stale = "the export was replaced on the NAS: put it back as it was, or stop Docker and reboot"
-        return critical(f"{where} fails: {error.strerror}", stale if error.errno == errno.ESTALE else "")
+        if error.errno == errno.ESTALE:
+            return critical(
+                f"{where} fails: {error.strerror}: the NAS has removed or replaced the export; put it back there first",
+                mount_anew(facts.config.images, where),
+            )
+        return critical(f"{where} fails: {error.strerror}")
     if seconds > SLOW_ANSWER:
         return warning(f"{where} answers slowly, in {milliseconds(seconds)}")
     return ok(f"{where} answers in {milliseconds(seconds)}")

@@ -10,6 +10,7 @@ from .network import NETWORK, PREFIX_LENGTH, Namespace, Switch
 from .process import Daemon, LabError, run
 
 READY_SECONDS = 60.0
+EXPORTS_READ = "Reread exports complete"
 # Short, so that a test need not wait long for a dead Pi's locks; longer than an emulated Pi's worst pause.
 LEASE_SECONDS = 20
 GRACE_SECONDS = 20
@@ -123,6 +124,22 @@ class GaneshaNas(Nas):
             self.nfs.terminate()
             self.nfs = None
 
+    def unexport_share(self) -> None:
+        """Take the share for images out of the exports while the server runs: file handles of it become stale."""
+        self._reread_exports(without="/docker")
+
+    def export_share(self) -> None:
+        """Export it again, as it was."""
+        self._reread_exports()
+
+    def _reread_exports(self, without: str = "") -> None:
+        if self.nfs is None:
+            raise LabError(f"{self.name}: the NFS server is not running")
+        (self._work / "ganesha.conf").write_text(self._ganesha_config(without))
+        read = self.nfs.output().count(EXPORTS_READ)
+        self.nfs.reload()
+        self.nfs.wait_until(lambda log: log.count(EXPORTS_READ) > read, READY_SECONDS, "the exports")
+
     def start_netboot(self) -> None:
         """Start DHCP, DNS and TFTP alone."""
         if self.netboot is not None:
@@ -160,11 +177,13 @@ class GaneshaNas(Nas):
         run(["mkfs.ext4", "-q", "-m", "0", "-E", "root_owner=0:0", file])
         run(["mount", "-o", "loop", file, self.share])
 
-    def _ganesha_config(self) -> str:
+    def _ganesha_config(self, without: str = "") -> str:
         recovery = self._work / "recovery"
         folders = {"/tftpboot": self.tftpboot, "/nfsroot": self.nfsroot, "/docker": self.share}
         text = GANESHA_CONFIG.format(recovery=recovery, lease=LEASE_SECONDS, grace=GRACE_SECONDS)
         for number, (export, path) in enumerate(folders.items(), start=1):
+            if export == without:
+                continue
             text += GANESHA_EXPORT.format(number=number, export=export, path=path)
         return text
 

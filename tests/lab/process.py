@@ -109,6 +109,10 @@ class Daemon:
         self._reader.join()
         return status
 
+    def reload(self) -> None:
+        """Ask it to read its configuration again."""
+        self._process.send_signal(signal.SIGHUP)
+
     def terminate(self) -> None:
         """Ask it to end, and wait until it has."""
         if self.alive():
