@@ -91,6 +91,7 @@ class Workplace:
     def status(self, *words: str) -> str:
         """What `rpinfs status` says in a fault: it must not be well, and must have all these words."""
         report = self.pi.try_run("rpinfs status", timeout=60)
+        print(report.stdout)
         assert report.status != 0, report.stdout
         for word in words:
             assert word in report.stdout, report.stdout
