@@ -140,6 +140,13 @@ class GaneshaNas(Nas):
         self.nfs.reload()
         self.nfs.wait_until(lambda log: log.count(EXPORTS_READ) > read, READY_SECONDS, "the exports")
 
+    def forget_clients(self) -> None:
+        """Lose what the server keeps of its clients over a restart: none may reclaim anything. It must be off."""
+        if self.nfs is not None:
+            raise LabError(f"{self.name}: the NFS server is running")
+        shutil.rmtree(self._work / "recovery")
+        (self._work / "recovery").mkdir()
+
     def start_netboot(self) -> None:
         """Start DHCP, DNS and TFTP alone."""
         if self.netboot is not None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from rpinfs.lease import RENEW_SECONDS
 from tests.support import Tell, thorough
 
 from .conftest import LABS
@@ -236,6 +237,20 @@ def test_nas_gone_for_minutes_while_containers_write(work: Workplace, tell: Tell
         assert told and int(told[-1]) > OUTAGE / 2, journal
         tell(f"{name} for {OUTAGE:.0f} s: the agent counted {told[-1]} s, records lost 0")
     work.pi.run("rpinfs check mount share image.owner")
+
+
+@long
+def test_server_that_has_forgotten_its_clients(work: Workplace) -> None:
+    """No lock can be reclaimed from it: that is noticed, said, and the lock is taken again."""
+    work.nas.stop_nfs()
+    work.nas.forget_clients()
+    work.nas.start_nfs()
+    work.recorder.wait_beyond(work.recorder.acknowledged)
+    journal = "journalctl --boot --unit rpinfs-agent.service --output cat"
+    work.pi.run(f"until {journal} | grep -q 'its lock is held again'; do sleep 5; done", timeout=2 * RENEW_SECONDS)
+    assert "its lock on the NAS is lost" in work.pi.run(journal)
+    work.pi.run("rpinfs check mount share image.owner")
+    work.nothing_is_lost()
 
 
 def pause(pi: Pi, seconds: float) -> None:
