@@ -172,39 +172,41 @@ REFUSED: list[tuple[Callable[[Path], None], str]] = [
 
 def test_file_with_any_data_in_it_is_untouched_and_named(work: Workplace, tell: Tell) -> None:
     """Also: image shorter than its file system; unclean ext4 that e2fsck -p cannot repair."""
+    made = work.nas.share / "made"
     with another_image(work):
         for make, words in REFUSED:
-            make(work.image)
-            before = fingerprint(work.image)
+            make(made)
+            before = fingerprint(made)
+            work.pi.run("mv /nfs/docker/made /nfs/docker/docker.img")
             work.pi.run("systemctl restart rpinfs-agent.service")
             work.wait_for_state("refused")
             assert words in work.state()["message"]
             assert work.pi.try_run("systemctl start docker.service").status != 0
             work.status("critical", words)
             assert fingerprint(work.image) == before, make.__name__
-            work.image.unlink()
+            work.pi.run("rm /nfs/docker/docker.img")
     work.nothing_is_lost()
     tell(f"{len(REFUSED)} images that cannot be used: refused, named, untouched")
 
 
 @contextmanager
 def another_image(work: Workplace) -> Iterator[None]:
-    """Something else under the name of the image for as long as a with statement lasts; Docker is back afterwards."""
-    work.pi.run(STOP)
-    kept = work.image.rename(work.image.with_name("kept"))
+    """Something else under the name of the image for as long as a with statement lasts; Docker is back afterwards.
+
+    Names are changed on the Pi: an NFS client may believe for a minute in those that it knows.
+    """
+    work.pi.run(f"{STOP}; mv /nfs/docker/docker.img /nfs/docker/kept")
     try:
         yield
     finally:
-        work.pi.run(STOP)
-        kept.rename(work.image)
-        work.pi.run(START)
+        work.pi.run(f"{STOP}; mv /nfs/docker/kept /nfs/docker/docker.img; {START}")
         work.wait_for_docker()
 
 
 def test_hole_from_end_to_end_is_formatted(work: Workplace) -> None:
     with another_image(work):
-        run(["truncate", "--size=1G", work.image])
-        work.pi.run(START)
+        run(["truncate", "--size=1G", work.nas.share / "made"])
+        work.pi.run(f"mv /nfs/docker/made /nfs/docker/docker.img; {START}")
         work.wait_for_docker()
         assert work.image.stat().st_size == 2 << 30, "made as long as the hole is, then grown to Size="
         assert "made" in work.pi.run("journalctl --boot --unit rpinfs-agent.service --output cat")
