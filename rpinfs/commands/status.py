@@ -61,7 +61,8 @@ def _look(seconds: Callable[[], float]) -> dict[str, Any]:
     from rpinfs import checks, status
     from rpinfs.facts import ask
 
-    facts = _facts()
+    # On a slow machine there is more time; and some of it must be left for the questions.
+    facts = _facts(max(HOST_SECONDS, seconds() / 2))
     if not facts.config.in_use:
         return status.document(facts, [], None)
     ask(facts, seconds())
@@ -96,7 +97,7 @@ def _check(options: argparse.Namespace) -> int:
     from rpinfs.facts import ask
 
     selected = checks.select(options.names)
-    facts = _facts()
+    facts = _facts(CHECK_SECONDS)
     if not facts.config.in_use:
         _print_check([], facts.config.reason, 0, as_json=options.json)
         return 0
@@ -126,14 +127,14 @@ def _print_check(found: list[dict[str, Any]], reason: str, exit_status: int, *, 
             print(f"{'':8}  {check['remedy']}")
 
 
-def _facts() -> Facts:
+def _facts(seconds: float) -> Facts:
     """Read this machine in a child: with the root on a NAS that is gone, even the configuration cannot be read."""
     from rpinfs import probe
     from rpinfs.facts import facts_of
     from rpinfs.host import Host
 
     try:
-        host = probe.within(HOST_SECONDS, Host.read)
+        host = probe.within(seconds, Host.read)
     except probe.TimedOut as silence:
         raise RpinfsError(
             f"the root file system gave {silence.message}",
