@@ -40,7 +40,7 @@ LINTED := rpinfs tests units/man/build.py
 JOBS = $(shell nproc)
 # Who gets what: tests/conftest.py.
 PYTEST = $(AS_ROOT) RPINFS_DEB="$$(realpath '$(DIST)'/rpinfs_*_all.deb)" '$(PYTHON)' -m pytest \
-  --numprocesses=$(JOBS)
+  --numprocesses=$(JOBS) --durations=20 --durations-min=30
 
 .PHONY: help deps venv deb lint test test-fast test-crash test-lab demo clean
 

@@ -203,6 +203,7 @@ def another_image(work: Workplace) -> Iterator[None]:
         work.wait_for_docker()
 
 
+@long
 def test_hole_from_end_to_end_is_formatted(work: Workplace) -> None:
     with another_image(work):
         run(["truncate", "--size=1G", work.nas.share / "made"])
@@ -218,6 +219,7 @@ def test_hole_from_end_to_end_is_formatted(work: Workplace) -> None:
 # A NAS that comes and goes
 
 
+@long
 def test_nas_gone_for_minutes_while_containers_write(work: Workplace, tell: Tell) -> None:
     """Server stopped, then cable pulled: writes wait and go on; no error, nothing read-only, nothing lost."""
     for name, away, back in (
@@ -311,6 +313,7 @@ def test_export_removed_and_exported_again(work: Workplace) -> None:
 # Mounts
 
 
+@long
 def test_mount_lost_under_a_running_docker(work: Workplace) -> None:
     """Docker is stopped, the image mounted again, and Docker started again, all by itself."""
     started = work.pi.run("systemctl show --value --property ActiveEnterTimestampMonotonic docker.service")
@@ -391,7 +394,8 @@ def test_package_upgraded_while_containers_run(work: Workplace, deb: Path) -> No
 # Shutdown
 
 
-@pytest.mark.parametrize("nas", ["well", pytest.param("stopped", marks=long), pytest.param("unplugged", marks=long)])
+@long
+@pytest.mark.parametrize("nas", ["well", "stopped", "unplugged"])
 def test_shutdown_with_containers_running(work: Workplace, tell: Tell, nas: str) -> None:
     """In order and clean with the NAS there; in bounded time without it, and then the next boot repairs."""
     if nas == "stopped":
