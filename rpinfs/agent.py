@@ -759,10 +759,15 @@ class Agent:
 
     def _end_leftovers(self) -> None:
         """Containers of a Docker that has stopped would keep the image mounted, and the share with it."""
+        unmounted = [held.image for held in self.held if storage.mount_at(self._mounts, held.image.where) is None]
+        busy = [image for image in unmounted if storage.is_in_use(image.path)]
+        if not busy:
+            return
+        # Imported here: the root may be on a NAS that is gone, and an ordinary stop is not to wait for it.
         from rpinfs import shutdown
 
         try:
-            if killed := shutdown.end_leftovers(held.image for held in self.held):
+            if killed := shutdown.end_leftovers(busy):
                 _log(5, f"killed what kept an image in use after Docker's end: {' '.join(killed)}")
         except OSError as error:
             _log(4, f"what keeps an image in use cannot be ended: {error}")

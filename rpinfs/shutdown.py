@@ -17,7 +17,7 @@ import contextlib
 import glob
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from rpinfs import storage, syscalls, systemd
 from rpinfs.config import Image
@@ -63,8 +63,11 @@ def _is_stopping() -> bool:
         return False
 
 
-def end_leftovers(images: Iterable[Image]) -> list[str]:
-    """At shutdown, end the containers that have outlived Docker and keep unmounted images in use, and wait for it.
+def end_leftovers(images: Collection[Image]) -> list[str]:
+    """At shutdown, end the containers that have outlived Docker and wait until they are gone.
+
+    Args:
+        images: are unmounted, and in use all the same.
 
     Returns:
         the names of the control groups that were killed; nothing where it is no shutdown.
@@ -72,15 +75,11 @@ def end_leftovers(images: Iterable[Image]) -> list[str]:
     Raises:
         OSError: a group cannot be killed.
     """
-    mounts = storage.parse_mountinfo(read_text("/proc/self/mountinfo"))
-    busy = [
-        image for image in images if storage.mount_at(mounts, image.where) is None and storage.is_in_use(image.path)
-    ]
-    if not busy or not _is_stopping():
+    if not _is_stopping():
         return []
-    killed = kill([*CONTAINERS, *(unit for image in busy for unit in image.before)])
+    killed = kill([*CONTAINERS, *(unit for image in images for unit in image.before)])
     end = time.monotonic() + _LEFTOVER_SECONDS
-    while time.monotonic() < end and any(storage.is_in_use(image.path) for image in busy):
+    while time.monotonic() < end and any(storage.is_in_use(image.path) for image in images):
         time.sleep(0.1)
     return killed
 
