@@ -26,6 +26,7 @@ from rpinfs.config import Config, Image, load
 from rpinfs.errors import ConfigError, RpinfsError
 from rpinfs.escape import mount_unit
 from rpinfs.host import Host, read_text
+from rpinfs.image import ShareFailedError
 from rpinfs.lease import LOST, RENEW_SECONDS, Lease, LeaseError, Owner, OwnLockError, acquire
 from rpinfs.units import GATE, RUNTIME_FOLDER, THAW, fstab_mount_points, link_of, units
 
@@ -43,6 +44,9 @@ GRACE_SECONDS = 15.0
 
 LEASE_RETRY_SECONDS = 15.0
 """How often an image that another Pi holds is asked for again: after a power cut it may be our own last boot's hold."""
+
+SHARE_RETRY_SECONDS = 60.0
+"""How often an image is tried again that the share has failed under: no room, no permission, a stale file handle."""
 
 THAW_RETRY_SECONDS = 30.0
 """How often rpinfs-thaw.service is asked to thaw what a dead snapshot has left frozen."""
@@ -535,7 +539,7 @@ class Agent:
                 self._post(self._refused, held, error)
             except OSError as error:
                 reason = f"{held.image.path}: {error.strerror or error}"
-                self._post(self._refused, held, RpinfsError(reason, _share_remedy(self.config)))
+                self._post(self._refused, held, ShareFailedError(reason, _share_remedy(self.config)))
             else:
                 self._post(self._prepared, held, prepared)
 
@@ -547,6 +551,8 @@ class Agent:
     def _refused(self, held: Held, error: RpinfsError) -> None:
         if isinstance(error, LeaseError):
             held.retry_at = now() + LEASE_RETRY_SECONDS
+        elif isinstance(error, ShareFailedError):
+            held.retry_at = now() + SHARE_RETRY_SECONDS
         self._image_becomes(held, "refused", error.message, error.remedy or "systemctl restart rpinfs-agent")
 
     def _prepared(self, held: Held, prepared: prepare.Prepared) -> None:

@@ -28,6 +28,10 @@ class ImageError(RpinfsError):
     """An image that cannot be made or used as it is. Nothing was changed."""
 
 
+class ShareFailedError(ImageError):
+    """The share failed while an image was looked at, made or changed: the next try may do better."""
+
+
 class CutShortError(ImageError):
     """An image whose multi-mount protection says that e2fsck is at work: so it is, or it was cut short."""
 
@@ -377,7 +381,7 @@ REMEDIES = {
     errno.EROFS: "export and mount the share read-write",
     errno.EACCES: "let this host write to the export as root (no_root_squash), or as the owner of the folder",
     errno.EPERM: "let this host write to the export as root (no_root_squash), or as the owner of the folder",
-    errno.ESTALE: "the folder was replaced on the server: unmount the share and mount it again",
+    errno.ESTALE: "it was replaced on the NAS, which shows here within a minute; if not, mount the share anew",
     errno.ENOENT: "make the folder, or mount the share that has it",
 }
 
@@ -386,13 +390,13 @@ def refuse_without_room(path: str, needed: int, purpose: str) -> None:
     """Insist on so many bytes of free space on the share of a file, before the first of them is written.
 
     Raises:
-        ImageError: there are fewer.
+        ShareFailedError: there are fewer.
         OSError: the share failed.
     """
     share = os.statvfs(os.path.dirname(path))
     free = share.f_bavail * share.f_frsize
     if free < needed:
-        raise ImageError(
+        raise ShareFailedError(
             f"{path}: expected {human_size(needed)} of free space {purpose}, found {human_size(free)}",
             REMEDIES[errno.ENOSPC],
         )
@@ -406,8 +410,9 @@ def as_image_error(path: str, what: str) -> Iterator[None]:
     except ImageError as error:
         if error.message.startswith(f"{path}: "):
             raise
-        raise ImageError(f"{path}: {what}: {error.message}", error.remedy) from error
+        raise type(error)(f"{path}: {what}: {error.message}", error.remedy) from error
     except CommandError as error:
         raise ImageError(f"{path}: {what}: {error.message}", error.remedy) from error
     except OSError as error:
-        raise ImageError(f"{path}: {what}: {error.strerror or error}", REMEDIES.get(error.errno or 0)) from error
+        reason = error.strerror or str(error)
+        raise ShareFailedError(f"{path}: {what}: {reason}", REMEDIES.get(error.errno or 0)) from error

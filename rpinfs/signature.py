@@ -5,6 +5,7 @@ import stat
 from collections.abc import Callable
 
 from rpinfs.run import run
+from rpinfs.settings import MIB
 
 _BLKID_NOTHING, _BLKID_AMBIVALENT = 2, 8
 
@@ -13,14 +14,23 @@ def signatures(fd: int) -> set[str]:
     """The kinds of data that libblkid knows in an open file: file systems, volumes, partition tables.
 
     Raises:
-        CommandError: blkid(8) is missing, or the file cannot be read.
+        CommandError: blkid(8) is missing.
+        OSError: the file cannot be read.
     """
     name = f"/proc/self/fd/{fd}"
     found = run(["blkid", "-p", "-o", "export", name], ok=(0, _BLKID_NOTHING, _BLKID_AMBIVALENT), pass_fds=[fd])
     if found.returncode == _BLKID_AMBIVALENT:
         return _all_signatures(fd)
+    if found.returncode == _BLKID_NOTHING:
+        _read_ends(fd)
     tags = dict(line.split("=", 1) for line in found.stdout.splitlines() if "=" in line)
     return {_qualified(tags[tag], tag == "PTTYPE") for tag in ("TYPE", "PTTYPE") if tags.get(tag)}
+
+
+def _read_ends(fd: int) -> None:
+    """Read where nearly all signatures are: of what it could not read, blkid says that there is nothing."""
+    for offset in (0, max(0, os.fstat(fd).st_size - MIB)):
+        os.pread(fd, MIB, offset)
 
 
 def _all_signatures(fd: int) -> set[str]:
