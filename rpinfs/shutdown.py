@@ -31,7 +31,8 @@ GONE_SECONDS = 60.0
 """How long a shutdown waits for a NAS that is gone."""
 
 _LOOK_SECONDS, _ABORT_SECONDS = 5.0, 1.0
-_LEFTOVER_SECONDS = 10.0  # Less than what systemd gives the agent to stop.
+_LEFTOVER_SECONDS = 10.0
+_ABORTED_SECONDS = 20.0  # With GONE_SECONDS less than what systemd gives the agent to stop.
 
 
 def give_up_waiting(is_silent: Callable[[], bool], share: str, tell: Callable[[str], None]) -> None:
@@ -63,11 +64,12 @@ def _is_stopping() -> bool:
         return False
 
 
-def end_leftovers(images: Collection[Image]) -> list[str]:
+def end_leftovers(images: Collection[Image], silent: bool) -> list[str]:
     """At shutdown, end the containers that have outlived Docker and wait until they are gone.
 
     Args:
         images: are unmounted, and in use all the same.
+        silent: the NAS is gone, so that what is killed ends only when `give_up_waiting` aborts its requests.
 
     Returns:
         the names of the control groups that were killed; nothing where it is no shutdown.
@@ -78,7 +80,7 @@ def end_leftovers(images: Collection[Image]) -> list[str]:
     if not _is_stopping():
         return []
     killed = kill([*CONTAINERS, *(unit for image in images for unit in image.before)])
-    end = time.monotonic() + _LEFTOVER_SECONDS
+    end = time.monotonic() + (GONE_SECONDS + _ABORTED_SECONDS if silent else _LEFTOVER_SECONDS)
     while time.monotonic() < end and any(storage.is_in_use(image.path) for image in images):
         time.sleep(0.1)
     return killed
