@@ -773,7 +773,7 @@ class Agent:
         from rpinfs import shutdown
 
         try:
-            if killed := shutdown.end_leftovers(busy, self.share.state == "silent"):
+            if killed := shutdown.end_leftovers(busy, self.config.share.where):
                 _log(5, f"killed what kept an image in use after Docker's end: {' '.join(killed)}")
         except OSError as error:
             _log(4, f"what keeps an image in use cannot be ended: {error}")

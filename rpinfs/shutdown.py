@@ -19,7 +19,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable
 
-from rpinfs import storage, syscalls, systemd
+from rpinfs import probe, storage, syscalls, systemd
 from rpinfs.config import Image
 from rpinfs.errors import RpinfsError
 from rpinfs.host import read_text
@@ -31,8 +31,8 @@ GONE_SECONDS = 60.0
 """How long a shutdown waits for a NAS that is gone."""
 
 _LOOK_SECONDS, _ABORT_SECONDS = 5.0, 1.0
-_LEFTOVER_SECONDS = 10.0
-_ABORTED_SECONDS = 20.0  # With GONE_SECONDS less than what systemd gives the agent to stop.
+_ABORTED_SECONDS = 30.0  # With GONE_SECONDS less than what systemd gives the agent to stop.
+_ANSWER_SECONDS = 5.0
 
 
 def give_up_waiting(is_silent: Callable[[], bool], share: str, tell: Callable[[str], None]) -> None:
@@ -51,10 +51,14 @@ def give_up_waiting(is_silent: Callable[[], bool], share: str, tell: Callable[[s
         waited = waited + _LOOK_SECONDS if _is_stopping() else 0.0
     tell(f"after {waited:.0f} s of shutdown, what waits for it is aborted; the next boot replays the journal")
     while True:
-        # It is in use, and therefore stays mounted; what is asked from now on waits again.
-        with contextlib.suppress(OSError):
-            syscalls.force_unmount(share)
+        _abort_requests(share)
         time.sleep(_ABORT_SECONDS)
+
+
+def _abort_requests(share: str) -> None:
+    """It is in use, and therefore stays mounted; what is asked from now on waits again."""
+    with contextlib.suppress(OSError):
+        syscalls.force_unmount(share)
 
 
 def _is_stopping() -> bool:
@@ -64,12 +68,13 @@ def _is_stopping() -> bool:
         return False
 
 
-def end_leftovers(images: Collection[Image], silent: bool) -> list[str]:
+def end_leftovers(images: Collection[Image], share: str) -> list[str]:
     """At shutdown, end the containers that have outlived Docker and wait until they are gone.
+
+    What is killed and stays waits for the NAS behind the mount of the share: after a while, its requests are aborted.
 
     Args:
         images: are unmounted, and in use all the same.
-        silent: the NAS is gone, so that what is killed ends only when `give_up_waiting` aborts its requests.
 
     Returns:
         the names of the control groups that were killed; nothing where it is no shutdown.
@@ -80,10 +85,28 @@ def end_leftovers(images: Collection[Image], silent: bool) -> list[str]:
     if not _is_stopping():
         return []
     killed = kill([*CONTAINERS, *(unit for image in images for unit in image.before)])
-    end = time.monotonic() + (GONE_SECONDS + _ABORTED_SECONDS if silent else _LEFTOVER_SECONDS)
-    while time.monotonic() < end and any(storage.is_in_use(image.path) for image in images):
-        time.sleep(0.1)
+    if not _gone_within(GONE_SECONDS, images) and not _answers(share):
+        end = time.monotonic() + _ABORTED_SECONDS
+        while time.monotonic() < end and not _gone_within(_ABORT_SECONDS, images):
+            _abort_requests(share)
     return killed
+
+
+def _gone_within(seconds: float, images: Collection[Image]) -> bool:
+    end = time.monotonic() + seconds
+    while any(storage.is_in_use(image.path) for image in images):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _answers(share: str) -> bool:
+    try:
+        probe.within(_ANSWER_SECONDS, os.statvfs, share)
+    except (RpinfsError, OSError):
+        return False
+    return True
 
 
 def kill(groups: Iterable[str], root: str = "") -> list[str]:
