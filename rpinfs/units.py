@@ -98,13 +98,12 @@ def units(config: Config, fstab: str = "", root_nic: "tuple[str, str] | None" = 
             continue
         made.files[name] = text
         made.links[f"remote-fs.target.wants/{name}"] = f"../{name}"
-    for name in (name for image in config.images for name in _image_mounts(image) if name in made.files):
-        made.files[f"{name.removesuffix('.mount')}-.mount.d/{DROP_IN}"] = _drop_in(["DefaultDependencies=no"])
     _add_agent(made, config)
     _add_gate(made, config)
     if config.server.version == "4.2":
         _add_trim(made, config)
     for image in config.images:
+        _add_below(made, image)
         _add_waiting(made, image)
     if root_nic:
         _add_nic(made, *root_nic)
@@ -268,6 +267,12 @@ def _add_trim(made: Units, config: Config) -> None:
     mounts = " ".join(mount_unit(image.where) for image in config.images)
     made.links[f"timers.target.wants/{TRIM_TIMER}"] = f"{SYSTEM_UNITS}/{TRIM_TIMER}"
     made.files[f"{TRIM}.d/{DROP_IN}"] = _drop_in([f"After={mounts}"])
+
+
+def _add_below(made: Units, image: Image) -> None:
+    for name in _image_mounts(image):
+        if name in made.files:
+            made.files[f"{name.removesuffix('.mount')}-.mount.d/{DROP_IN}"] = _drop_in(["DefaultDependencies=no"])
 
 
 def _add_waiting(made: Units, image: Image) -> None:

@@ -39,6 +39,8 @@ DISK = 1500 * MIB
 """Smaller than the image looks: the NAS can be full before the image is."""
 STOP = "systemctl stop docker.socket docker.service containerd.service var-lib-docker.mount rpinfs-agent.service"
 START = "systemctl start rpinfs-agent.service docker.socket"
+JOURNAL = "journalctl --boot --unit rpinfs-agent.service --output cat"
+WITHOUT_BOOT = MOUNTS[1:]
 OUTAGE = 180.0 if thorough() else 50.0
 """Seconds for which the NAS is gone: longer than its lease, so that all locks must be reclaimed."""
 
@@ -210,7 +212,7 @@ def test_hole_from_end_to_end_is_formatted(work: Workplace) -> None:
         work.pi.run(f"mv /nfs/docker/made /nfs/docker/docker.img; {START}")
         work.wait_for_docker()
         assert work.image.stat().st_size == 2 << 30, "made as long as the hole is, then grown to Size="
-        assert "made" in work.pi.run("journalctl --boot --unit rpinfs-agent.service --output cat")
+        assert "made" in work.pi.run(JOURNAL)
         work.pi.run(STOP)
         assert is_clean(work.image)
     work.nothing_is_lost()
@@ -236,7 +238,7 @@ def test_nas_gone_for_minutes_while_containers_write(work: Workplace, tell: Tell
         work.nothing_is_lost()
         assert "I/O error" not in work.pi.run("dmesg")
         assert work.pi.run("findmnt --noheadings --output OPTIONS /var/lib/docker").startswith("rw")
-        journal = work.pi.run("journalctl --boot --unit rpinfs-agent.service --output cat")
+        journal = work.pi.run(JOURNAL)
         told = re.findall(r"answers again after (\d+) s", journal)
         assert told and int(told[-1]) > OUTAGE / 2, journal
         tell(f"{name} for {OUTAGE:.0f} s: the agent counted {told[-1]} s, records lost 0")
@@ -250,9 +252,8 @@ def test_server_that_has_forgotten_its_clients(work: Workplace) -> None:
     work.nas.forget_clients()
     work.nas.start_nfs()
     work.recorder.wait_beyond(work.recorder.acknowledged)
-    journal = "journalctl --boot --unit rpinfs-agent.service --output cat"
-    work.pi.run(f"until {journal} | grep -q 'its lock is held again'; do sleep 5; done", timeout=2 * RENEW_SECONDS)
-    assert "its lock on the NAS is lost" in work.pi.run(journal)
+    work.pi.run(f"until {JOURNAL} | grep -q 'its lock is held again'; do sleep 5; done", timeout=2 * RENEW_SECONDS)
+    assert "its lock on the NAS is lost" in work.pi.run(JOURNAL)
     work.pi.run("rpinfs check mount share image.owner")
     work.nothing_is_lost()
 
@@ -279,10 +280,12 @@ def test_nas_full_behind_a_sparse_image(work: Workplace) -> None:
     filler.unlink()
     Path(f"{filler}.more").unlink()
     work.pi.run(pasted(report, "var-lib-docker.mount"), timeout=300)
-    assert "e2fsck has put it right" in work.pi.run("journalctl --boot --unit rpinfs-agent.service --output cat")
+    assert "e2fsck has put it right" in work.pi.run(JOURNAL)
     work.pi.run("rpinfs check mount.right mount.writable mount.errors docker.running")
     work.nothing_is_lost()
-    run(["e2fsck", "-f", "-n", snapshot_of(work)])
+    snapshot = snapshot_of(work)
+    run(["e2fsck", "-f", "-n", snapshot])
+    snapshot.unlink()
 
 
 def pasted(report: str, unit: str) -> str:
@@ -320,7 +323,7 @@ def test_mount_lost_under_a_running_docker(work: Workplace) -> None:
     work.pi.run("umount --lazy /var/lib/docker")
     again = f"[ $(systemctl show --value --property ActiveEnterTimestampMonotonic docker.service) -gt {started} ]"
     work.pi.run(f"until {again} && systemctl is-active --quiet docker.service; do sleep 1; done", timeout=300)
-    assert_storage_is_up(work.pi, MOUNTS[1:])
+    assert_storage_is_up(work.pi, WITHOUT_BOOT)
     assert list(work.pi.path("/var/lib/docker").glob("*")) == [], "Docker wrote into the folder below"
     work.nothing_is_lost()
 
@@ -420,7 +423,7 @@ def test_shutdown_with_containers_running(work: Workplace, tell: Tell, nas: str)
     work.pi.wait_started("docker.service")
     assert work.recorder.acknowledged >= acknowledged
     work.nothing_is_lost()
-    assert_storage_is_up(work.pi, MOUNTS[1:])
+    assert_storage_is_up(work.pi, WITHOUT_BOOT)
 
 
 # What goes wrong before systemd has begun

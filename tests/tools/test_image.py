@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import image, loop, making, publish
+from rpinfs import image, loop, making, publish, signature
 from rpinfs.image import ImageError, Kind, check, probe, verify
 from rpinfs.making import create
 from rpinfs.run import ENVIRONMENT, Completed
@@ -1141,3 +1141,11 @@ def test_xfs_damage_is_refused_with_the_command(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="errors that only a person can decide about") as caught:
         check(str(path))
     assert caught.value.remedy == f"make a copy if you can, then: xfs_repair -f {path}"
+
+
+def test_what_cannot_be_read_does_not_count_as_nothing(tmp_path: Path) -> None:
+    """blkid says the same of both."""
+    path = tmp_path / "x"
+    path.write_bytes(b"x" * 4096)
+    with path.open("ab") as unreadable, pytest.raises(OSError, match="Bad file descriptor"):
+        signature.signatures(unreadable.fileno())
