@@ -71,11 +71,14 @@ def install_writer(pi: Pi) -> None:
     pi.run(f"docker import /root/writer.tar {IMAGE}")
 
 
-def start_writer(pi: Pi, recorder: Recorder, name: str = "writer") -> None:
-    """Start a writer that Docker starts again at each boot. Its records are in a volume of its name."""
+def start_writer(pi: Pi, recorder: Recorder, name: str = "writer", rest: int = 0) -> None:
+    """Start a writer that Docker starts again at each boot; it rests so many milliseconds after each record.
+
+    Its records are in a volume of its name.
+    """
     pi.run(
         f"docker run --detach --restart always --network host --name {name} --volume {name}:/data {IMAGE} "
-        f"/bin/writer /data {recorder.address} {recorder.port}"
+        f"/bin/writer /data {recorder.address} {recorder.port} {rest}"
     )
 
 

@@ -23,6 +23,7 @@ from rpinfs.lease import RENEW_SECONDS
 from tests.support import Tell, thorough
 
 from .conftest import LABS
+from .container import without_network
 from .image import is_clean, repair
 from .lab import Lab
 from .nas import GaneshaNas
@@ -35,6 +36,8 @@ pytestmark = [pytest.mark.lab, pytest.mark.root]
 long = pytest.mark.long
 
 MIB = 1 << 20
+WRITER_RESTS = 100
+"""Milliseconds after each record: what is looked at meanwhile wants its share of an emulated processor."""
 DISK = 1500 * MIB
 """Smaller than the image looks: the NAS can be full before the image is."""
 STOP = "systemctl stop docker.socket docker.service containerd.service var-lib-docker.mount rpinfs-agent.service"
@@ -68,7 +71,7 @@ class Workplace:
         self.pi.wait_started("docker.service")
         if not self.writer_installed:
             install_writer(self.pi)
-            start_writer(self.pi, self.recorder)
+            start_writer(self.pi, self.recorder, rest=WRITER_RESTS)
             self.writer_installed = True
         self.recorder.wait_beyond(self.recorder.acknowledged)
 
@@ -107,6 +110,7 @@ def standing(deb: Path) -> Iterator[Workplace]:
         nas = lab.second_nas(disk=DISK)
         nas.start_nfs()
         pi = lab.pi("faulty")
+        without_network(pi)
         pi.write(
             "/etc/rpinfs/rpinfs.conf",
             f"[Server]\nAddress={nas.address}\n[Boot]\nExport=\n[Image docker]\nFile=docker.img\nSize=2G\n",

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import Tell, random_seed, thorough
 
+from .container import without_network
 from .image import repair
 from .lab import Lab
 from .pi import Pi
@@ -52,6 +53,7 @@ def test_power_cut_in_the_first_boot(lab: Lab, tell: Tell, kind: str) -> None:
     """Between the agent's first moment and a little after Docker's start; each time on an empty share."""
     cuts = 20 if thorough() else 1
     pi = lab.pi("first")
+    without_network(pi)
     pi.write("/etc/rpinfs/rpinfs.conf", f"[Image docker]\nFileSystem={kind}\n")
     chance, seed = random_seed()
     span = seconds_of_a_first_boot(pi)
@@ -77,6 +79,7 @@ def test_power_cut_while_containers_write(lab: Lab, tell: Tell, make: Callable[[
     """Each boot is one that was not shut down; Docker and its writer come up by themselves."""
     cuts = 20 if thorough() else 2
     pi = lab.pi("writing")
+    without_network(pi)
     make(image_of(lab, pi))
     chance, seed = random_seed()
     checked = 0

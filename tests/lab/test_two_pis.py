@@ -9,6 +9,7 @@ import pytest
 
 from tests.support import Tell, thorough
 
+from .container import without_network
 from .image import is_clean
 from .lab import Lab
 from .pi import Pi
@@ -27,6 +28,7 @@ def test_two_pis_one_image(lab: Lab, tell: Tell) -> None:
     rounds = 10 if thorough() else 1
     pis = [lab.pi("one"), lab.pi("two")]
     for pi in pis:
+        without_network(pi)
         pi.write("/etc/rpinfs/rpinfs.conf", CONFIG)
     wins = dict.fromkeys(("one", "two"), 0)
     with ThreadPoolExecutor() as both:

@@ -1,9 +1,9 @@
 /* A container that trusts its disk: appends numbered, checksummed records, and acknowledges each over the network once
  * fsync() has returned. Every eighth record is a file of its own as well, fsynced with its folder: a create and a rename.
  *
- * Usage: writer FOLDER ADDRESS PORT
+ * Usage: writer FOLDER ADDRESS PORT [MILLISECONDS]
  *
- * It goes on where it was. records.py knows the form of a record, and reads them back.
+ * It rests that long after each record: fsync on end takes half of what an emulated processor has. It goes on where it was. records.py knows the form of a record, and reads them back.
  */
 #include <arpa/inet.h>
 #include <err.h>
@@ -67,10 +67,11 @@ int main(int argc, char **argv)
 	struct sockaddr_in lab = { .sin_family = AF_INET };
 	char record[RECORD];
 	uint64_t number;
-	int folder, log, acknowledgements;
+	int folder, log, acknowledgements, rest;
 
-	if (argc != 4)
-		errx(2, "usage: writer FOLDER ADDRESS PORT");
+	if (argc < 4 || argc > 5)
+		errx(2, "usage: writer FOLDER ADDRESS PORT [MILLISECONDS]");
+	rest = argc == 5 ? atoi(argv[4]) * 1000 : 0;
 	if (chdir(argv[1]))
 		err(1, "%s", argv[1]);
 	mkdir("files", 0755);
@@ -93,5 +94,6 @@ int main(int argc, char **argv)
 		write_synced(log, record, "log");
 		/* An acknowledgement that is lost asks for less, never for too much. */
 		sendto(acknowledgements, record, 16, 0, (struct sockaddr *)&lab, sizeof lab);
+		usleep(rest);
 	}
 }
