@@ -294,7 +294,7 @@ class Agent:
                 self._image_becomes(
                     held,
                     "mounted",
-                    f"mounted, but ext4 has recorded {errors} errors",
+                    f"mounted, but ext4 has recorded errors ({errors})",
                     gate.mount_anew([held.image], held.image.where),
                 )
 
@@ -757,6 +757,10 @@ class Agent:
                         os.unlink(path)
             # The last one to close a loop device detaches it, and so frees the share for its unmounting.
             held.prepared.close()
+        if self.share.state != "mounted":
+            from rpinfs import shutdown
+
+            shutdown.abort_until_detached([held.image for held in self.held], self.config.share.where)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(gate.STATE_FILE)
         # Not sys.exit: a thread that waits for a dead NAS must not keep the shutdown waiting.

@@ -124,7 +124,7 @@ def _check_file_system(image: Image, loop: Loop, root: str) -> None:
         )
     if errors := ext4_errors(loop.name, root):
         raise RpinfsError(
-            f"image {image.name} at {image.where} is damaged: ext4 has recorded {errors} errors",
+            f"image {image.name} at {image.where} is damaged: ext4 has recorded errors ({errors})",
             mount_anew([image], image.where),
         )
 

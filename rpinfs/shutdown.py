@@ -8,13 +8,16 @@ DefaultTimeoutStopSec=, a minute and a half.
 With the NAS gone, nothing that waits for it can be killed, and nothing unmounted. systemd gives each unit, each mount
 and each sync its time, one after the other: more than ten minutes in the lab. So after a minute the requests are
 aborted instead. To the image that is a power cut: what was fsynced is there, and the next boot replays the journal.
+From Linux 6.5 on a mount can be told to fail whatever is asked of it from then on; before, only what waits can be made
+to fail, again and again, until the loop device is detached.
 
 Source: Linux Documentation/admin-guide/cgroup-v2.rst (cgroup.kill, since 5.14); umount2(2), nfs_umount_begin() in
-fs/nfs/super.c.
+fs/nfs/super.c; shutdown_store() in fs/nfs/sysfs.c.
 """
 
 import contextlib
 import glob
+import math
 import os
 import time
 from collections.abc import Callable, Collection, Iterable
@@ -31,7 +34,7 @@ GONE_SECONDS = 60.0
 """How long a shutdown waits for a NAS that is gone."""
 
 _LOOK_SECONDS, _ABORT_SECONDS = 5.0, 1.0
-_ABORTED_SECONDS = 30.0  # With GONE_SECONDS less than what systemd gives the agent to stop.
+_ABORTED_SECONDS = 20.0  # Twice this and GONE_SECONDS are less than what systemd gives the agent to stop.
 _ANSWER_SECONDS = 5.0
 
 
@@ -50,22 +53,7 @@ def give_up_waiting(is_silent: Callable[[], bool], share: str, tell: Callable[[s
         time.sleep(_LOOK_SECONDS)
         waited = waited + _LOOK_SECONDS if _is_stopping() else 0.0
     tell(f"after {waited:.0f} s of shutdown, what waits for it is aborted; the next boot replays the journal")
-    while True:
-        _abort_requests(share)
-        time.sleep(_ABORT_SECONDS)
-
-
-def _abort_requests(share: str) -> None:
-    """It is in use, and therefore stays mounted; what is asked from now on waits again."""
-    with contextlib.suppress(OSError):
-        syscalls.force_unmount(share)
-
-
-def _is_stopping() -> bool:
-    try:
-        return systemd.system_state() == "stopping"
-    except RpinfsError:
-        return False
+    _abort_while(lambda: True, share)
 
 
 def end_leftovers(images: Collection[Image], share: str) -> list[str]:
@@ -82,23 +70,53 @@ def end_leftovers(images: Collection[Image], share: str) -> list[str]:
     Raises:
         OSError: a group cannot be killed.
     """
+
+    def in_use() -> bool:
+        return any(storage.is_in_use(image.path) for image in images)
+
     if not _is_stopping():
         return []
     killed = kill([*CONTAINERS, *(unit for image in images for unit in image.before)])
-    if not _gone_within(GONE_SECONDS, images) and not _answers(share):
-        end = time.monotonic() + _ABORTED_SECONDS
-        while time.monotonic() < end and not _gone_within(_ABORT_SECONDS, images):
-            _abort_requests(share)
+    end = time.monotonic() + GONE_SECONDS
+    while in_use() and time.monotonic() < end:
+        time.sleep(0.1)
+    if in_use() and not _answers(share):
+        _abort_while(in_use, share, _ABORTED_SECONDS)
     return killed
 
 
-def _gone_within(seconds: float, images: Collection[Image]) -> bool:
+def abort_until_detached(images: Collection[Image], share: str) -> None:
+    """At shutdown, abort what a file system that is unmounted, and a loop device that was let go, still wait for."""
+    if _is_stopping():
+        _abort_while(lambda: any(storage.loops_on(image.path) for image in images), share, _ABORTED_SECONDS)
+
+
+def _abort_while(waiting: Callable[[], bool], share: str, seconds: float = math.inf) -> None:
     end = time.monotonic() + seconds
-    while any(storage.is_in_use(image.path) for image in images):
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.1)
-    return True
+    while waiting() and time.monotonic() < end:
+        _abort_requests(share)
+        time.sleep(_ABORT_SECONDS)
+
+
+def _abort_requests(share: str) -> None:
+    """Where the kernel knows only umount2: the share is in use, and stays mounted; what is asked later waits again."""
+    mount = storage.mount_at(storage.parse_mountinfo(read_text("/proc/self/mountinfo")), share)
+    if mount is None or not mount.is_nfs:
+        return
+    major, minor = mount.device
+    try:
+        with open(f"/sys/fs/nfs/{major}:{minor}/shutdown", "w", encoding="ascii") as file:
+            file.write("1")
+    except OSError:
+        with contextlib.suppress(OSError):
+            syscalls.force_unmount(share)
+
+
+def _is_stopping() -> bool:
+    try:
+        return systemd.system_state() == "stopping"
+    except RpinfsError:
+        return False
 
 
 def _answers(share: str) -> bool:

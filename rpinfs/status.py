@@ -89,12 +89,14 @@ def _boot_document(facts: Facts) -> dict[str, Any] | None:
 def _share_document(facts: Facts) -> dict[str, Any]:
     config = facts.config
     space = facts.known("share", Space)
+    error = facts.answers.get("share")
     said = facts.agent_on_share()
     return {
         **_mount_document(facts, config.share.where, f"{config.server.source}:{config.share.export}"),
         "hard": "hard" in facts.share.super_options if facts.share else None,
         "answers": None if facts.share is None or "share" not in facts.answers else space is not None,
         "answer_seconds": round(space.seconds, 4) if space else None,
+        "error": error.strerror if isinstance(error, OSError) else None,
         # Where the share does not answer now, what it said last to the agent is still of use.
         "size": space.size if space else said.get("size"),
         "available": space.available if space else said.get("free"),
@@ -260,6 +262,8 @@ def _share_lines(share: dict[str, Any]) -> list[str]:
     answers = ""
     if share["answers"]:
         answers = f"answers in {milliseconds(share['answer_seconds'])}"
+    elif share["error"]:
+        answers = f"FAILS: {share['error']}"
     elif share["answers"] is False:
         since = share["state_seconds"] if share["state"] == "silent" else None
         answers = "DOES NOT ANSWER" + (f" for {duration(since)}" if since else "")
@@ -305,7 +309,7 @@ def _loop_words(image: dict[str, Any]) -> list[str]:
         f"/dev/{image['loop']}",
         "direct I/O" if image["direct_io"] else "buffered (no direct I/O)",
         f"{image['block_size']}-byte blocks",
-        f"{image['errors']} ERRORS RECORDED" if image["errors"] else "",
+        f"ERRORS RECORDED ({image['errors']})" if image["errors"] else "",
     ]
 
 

@@ -112,7 +112,7 @@ def _image_clean(facts: Facts, image: Image) -> Finding | None:
     if not isinstance(found, Superblock):
         return None
     if found.errors_recorded:
-        return warning(f"image {image.name}, not mounted, has {found.errors_recorded} errors recorded")
+        return warning(f"image {image.name}, not mounted, has errors recorded ({found.errors_recorded})")
     if not found.clean:
         return warning(f"image {image.name}, not mounted, was not unmounted in order")
     return ok(f"image {image.name}, not mounted, was unmounted in order")
@@ -166,7 +166,9 @@ def _mount_errors(facts: Facts, image: Image) -> Finding | None:
     errors = ext4_errors(facts, image)
     if errors is None:
         return None
-    return critical(f"ext4 has recorded {errors} errors in image {image.name}") if errors else ok("no errors recorded")
+    return (
+        critical(f"ext4 has recorded errors ({errors}) in image {image.name}") if errors else ok("no errors recorded")
+    )
 
 
 def _mount_space(facts: Facts, image: Image) -> Finding | None:

@@ -302,7 +302,7 @@ CASES = [
         "superblock:docker": SUPERBLOCK}),
     Case("image.clean", WARNING, "not mounted, was not unmounted in order", files=UNMOUNTED, answers={
         "superblock:docker": replace(SUPERBLOCK, clean=False)}),
-    Case("image.clean", WARNING, "has 2 errors recorded", files=UNMOUNTED, answers={
+    Case("image.clean", WARNING, "has errors recorded (2)", files=UNMOUNTED, answers={
         "superblock:docker": replace(SUPERBLOCK, errors_recorded=2)}),
     Case("image.clean", UNKNOWN, "no answer", files=UNMOUNTED, answers={"superblock:docker": SILENCE}),
     Case("image.clean", None, "", files=UNMOUNTED, answers={"superblock:docker": FileNotFoundError(2, "No such")}),
@@ -318,7 +318,7 @@ CASES = [
     Case("mount.writable", CRITICAL, "/var/lib/docker is read-only", files=mountinfo(
         IMAGE_LINE.replace("/dev/loop3 rw", "/dev/loop3 ro"))),
     Case("mount.writable", None, "", files=mountinfo(SHARE_LINE)),
-    Case("mount.errors", CRITICAL, "ext4 has recorded 3 errors", files={"sys/fs/ext4/loop3/errors_count": "3\n"}),
+    Case("mount.errors", CRITICAL, "ext4 has recorded errors (3)", files={"sys/fs/ext4/loop3/errors_count": "3\n"}),
     Case("mount.space", WARNING, "/var/lib/docker is 92 % full, 8 GiB of 100 GiB free", answers={
         "space:docker": room(8 * GIB)}),
     Case("mount.space", CRITICAL, "99 % full", answers={"space:docker": room(1 * GIB)}),

@@ -102,7 +102,7 @@ CASES = [
     Case("read-only after an error of ext4", SHARE + IMAGE.replace("loop3 rw", "loop3 ro") + BIND, [READ_ONLY]),
     Case("read-only after an error of ext4 from Linux 6.15 on",
          SHARE + IMAGE.replace("loop3 rw", "loop3 rw,emergency_ro") + BIND, [READ_ONLY]),
-    Case("errors recorded", ALL, [("image docker at /var/lib/docker is damaged: ext4 has recorded 2 errors",
+    Case("errors recorded", ALL, [("image docker at /var/lib/docker is damaged: ext4 has recorded errors (2)",
          MOUNT_ANEW)], files=loop(errors=2)),
     Case("xfs", ALL.replace("ext4", "xfs"), [], files=loop(content=xfs())),
     Case("the file was replaced before it was attached", ALL, [(f"{CHANGED_UUID} {OTHER}", REPLACED)],

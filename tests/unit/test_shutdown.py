@@ -54,7 +54,7 @@ def test_a_nas_is_given_up_when_a_shutdown_has_waited_for_it(monkeypatch: pytest
 
     monkeypatch.setattr("time.sleep", sleep)
     monkeypatch.setattr("rpinfs.systemd.system_state", lambda: state)
-    monkeypatch.setattr("rpinfs.syscalls.force_unmount", lambda _: forced.append(sum(slept)))
+    monkeypatch.setattr("rpinfs.shutdown._abort_requests", lambda _: forced.append(sum(slept)))
     shutdown.give_up_waiting(lambda: sum(slept) < 1000, "/nfs/docker", print)
     state = "stopping"
     shutdown.give_up_waiting(lambda: sum(slept) < 1000 + shutdown.GONE_SECONDS / 2, "/nfs/docker", print)

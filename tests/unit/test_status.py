@@ -54,7 +54,7 @@ FORM = {
     **names("schema version in_use reason status exit_status"),
     "host": names("hostname serial mac uptime_seconds memory memory_available"),
     "boot": names(MOUNT),
-    "share": names(MOUNT, "hard answers answer_seconds size available state state_seconds message"),
+    "share": names(MOUNT, "hard answers answer_seconds error size available state state_seconds message"),
     "images": [
         names(
             "name file where bind mounted source filesystem read_only loop direct_io block_size file_size",
