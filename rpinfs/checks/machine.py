@@ -15,6 +15,9 @@ from rpinfs.units import unescape_octal, units
 OLDEST_CLOCK = 1_767_225_600
 """Seconds since 1970: 2026-01-01. rpinfs is not older; a clock before it was never set."""
 
+GENERATED = "/run/systemd/generator"
+"""Where systemd has generators write (systemd.generator(7), "normal-dir")."""
+
 
 # Configuration
 
@@ -30,6 +33,21 @@ def _config_valid(facts: Facts) -> Finding:
 def _fstab_conflicts(facts: Facts) -> Finding:
     remarks = units(facts.config, facts.host.fstab).remarks
     return warning("; ".join(remarks)) if remarks else ok("/etc/fstab has no line for a mount point of rpinfs")
+
+
+def _units_written(facts: Facts) -> Finding | None:
+    if not facts.live:
+        return None
+    wanted = units(facts.config, facts.host.fstab).files
+    there = {name: read_text(f"{facts.host.root}{GENERATED}/{name}") for name in wanted}
+    if not any(there.values()):
+        return critical("rpinfs-generator has written no units: it failed, or rpinfs was not installed yet")
+    others = [name for name, text in wanted.items() if there[name] != text]
+    if others:
+        return warning(
+            f"the configuration was changed after the generator had read it: {' '.join(others)}", "systemctl reboot"
+        )
+    return ok("the units are those of the configuration")
 
 
 # Boot files and root
@@ -186,6 +204,20 @@ CHECKS = (
         explanation="""
             Compares the mount points of /etc/fstab with those of the configuration. Warning: a line has one of
             them. It wins, so that rpinfs neither makes, checks nor attaches what is mounted there.
+        """,
+    ),
+    Check(
+        "units.written",
+        "the generator has written the units of this configuration",
+        _units_written,
+        remedy=(
+            "journalctl --boot --grep rpinfs-generator has the reason; "
+            "then: systemctl daemon-reload; systemctl start rpinfs-agent docker"
+        ),
+        explanation="""
+            Compares what is in /run/systemd/generator with what follows from the configuration now. Critical: nothing
+            is there; the gate keeps Docker down then. Warning: something else is there; most changes take effect at
+            a boot. rpinfs units shows what would be written.
         """,
     ),
     Check(

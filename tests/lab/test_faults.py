@@ -222,6 +222,22 @@ def test_hole_from_end_to_end_is_formatted(work: Workplace) -> None:
     work.nothing_is_lost()
 
 
+def test_image_leased_or_owned_by_another_pi(work: Workplace) -> None:
+    """Refused, owner named, also while nobody holds its lock. With two Pis: test_two_pis.py."""
+    record = "/nfs/docker/.docker.img.rpinfs-owner"
+    work.pi.run(STOP)
+    ours = json.loads(work.pi.run(f"cat {record}"))
+    another = json.dumps({**ours, "hostname": "somebody", "serial": "100000001234abcd"})
+    work.pi.run(f"echo '{another}' >{record}; {START}")
+    work.wait_for_state("refused")
+    assert work.pi.try_run("systemctl start docker.service").status != 0
+    work.status("critical", "somebody (serial 100000001234abcd), last seen", "rpinfs adopt docker")
+    work.pi.run("rpinfs adopt docker && systemctl restart rpinfs-agent.service")
+    work.wait_for_docker()
+    assert json.loads(work.pi.run(f"cat {record}"))["serial"] == ours["serial"]
+    work.nothing_is_lost()
+
+
 # A NAS that comes and goes
 
 
@@ -444,9 +460,11 @@ def test_generator_crashing_and_clock_in_1970(work: Workplace) -> None:
     work.pi.wait_booted()
     assert work.pi.try_run("systemctl is-active docker.service").stdout.strip() != "active"
     assert list(work.pi.path("/var/lib/docker").glob("*")) == []
-    work.status("critical")
-    work.pi.power_off()
+    report = work.status("critical", "rpinfs-generator has written no units")
     generator.write_text(text)
+    work.pi.run(re.findall(r"then: (systemctl daemon-reload; .*)", report)[0], timeout=300)
+    work.nothing_is_lost()
+    work.pi.power_off()
     work.pi.qemu_options = ["-rtc", "base=1970-01-02T00:00:00"]
     work.pi.power_on()
     work.pi.wait_started("docker.service")

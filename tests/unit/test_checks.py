@@ -40,8 +40,8 @@ from rpinfs.network import Route
 from rpinfs.probe import TimedOut, _outcome
 from rpinfs.superblock import Groups, Superblock
 from rpinfs.systemd import UnitState
-from rpinfs.units import AGENT, GATE
-from tests.support import DOCKER_FILE, SERIAL, Content, make_pi
+from rpinfs.units import AGENT, GATE, units
+from tests.support import DOCKER_FILE, SERIAL, Content, make_pi, make_tree
 
 GIB = 1 << 30
 NAS = "192.168.1.10"
@@ -130,6 +130,8 @@ def facts(
     """The facts of a Pi on which all is well, with other files and answers put in."""
     make_pi(root, config, {**FILES, **(files or {})})
     found = facts_of(Host.read(str(root)))
+    if not any(name.startswith("run/systemd/generator") for name in files or {}):
+        make_tree(root / "run/systemd/generator", units(found.config, found.host.fstab).files)
     found.clock = 1_800_000_000.0
     verdicts = {f"gate:{image.name}": ask_gate(found, image) for image in found.config.images}
     found.answers = {**ANSWERS, **verdicts, "nic": _outcome(lambda: ask_nic(found)), **(answers or {})}
@@ -223,6 +225,9 @@ CASES = [
     Case("config.valid", CRITICAL, "(and 1 more: rpinfs config check)", "[Server]\nVersion=5\nAddress=a b\n"),
     Case("fstab.conflicts", WARNING, "/var/lib/docker is mounted by line 1 of /etc/fstab", files={
         "etc/fstab": "/nfs/docker/loop /var/lib/docker ext4 loop 0 0\n"}),
+    Case("units.written", CRITICAL, "has written no units", files={"run/systemd/generator": None}),
+    Case("units.written", WARNING, "nfs-docker.mount var-lib-docker.mount", files={
+        "run/systemd/generator/nfs-docker.mount": "[Mount]\nWhat=another:/docker\n"}),
     Case("network.link", CRITICAL, "eth0 has no link", files={"sys/class/net/eth0/carrier": "0\n"}),
     Case("network.link", WARNING, "eth0 runs at 10 Mb/s", files={"sys/class/net/eth0/speed": "10\n"}),
     Case("network.link", OK, "eth0 has a link at 100 Mb/s", files={"sys/class/net/eth0/speed": "100\n"}),
