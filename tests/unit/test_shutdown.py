@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from rpinfs import shutdown
+from rpinfs.config import load
+from rpinfs.host import Host
+from tests.support import make_pi
 
 
 def group(root: Path, path: str, populated: int) -> Path:
@@ -63,3 +66,44 @@ def test_a_nas_is_given_up_when_a_shutdown_has_waited_for_it(monkeypatch: pytest
     with pytest.raises(EnoughError):
         shutdown.give_up_waiting(lambda: True, "/nfs/docker", print)
     assert forced[0] >= shutdown.GONE_SECONDS
+
+
+def test_leftovers_are_killed_and_then_given_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing while the system runs; what is killed and stays waits for the NAS, whose requests are aborted last."""
+    clock = 0.0
+    told: list[str] = []
+    state, answers = "running", False
+
+    def sleep(seconds: float) -> None:
+        nonlocal clock
+        clock += seconds
+
+    def kill(names: list[str]) -> list[str]:
+        told.append(f"kill {' '.join(names)}")
+        return ["docker-0.scope"]
+
+    def is_in_use(_: str) -> bool:
+        return clock < shutdown.GONE_SECONDS + 5
+
+    monkeypatch.setattr("time.sleep", sleep)
+    monkeypatch.setattr("time.monotonic", lambda: clock)
+    monkeypatch.setattr("rpinfs.systemd.system_state", lambda: state)
+    monkeypatch.setattr("rpinfs.storage.is_in_use", is_in_use)
+    monkeypatch.setattr("rpinfs.shutdown.kill", kill)
+    monkeypatch.setattr("rpinfs.shutdown._answers", lambda _: answers)
+    monkeypatch.setattr("rpinfs.shutdown._abort_requests", lambda where: told.append(f"abort {where}"))
+    config = "[Image podman]\nWhere=/var/lib/containers\nBefore=podman.service\n"
+    images = load(Host.read(str(make_pi(root, config)))).images
+
+    assert shutdown.end_leftovers(images, "/nfs/docker") == []
+    assert (told, clock) == ([], 0)
+
+    state = "stopping"
+    assert shutdown.end_leftovers(images, "/nfs/docker") == ["docker-0.scope"]
+    assert told[0] == "kill docker-*.scope cri-containerd-*.scope libpod-*.scope podman.service"
+    assert told[1:] == ["abort /nfs/docker"] * 5
+    assert shutdown.GONE_SECONDS + 5 <= clock < shutdown.GONE_SECONDS + 7
+
+    told, clock, answers = [], 0.0, True
+    shutdown.end_leftovers(images, "/nfs/docker")
+    assert len(told) == 1, "a NAS that answers is waited for"

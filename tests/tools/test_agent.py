@@ -1,4 +1,4 @@
-"""What the agent does when the NAS has given its lock away: only the error of the NFS client is made up here."""
+"""What the agent does when the NAS fails it: a lock given away, no room. Only the errors of NFS are made up here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rpinfs import lease, loop, storage
-from rpinfs.agent import Agent, Held
+from rpinfs.agent import SHARE_RETRY_SECONDS, Agent, Held, now
 from rpinfs.config import load
 from rpinfs.host import Host
 from rpinfs.lease import Lease, Owner
@@ -27,15 +27,25 @@ OTHER = Owner("2", "pi2")
 
 
 @pytest.fixture
-def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
-    """An agent with an image that it has leased and attached."""
+def idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
+    """An agent that holds nothing yet."""
     manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     manager.bind(str(tmp_path / "notify"))
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     share = tmp_path / "share"
     share.mkdir()
-    host = Host.read(str(make_pi(tmp_path / "root", f"[Share]\nWhere={share}\n")))
+    host = Host.read(str(make_pi(tmp_path / "root", f"[Share]\nWhere={share}\n[Image docker]\nSize=1G\n")))
     made = Agent(host, load(host), -1)
+    yield made
+    made._notifier.socket.close()
+    manager.close()
+    os.close(made._event_fd)
+
+
+@pytest.fixture
+def agent(idle: Agent) -> Iterator[Agent]:
+    """An agent with an image that it has leased and attached."""
+    made = idle
     image = made.config.images[0]
     command("truncate", "--size", "1M", image.path)
     held = lease.acquire(image.path, made._owner)
@@ -45,9 +55,6 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
         yield made
     if (prepared := made.held[0].prepared) and prepared.lease:
         prepared.lease.close()
-    made._notifier.socket.close()
-    manager.close()
-    os.close(made._event_fd)
 
 
 @pytest.fixture
@@ -107,3 +114,26 @@ def test_a_full_nas_is_no_loss(
     agent._take_events()
     assert agent.held[0].message == before.message
     assert "its lease cannot be renewed: No space left on device" in capsys.readouterr().err
+
+
+def test_a_share_without_room_is_tried_again(idle: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rpinfs.agent._publish", lambda *_: None)
+    held = Held(idle.config.images[0])
+    assert held.is_to_prepare(now())
+    command("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path / "share"))
+    try:
+        idle._prepare([held])
+        idle._take_events()
+        assert held.state == "refused"
+        assert "free" in held.message, held
+        assert list((tmp_path / "share").glob("*.img")) == []
+        assert not held.is_to_prepare(now())
+        assert held.is_to_prepare(now() + SHARE_RETRY_SECONDS)
+        command("mount", "-o", "remount,size=300M", str(tmp_path / "share"))
+        idle._prepare([held])
+        idle._take_events()
+        assert held.state == "attached", held
+        assert held.prepared
+        held.prepared.close()
+    finally:
+        command("umount", "--lazy", str(tmp_path / "share"))
