@@ -62,7 +62,7 @@ def test_boots_in_a_row_from_an_empty_share(lab: Lab, tell: Tell) -> None:
     image = image_of(lab, pi)
     give_container_image(pi)
     assert not image.exists()
-    boots = 10 if thorough() else 3
+    boots = 10 if thorough() else 2
     for boot in range(1, boots + 1):
         if boot == 2:
             pi.write("/etc/rpinfs/rpinfs.conf", "[Image docker]\nSize=12G\n")
