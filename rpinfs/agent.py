@@ -549,11 +549,15 @@ class Agent:
             held.become("preparing", message)
 
     def _refused(self, held: Held, error: RpinfsError) -> None:
+        restart = "systemctl restart rpinfs-agent"
+        remedy = error.remedy or restart
         if isinstance(error, LeaseError):
             held.retry_at = now() + LEASE_RETRY_SECONDS
         elif isinstance(error, ShareFailedError):
             held.retry_at = now() + SHARE_RETRY_SECONDS
-        self._image_becomes(held, "refused", error.message, error.remedy or "systemctl restart rpinfs-agent")
+        elif restart not in remedy:
+            remedy = f"{remedy}; then: {restart}"
+        self._image_becomes(held, "refused", error.message, remedy)
 
     def _prepared(self, held: Held, prepared: prepare.Prepared) -> None:
         for remark in prepared.remarks:

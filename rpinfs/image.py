@@ -143,7 +143,11 @@ def verify(found: Probe) -> None:
             "rpinfs snapshot --list; rpinfs restore NAME SNAPSHOT",
         )
     if found.kind not in (Kind.EXT4, Kind.XFS):
-        raise ImageError(f"{found.path}: expected an ext4 or xfs file system, found {found.description}", found.remedy)
+        raise ImageError(
+            f"{found.path}: expected an ext4 or xfs file system, found {found.description}",
+            found.remedy
+            or f"rpinfs leaves it alone: move it away (mv -n {found.path} {found.path}.kept), or set another File=",
+        )
     if found.size < found.fs_size:
         # The loop device would read the missing end as zeros, without a word (zero_fill_bio).
         raise ImageError(

@@ -60,7 +60,8 @@ def _image_size(facts: Facts, image: Image) -> Finding | None:
     if facts.share is None or not _is_ours(facts, image) or not image.size_is_set:
         return None
     file = facts.known(f"image:{image.name}", File)
-    if file is None:
+    # What the agent refuses is no image of this size, or of any.
+    if file is None or facts.agent_on_image(image).get("state") == "refused":
         return None
     differs = f"image {image.name} has {human_size(file.size)}, the configuration says {human_size(image.size)}"
     by_hand = f"rpinfs image grow {image.path} --size {size_text(image.size)}"
