@@ -44,8 +44,9 @@ STOP = "systemctl stop docker.socket docker.service containerd.service var-lib-d
 START = "systemctl start rpinfs-agent.service docker.socket"
 JOURNAL = "journalctl --boot --unit rpinfs-agent.service --output cat"
 WITHOUT_BOOT = MOUNTS[1:]
-OUTAGE = 180.0 if thorough() else 30.0
-"""Seconds for which the NAS is gone. The longer one is longer than its lease, so that all locks must be reclaimed."""
+OUTAGE = 180.0 if thorough() else 50.0
+"""Seconds for which the NAS is gone: the agent has noticed after 45. The longer one is longer than the NAS's lease, so
+that locks are lost or must be reclaimed."""
 
 
 @dataclass
