@@ -28,7 +28,7 @@ def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(given) if given else make_deb(tmp_path_factory.mktemp("deb"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def release() -> str:
     """The Debian release of the Pis."""
     return os.environ.get("RPINFS_LAB_RELEASE", "trixie")
