@@ -19,6 +19,8 @@ from .process import tail
 
 CONSOLE_LINES = 150
 LABS = pytest.StashKey[list[Lab]]()
+FAILED = pytest.StashKey[str]()
+"""Of a module whose tests share a lab: the last one that failed, and has left it who knows how."""
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +57,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Show the consoles and the NAS's log beside a failure: the lab is gone when somebody reads it."""
     report = yield
     if report.when == "call" and report.failed:
+        if item.parent is not None:
+            item.parent.stash[FAILED] = item.name
         for lab in item.stash.get(LABS, []):
             report.sections.append(("log of the NAS", tail(lab.nas.log(), CONSOLE_LINES)))
             report.sections += [(f"console of {pi.name}", tail(pi.console(), CONSOLE_LINES)) for pi in lab.pis.values()]

@@ -16,7 +16,7 @@ from .process import Daemon, LabError, run, tail
 
 BOOTROM = Path(__file__).with_name("bootrom.py")
 BOOT_SECONDS = 600.0
-COMMAND_SECONDS = 120.0
+COMMAND_SECONDS = 300.0
 POWER_OFF_SECONDS = 300.0
 CMDLINE = (
     "console=serial0,115200 console=tty1 root=/dev/nfs nfsroot={server}:/nfsroot/{name},vers=4.1,proto=tcp rw ip=dhcp "
