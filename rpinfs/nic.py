@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from rpinfs.host import read_text
-from rpinfs.units import IFUPDOWN, NETWORKMANAGER_FILE, NIC_DROP_IN
+from rpinfs.units import GENERATED, IFUPDOWN, NETWORKMANAGER_FILE, NIC_DROP_IN
 
 NETWORKD, NETWORKMANAGER, IFUPDOWN_NAME, DHCPCD = "systemd-networkd", "NetworkManager", "ifupdown", "dhcpcd"
 
@@ -203,9 +203,8 @@ def _ifupdown(interface: str, root: str) -> Manager | None:
     renews = any(words[:2] == ["iface", interface] and "dhcp" in words[3:4] for words in stanzas)
     if any(words[0] == "no-auto-down" and interface in words[1:] for words in stanzas):
         return Manager(IFUPDOWN_NAME, True, renews, "no-auto-down in /etc/network/interfaces")
-    generated = "/run/systemd/generator"
     for unit in IFUPDOWN:
-        if not os.path.exists(f"{root}{generated}/{unit}.d/{NIC_DROP_IN}"):
+        if not os.path.exists(f"{root}{GENERATED}/{unit}.d/{NIC_DROP_IN}"):
             return Manager(
                 IFUPDOWN_NAME, False, renews, f"{unit} runs ifdown when it stops",
                 f"add to /etc/network/interfaces: no-auto-down {interface}",
@@ -214,7 +213,7 @@ def _ifupdown(interface: str, root: str) -> Manager | None:
             masking = f"{folder}/{unit}.d/{NIC_DROP_IN}"
             if os.path.lexists(root + masking):
                 return Manager(IFUPDOWN_NAME, False, renews, f"{masking} replaces what rpinfs says", f"rm {masking}")
-    return Manager(IFUPDOWN_NAME, True, renews, f"{generated}/{IFUPDOWN[0]}.d/{NIC_DROP_IN} says so")
+    return Manager(IFUPDOWN_NAME, True, renews, f"{GENERATED}/{IFUPDOWN[0]}.d/{NIC_DROP_IN} says so")
 
 
 def _interfaces(path: str, root: str, depth: int = 0) -> Iterator[list[str]]:

@@ -98,14 +98,14 @@ def _abort_while(waiting: Callable[[], bool], share: str, seconds: float = math.
         time.sleep(_ABORT_SECONDS)
 
 
-def _abort_requests(share: str) -> None:
+def _abort_requests(share: str, root: str = "") -> None:
     """Where the kernel knows only umount2: the share is in use, and stays mounted; what is asked later waits again."""
-    mount = storage.mount_at(storage.parse_mountinfo(read_text("/proc/self/mountinfo")), share)
+    mount = storage.mount_at(storage.parse_mountinfo(read_text(f"{root}/proc/self/mountinfo")), share)
     if mount is None or not mount.is_nfs:
         return
     major, minor = mount.device
     try:
-        with open(f"/sys/fs/nfs/{major}:{minor}/shutdown", "w", encoding="ascii") as file:
+        with open(f"{root}/sys/fs/nfs/{major}:{minor}/shutdown", "w", encoding="ascii") as file:
             file.write("1")
     except OSError:
         with contextlib.suppress(OSError):

@@ -44,6 +44,7 @@ NIC_DROP_IN = "50-rpinfs-nic.conf"
 IFUPDOWN = ("networking.service", "ifup@.service")
 NETWORKMANAGER_FILE = "/run/NetworkManager/conf.d/50-rpinfs.conf"
 RUNTIME_FOLDER = "/run/rpinfs"
+GENERATED = "/run/systemd/generator"
 SYSTEM_UNITS = "/usr/lib/systemd/system"
 KEPT_FOLDER = ".rpinfs"
 """Folder at the top of an image that holds what Bind= keeps there."""

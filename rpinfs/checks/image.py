@@ -167,9 +167,9 @@ def _mount_errors(facts: Facts, image: Image) -> Finding | None:
     errors = ext4_errors(facts, image)
     if errors is None:
         return None
-    return (
-        critical(f"ext4 has recorded errors ({errors}) in image {image.name}") if errors else ok("no errors recorded")
-    )
+    if errors:
+        return critical(f"ext4 has recorded errors ({errors}) in image {image.name}")
+    return ok("no errors recorded")
 
 
 def _mount_space(facts: Facts, image: Image) -> Finding | None:

@@ -10,13 +10,10 @@ from rpinfs.escape import mount_unit
 from rpinfs.facts import Facts, nfs_version
 from rpinfs.host import read_text
 from rpinfs.settings import KIB, human_size
-from rpinfs.units import unescape_octal, units
+from rpinfs.units import GENERATED, unescape_octal, units
 
 OLDEST_CLOCK = 1_767_225_600
 """Seconds since 1970: 2026-01-01. rpinfs is not older; a clock before it was never set."""
-
-GENERATED = "/run/systemd/generator"
-"""Where systemd has generators write (systemd.generator(7), "normal-dir")."""
 
 
 # Configuration

@@ -10,6 +10,7 @@ from rpinfs.commands.common import load
 from rpinfs.config import examine
 from rpinfs.errors import ConfigError
 from rpinfs.host import Host
+from rpinfs.units import GENERATED
 
 
 def add_units(parser: argparse.ArgumentParser) -> None:
@@ -46,12 +47,12 @@ def _units(options: argparse.Namespace) -> int:
     for remark in made.remarks:
         print(f"# {remark}")
     for name, text in made.files.items():
-        print(f"\n# /run/systemd/generator/{name}\n{text.rstrip()}")
+        print(f"\n# {GENERATED}/{name}\n{text.rstrip()}")
     for path, text in made.others.items():
         print(f"\n# {path}\n{text.rstrip()}")
     print()
     for name, target in made.links.items():
-        print(f"# /run/systemd/generator/{name} -> {target}")
+        print(f"# {GENERATED}/{name} -> {target}")
     return 0
 
 

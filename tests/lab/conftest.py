@@ -56,7 +56,7 @@ def plain_lab(request: pytest.FixtureRequest, release: str) -> Iterator[Lab]:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show the consoles and the NAS's log beside a failure: the lab is gone when somebody reads it."""
     report = yield
-    if report.when == "call" and report.failed:
+    if report.failed:
         if item.parent is not None:
             item.parent.stash[FAILED] = item.name
         for lab in item.stash.get(LABS, []):

@@ -42,7 +42,6 @@ DISK = 1500 * MIB
 """Smaller than the image looks: the NAS can be full before the image is."""
 STOP = "systemctl stop docker.socket docker.service containerd.service var-lib-docker.mount rpinfs-agent.service"
 START = "systemctl start rpinfs-agent.service docker.socket"
-JOURNAL = "journalctl --boot --unit rpinfs-agent.service --output cat"
 WITHOUT_BOOT = MOUNTS[1:]
 OUTAGE = 180.0 if thorough() else 50.0
 """Seconds for which the NAS is gone: the agent has noticed after 45. The longer one is longer than the NAS's lease, so
@@ -60,6 +59,7 @@ class Workplace:
     fault: str = ""
     tell: Tell = print
     writer_installed: bool = False
+    cursor: str = ""
 
     @property
     def image(self) -> Path:
@@ -91,6 +91,19 @@ class Workplace:
     def wait_for_state(self, state: str) -> None:
         said = f'"docker": ."state": "{state}"'
         self.pi.run(f"until grep -q '{said}' /run/rpinfs/agent.json; do sleep 1; done")
+
+    def listen(self) -> None:
+        """Forget what the agent has told so far: a row that finds an earlier row's words has found nothing."""
+        self.cursor = self.pi.run("journalctl --quiet --lines 0 --show-cursor").removeprefix("-- cursor: ")
+
+    @property
+    def journal(self) -> str:
+        """The command that shows what the agent has told since listen()."""
+        return f"journalctl --after-cursor '{self.cursor}' --unit rpinfs-agent.service --output cat"
+
+    def told(self) -> str:
+        """What the agent has told since listen()."""
+        return self.pi.run(self.journal)
 
     def wait_for_docker(self) -> None:
         self.pi.run("until docker info >/dev/null 2>&1; do sleep 1; done", timeout=300)
@@ -127,6 +140,7 @@ def work(request: pytest.FixtureRequest, standing: Workplace, tell: Tell) -> Wor
     request.node.stash[LABS] = [standing.lab]
     standing.fault, standing.tell = request.node.name.removeprefix("test_").replace("_", " "), tell
     standing.put_to_work()
+    standing.listen()
     return standing
 
 
@@ -192,7 +206,7 @@ def test_file_with_any_data_in_it_is_untouched_and_named(work: Workplace, tell: 
             work.wait_for_state("refused")
             assert words in work.state()["message"]
             assert work.pi.try_run("systemctl start docker.service").status != 0
-            work.status("critical", words)
+            work.status("critical", words, "then: systemctl restart rpinfs-agent")
             assert fingerprint(work.image) == before, make.__name__
             work.pi.run("rm /nfs/docker/docker.img")
     work.nothing_is_lost()
@@ -220,7 +234,7 @@ def test_hole_from_end_to_end_is_formatted(work: Workplace) -> None:
         work.pi.run(f"mv /nfs/docker/made /nfs/docker/docker.img; {START}")
         work.wait_for_docker()
         assert work.image.stat().st_size == 2 << 30, "made as long as the hole is, then grown to Size="
-        assert "made" in work.pi.run(JOURNAL)
+        assert "made /nfs/docker/docker.img" in work.told()
         work.pi.run(STOP)
         assert is_clean(work.image)
     work.nothing_is_lost()
@@ -253,6 +267,7 @@ def test_nas_gone_for_minutes_while_containers_write(work: Workplace, tell: Tell
     ]
     for name, away, back in ways if thorough() else ways[:1]:
         before = work.recorder.acknowledged
+        work.listen()
         away()
         pause(work.pi, OUTAGE)
         report = work.status("DOES NOT ANSWER")
@@ -262,9 +277,8 @@ def test_nas_gone_for_minutes_while_containers_write(work: Workplace, tell: Tell
         work.nothing_is_lost()
         assert "I/O error" not in work.pi.run("dmesg")
         assert work.pi.run("findmnt --noheadings --output OPTIONS /var/lib/docker").startswith("rw")
-        journal = work.pi.run(JOURNAL)
-        told = re.findall(r"answers again after (\d+) s", journal)
-        assert told and int(told[-1]) > OUTAGE / 2, journal
+        told = re.findall(r"answers again after (\d+) s", work.told())
+        assert told and int(told[-1]) > OUTAGE / 2, work.told()
         tell(f"{name} for {OUTAGE:.0f} s: the agent counted {told[-1]} s, records lost 0")
     work.pi.run("rpinfs check mount share image.owner")
 
@@ -272,17 +286,13 @@ def test_nas_gone_for_minutes_while_containers_write(work: Workplace, tell: Tell
 @long
 def test_server_that_has_forgotten_its_clients(work: Workplace) -> None:
     """No lock can be reclaimed from it: that is noticed, said, and the lock is taken again."""
-    before = work.pi.run(JOURNAL)
     work.nas.stop_nfs()
     work.nas.forget_clients()
     work.nas.start_nfs()
     work.recorder.wait_beyond(work.recorder.acknowledged)
     again = "its lock is held again"
-    work.pi.run(
-        f"until [ $({JOURNAL} | grep -c '{again}') -gt {before.count(again)} ]; do sleep 5; done",
-        timeout=2 * RENEW_SECONDS,
-    )
-    assert "its lock on the NAS is lost" in work.pi.run(JOURNAL).removeprefix(before)
+    work.pi.run(f"until {work.journal} | grep -q '{again}'; do sleep 5; done", timeout=2 * RENEW_SECONDS)
+    assert "its lock on the NAS is lost" in work.told()
     work.pi.run("rpinfs check mount share image.owner")
     work.nothing_is_lost()
 
@@ -308,7 +318,7 @@ def test_nas_full_behind_a_sparse_image(work: Workplace) -> None:
     filler.unlink()
     Path(f"{filler}.more").unlink()
     work.pi.run(pasted(report, "var-lib-docker.mount"), timeout=300)
-    assert "e2fsck has put it right" in work.pi.run(JOURNAL)
+    assert "e2fsck has put it right" in work.told()
     work.pi.run("rpinfs check mount.right mount.writable mount.errors docker.running")
     work.nothing_is_lost()
     snapshot = snapshot_of(work)

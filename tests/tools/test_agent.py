@@ -137,3 +137,16 @@ def test_a_share_without_room_is_tried_again(idle: Agent, tmp_path: Path, monkey
         held.prepared.close()
     finally:
         command("umount", "--lazy", str(tmp_path / "share"))
+
+
+def test_what_is_refused_is_left_alone_and_looked_at_again_by_a_restart(idle: Agent) -> None:
+    held = Held(idle.config.images[0])
+    path = Path(held.image.path)
+    path.write_bytes(b"precious" * 1000)
+    idle._prepare([held])
+    idle._take_events()
+    assert held.state == "refused"
+    assert f"mv -n {path} {path}.kept" in held.remedy
+    assert held.remedy.endswith("; then: systemctl restart rpinfs-agent")
+    assert not held.is_to_prepare(now() + SHARE_RETRY_SECONDS)
+    assert path.read_bytes() == b"precious" * 1000

@@ -285,6 +285,8 @@ CASES = [
     Case("image.size", WARNING, "has 10 GiB, the configuration says 20 GiB", "[Image docker]\nSize=20G\n"),
     Case("image.size", WARNING, "has 10 GiB, the configuration says 5 GiB", "[Image docker]\nSize=5G\n"),
     Case("image.size", None, ""),
+    Case("image.size", None, "", "[Image docker]\nSize=20G\n", files={
+        gate.STATE_FILE: '{"images": {"docker": {"state": "refused"}}}'}),
     Case("image.allocated", OK, "takes 1 GiB of its 10 GiB on the NAS, and holds 40 GiB"),
     Case("image.allocated", OK, "takes 9 GiB", answers={
         "image:docker": File(10 * GIB, 9 * GIB), "space:docker": room(99 * GIB)}),

@@ -9,7 +9,7 @@ import pytest
 from rpinfs import shutdown
 from rpinfs.config import load
 from rpinfs.host import Host
-from tests.support import make_pi
+from tests.support import make_pi, make_tree
 
 
 def group(root: Path, path: str, populated: int) -> Path:
@@ -107,3 +107,23 @@ def test_leftovers_are_killed_and_then_given_up(root: Path, monkeypatch: pytest.
     told, clock, answers = [], 0.0, True
     shutdown.end_leftovers(images, "/nfs/docker")
     assert len(told) == 1, "a NAS that answers is waited for"
+
+
+MOUNTINFO = "41 30 0:38 / /nfs/docker rw - {kind} 10.77.0.2:/docker rw\n"
+
+
+def test_requests_are_aborted_for_good_where_the_kernel_can(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the device of the mount; otherwise by umount2; and never on anything but NFS."""
+    forced: list[str] = []
+    monkeypatch.setattr("rpinfs.syscalls.force_unmount", forced.append)
+    make_tree(root, {"proc/self/mountinfo": MOUNTINFO.format(kind="nfs4"), "sys/fs/nfs/0:38/shutdown": "0\n"})
+    shutdown._abort_requests("/nfs/docker", str(root))
+    assert (root / "sys/fs/nfs/0:38/shutdown").read_text() == "1"
+    assert forced == []
+    (root / "sys/fs/nfs/0:38/shutdown").unlink()
+    (root / "sys/fs/nfs/0:38").rmdir()
+    shutdown._abort_requests("/nfs/docker", str(root))
+    assert forced == ["/nfs/docker"]
+    (root / "proc/self/mountinfo").write_text(MOUNTINFO.format(kind="ext4"))
+    shutdown._abort_requests("/nfs/docker", str(root))
+    assert forced == ["/nfs/docker"]

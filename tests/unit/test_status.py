@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import re
@@ -128,6 +129,13 @@ def test_a_silent_share(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert wrong[0].startswith("  critical  /nfs/docker gave no answer within 1.4 s")
     assert wrong[-1] == "  unknown  share.space, image.fits-share, image.present(docker): no answer within 1.4 s"
     assert document(found)["exit_status"] == 2
+
+
+def test_a_share_that_fails_is_not_called_silent(root: Path) -> None:
+    found = facts(root, answers={"share": OSError(errno.ESTALE, "Stale file handle", "/nfs/docker")})
+    assert "         FAILS: Stale file handle\n" in drawn(found)
+    assert document(found)["share"]["error"] == "Stale file handle"
+    assert document(facts(root / "well"))["share"]["error"] is None
 
 
 def test_a_share_that_was_not_asked_is_not_called_silent(root: Path) -> None:

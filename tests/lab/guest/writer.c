@@ -3,7 +3,8 @@
  *
  * Usage: writer FOLDER ADDRESS PORT [MILLISECONDS]
  *
- * It rests that long after each record: fsync on end takes half of what an emulated processor has. It goes on where it was. records.py knows the form of a record, and reads them back.
+ * It rests that long after each record: fsync on end takes half of what an emulated processor has.
+ * It goes on where it was. records.py knows the form of a record, and reads them back.
  */
 #include <arpa/inet.h>
 #include <err.h>
