@@ -39,8 +39,8 @@ def image_of(lab: Lab, pi: Pi) -> Path:
 
 
 def assert_storage_is_up(pi: Pi, mounts: Sequence[str] = MOUNTS) -> None:
-    for where in mounts:
-        assert pi.run(f"findmnt --noheadings --output TARGET --mountpoint {where}") == where
+    found = pi.run("; ".join(f"findmnt --noheadings --output TARGET --mountpoint {where}" for where in mounts))
+    assert found.split() == list(mounts)
     device = pi.run("findmnt --noheadings --output SOURCE /var/lib/docker")
     # The lease's lock is kept by a loop device of its own.
     assert pi.run(f"losetup --noheadings --output DIO,LOG-SEC {device}").split() == ["1", "4096"]
