@@ -35,7 +35,7 @@ def ext4(_: Pi) -> None:
 
 def ext4_fast_commit(pi: Pi) -> None:
     """The same with a feature that is not rpinfs's choice, in a program that chooses it."""
-    making = "/usr/lib/python3/dist-packages/rpinfs/making.py"
+    making = "/usr/share/rpinfs/rpinfs/making.py"
     before = pi.read(making)
     after = before.replace('"has_journal,', '"has_journal,fast_commit,')
     assert after != before
