@@ -18,7 +18,7 @@ from .process import LabError, run
 GUEST = Path(__file__).parent / "guest"
 MODULES = ("virtio_pci", "virtio_net", "nfsv4")
 DIRECTORIES = ("bin", "dev", "lab", "modules", "proc", "root", "run", "sys")
-NAS_MODULES = ("virtio_pci", "virtio_net", "virtio_blk", "virtio_console", "ext4", "nfsd")
+NAS_MODULES = ("virtio_pci", "virtio_net", "virtio_blk", "virtio_console", "ext4", "xfs", "nfsd")
 NAS_DIRECTORIES = ("bin", "dev", "jobs", "modules", "proc", "srv", "sys")
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from stat import S_IFREG
 
 from .channel import Agent, Listener, Monitor, Result
 from .image import BLOCK, Space
-from .initramfs import kernel_version, make_nas_initramfs
+from .initramfs import Entry, cpio, kernel_version, make_nas_initramfs
 from .machine import AGENT_SOCKET, MONITOR_SOCKET, Machine
 from .nas import LEASE_SECONDS
 from .network import NETWORK, PREFIX_LENGTH, Switch
@@ -37,6 +38,8 @@ class KernelNas:
         self._switch = switch
         self._folder = folder
         self._machine = machine
+        self.qemu_options: list[str] = []
+        """More options for QEMU, such as another disk, from start() on."""
         self._qemu: Daemon | None = None
         self._agent: Agent | None = None
         folder.mkdir()
@@ -57,6 +60,11 @@ class KernelNas:
             self._agent.wait_ready(SERVING_SECONDS)
         except LabError as error:
             raise LabError(f"{self.name}: {error}\n{tail(self.log())}") from None
+
+    def install(self, name: str, program: bytes) -> None:
+        """Put a program into its file system, from start() on."""
+        with (self._folder / "initramfs.img").open("ab") as initramfs:
+            initramfs.write(cpio([Entry(name.lstrip("/"), S_IFREG | 0o755, program)]))
 
     def stop(self) -> None:
         """Shut down in order; returns when it serves no more."""
@@ -115,4 +123,5 @@ class KernelNas:
             # The host's page cache outlives the emulated machine: there is nothing to flush.
             *("-drive", f"if=none,id=disk,format=raw,cache=unsafe,file={self._disk}"),
             *("-device", "virtio-blk-pci,drive=disk"),
+            *self.qemu_options,
         ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from .container import container_tar
@@ -62,12 +63,16 @@ class Recorder:
         self._listener.wait_until(lambda heard: _last(heard) > number, timeout, f"a record after {number}")
 
 
-def install_writer(pi: Pi) -> None:
-    """Import the container image with the writer. Docker must run."""
+def writer() -> bytes:
+    """The writer, linked statically."""
     with tempfile.NamedTemporaryFile() as binary:
         run(["gcc", "-Wall", "-Werror", "-O1", "-static", "-o", binary.name, WRITER])
-        tar = container_tar(pi.root, {"bin/writer": Path(binary.name).read_bytes()})
-    pi.path("/root/writer.tar").write_bytes(tar)
+        return Path(binary.name).read_bytes()
+
+
+def install_writer(pi: Pi) -> None:
+    """Import the container image with the writer. Docker must run."""
+    pi.path("/root/writer.tar").write_bytes(container_tar(pi.root, {"bin/writer": writer()}))
     pi.run(f"docker import /root/writer.tar {IMAGE}")
 
 
@@ -83,13 +88,19 @@ def start_writer(pi: Pi, recorder: Recorder, name: str = "writer", rest: int = 0
 
 
 def count_records(pi: Pi, acknowledged: int, name: str = "writer") -> int:
-    """Read all records back, in the Pi; the number of those that are there and right.
+    """Read all records back, in the Pi; see checked()."""
+    data = pi.run(f"docker volume inspect --format '{{{{.Mountpoint}}}}' {name}")
+    log = pi.run(f"cat {data}/log", timeout=300)
+    files = dict(pair.split(":", 1) for pair in pi.run(f"cd {data}/files && grep -r . || true").splitlines())
+    return checked(log, files, acknowledged)
+
+
+def checked(log: str, files: Mapping[str, str], acknowledged: int) -> int:
+    """The number of records that are there and right, in the writer's log and in its files by their names.
 
     Raises:
         LostError: an acknowledged one is missing or damaged, or one in the middle is.
     """
-    data = pi.run(f"docker volume inspect --format '{{{{.Mountpoint}}}}' {name}")
-    log = pi.run(f"cat {data}/log", timeout=300)
     records = [line for line in log.split("\n") if len(line) == RECORD - 1]
     for number, line in enumerate(records, start=1):
         if line != record_of(number):
@@ -97,8 +108,7 @@ def count_records(pi: Pi, acknowledged: int, name: str = "writer") -> int:
     if len(records) < acknowledged:
         raise LostError(f"{acknowledged} records acknowledged, {len(records)} there")
     wanted = {str(number): record_of(number) for number in range(EVERY, acknowledged + 1, EVERY)}
-    found = dict(pair.split(":", 1) for pair in pi.run(f"cd {data}/files && grep -r . || true").splitlines())
-    lost = {name for name in wanted if found.get(name) != wanted[name]}
+    lost = {name for name in wanted if files.get(name) != wanted[name]}
     if lost:
         raise LostError(f"files with acknowledged records are lost: {sorted(lost, key=int)}")
     return len(records)
