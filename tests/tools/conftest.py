@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rpinfs import host, storage
+from tests.tools.crash import points
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,6 +77,7 @@ class Ended:
     returncode: int
     stderr: str
     calls: list[str]  # names of the system calls that touched the given paths
+    points: list[str]  # the same as crash points, those of all processes taken together
 
 
 Traced = Callable[..., Ended]
@@ -106,8 +108,8 @@ def traced(tmp_path: Path) -> Traced:
         )
         lines = log.read_text(errors="replace").splitlines()
         log.unlink()
-        names = [match[1] for line in lines if (match := re.match(r"(?:\d+ +)?(\w+)\(", line))]
-        return Ended(done.returncode, done.stderr, names)
+        calls = [(match[1], match[2]) for line in lines if (match := re.match(r"(?:(\d+) +)?(\w+)\(", line))]
+        return Ended(done.returncode, done.stderr, [name for _, name in calls], points(calls))
 
     return run_traced
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import stat
 import subprocess
@@ -16,8 +15,9 @@ from rpinfs.config import examine
 from rpinfs.errors import RpinfsError
 from rpinfs.host import Host
 from tests.package.chroot import Chroot
-from tests.support import TOP, Content, Installed, make_pi, make_tree
+from tests.support import TOP, Content, Installed, Tell, make_pi, make_tree
 from tests.tools.conftest import Traced
+from tests.tools.crash import fail_at, kill_at
 from tests.tools.debian import debian
 
 Captured = pytest.CaptureFixture[str]
@@ -291,22 +291,18 @@ def attempt(file: Path) -> tuple[str, list[Path]]:
     return code, [file, file.parent, temporary]
 
 
-def points(traced: Traced, file: Path) -> list[str]:
-    """Every system call that touches one of them: "NAME:when=N"."""
+def points_of(traced: Traced, file: Path) -> list[str]:
+    """Every system call that touches one of them."""
     code, paths = attempt(file)
     ended = traced(code, paths)
     assert (ended.returncode, ended.stderr, file.read_text()) == (0, "", NEW)
-    seen: dict[str, int] = {}
-    found = []
-    for name in ended.calls:
-        seen[name] = seen.get(name, 0) + 1
-        found.append(f"{name}:when={seen[name]}")
-    return found
+    return ended.points
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["a file", "no file"])
-@pytest.mark.parametrize("effect", ["signal=KILL", "error"])
-def test_old_or_new_and_whole(tmp_path: Path, traced: Traced, effect: str, there: bool) -> None:
+@pytest.mark.crash
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "failing"])
+def test_old_or_new_and_whole(tmp_path: Path, traced: Traced, killed: bool, there: bool, tell: Tell) -> None:
     file = tmp_path / "docker" / "daemon.json"
     file.parent.mkdir()
 
@@ -316,26 +312,25 @@ def test_old_or_new_and_whole(tmp_path: Path, traced: Traced, effect: str, there
             file.write_text(OLD)
 
     begin()
-    tried = points(traced, file)
-    assert {"fsync:when=1", "fsync:when=2", "rename:when=1", "write:when=1"} <= set(tried)
-    errors = itertools.cycle(["ENOSPC", "EIO", "EDQUOT", "EROFS", "EACCES", "ESTALE"])
+    everything = points_of(traced, file)
+    assert {"fsync:when=1", "fsync:when=2", "rename:when=1", "write:when=1"} <= set(everything)
+    tried = [kill_at(point) for point in everything] if killed else fail_at(everything, ())
     ends = set()
-    for point, error in zip(tried, errors, strict=False):
+    for injected in tried:
         begin()
         code, paths = attempt(file)
-        name, when = point.split(":")
-        ended = traced(code, paths, inject=f"{name}:{effect if effect != 'error' else f'error={error}'}:{when}")
+        ended = traced(code, paths, inject=injected)
         text = file.read_text() if file.exists() else None
-        assert text in ((OLD if there else None), NEW), point
-        assert "Traceback" not in ended.stderr, point
+        assert text in ((OLD if there else None), NEW), injected
+        assert "Traceback" not in ended.stderr, injected
         if ended.returncode == 0:
-            assert text == NEW, point
+            assert text == NEW, injected
         ends.add(text == NEW)
         # The next run works, and leaves nothing behind.
         assert traced(code, paths).returncode == 0
-        assert (file.read_text(), os.listdir(file.parent)) == (NEW, ["daemon.json"]), point
+        assert (file.read_text(), os.listdir(file.parent)) == (NEW, ["daemon.json"]), injected
     assert ends == {True, False}
-    print(f"{effect} at {len(tried)} points")
+    tell(f"daemon.json: {'killed' if killed else 'failing'} at {len(tried)} calls")
 
 
 def test_somebody_else_was_faster(pi: Pi) -> None:

@@ -5,7 +5,6 @@ run in a kernel of their own (user-mode Linux, which needs no rights at all): te
 """
 
 import contextlib
-import itertools
 import os
 import re
 import signal
@@ -24,22 +23,17 @@ from rpinfs.errors import RpinfsError
 from rpinfs.host import Host
 from rpinfs.image import ImageError, Kind, probe
 from rpinfs.lease import Owner
+from tests.support import Tell, thorough
 from tests.tools.conftest import ROOT, Traced, command
+from tests.tools.crash import some, with_errors
 
 pytestmark = pytest.mark.root
 
 MIB = 1 << 20
 # Sizes before and after.
 SIZES = {"ext4": (64 * MIB, 256 * MIB), "xfs": (300 * MIB, 600 * MIB)}
-ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EROFS", "EACCES", "ESTALE")
 CONTENT = bytes(range(256)) * 4096
-ALL_POINTS = os.environ.get("RPINFS_ALL_POINTS") == "1"
 CAP_SYS_RESOURCE = 24
-
-
-def few(points: list[str]) -> list[str]:
-    """Every seventh, the last among them; all of them if the environment says so."""
-    return points if ALL_POINTS else points[::-7][::-1]
 
 
 def may_grow(filesystem: str) -> bool:
@@ -530,12 +524,12 @@ def attempts(subject: Subject, traced: Traced, tmp_path: Path) -> Attempts:
 
 @pytest.mark.crash
 @where
-def test_killed_at_every_point(attempts: Attempts, mounted: bool) -> None:
+def test_killed_at_every_point(attempts: Attempts, mounted: bool, tell: Tell) -> None:
     subject = attempts.subject
     points = attempts.points(mounted)
     assert {"rpinfs:ftruncate:1", "rpinfs:fsync:1"} <= set(points)
     assert len(points) > 50
-    tried = few(points)
+    tried = some(points, 7, last=1)
     for point in tried:
         subject.renew()
         with subject.mounted_if(mounted):
@@ -552,18 +546,18 @@ def test_killed_at_every_point(attempts: Attempts, mounted: bool) -> None:
             assert probe(str(subject.path)).kind is not Kind.FOREIGN, point
             subject.grow()
         subject.assert_whole(subject.after)
-    print(f"killed at {len(tried)} of {len(points)} points")
+    tell(f"grow {subject.filesystem}: killed at {len(tried)} of {len(points)} calls")
 
 
 @pytest.mark.crash
 @where
-def test_every_call_fails(attempts: Attempts, mounted: bool) -> None:
+def test_every_call_fails(attempts: Attempts, mounted: bool, tell: Tell) -> None:
     """Either it goes on without, or it says so. The image is whole at once, and the next run completes."""
     subject = attempts.subject
     points = [point for point in attempts.points(mounted) if point.split(":")[1] not in NEVER_FAIL]
-    tried = few(points)
+    tried = with_errors(some(points, 7, last=1))
     refused = 0
-    for point, error in zip(tried, itertools.cycle(ERRORS), strict=False):
+    for point, error in tried:
         subject.renew()
         with subject.mounted_if(mounted):
             status, said, _ = attempts.run(attempts.paths, point, f"error={error}")
@@ -576,7 +570,7 @@ def test_every_call_fails(attempts: Attempts, mounted: bool) -> None:
         with subject.mounted_if(mounted):
             assert subject.grow().after == subject.after, point
         subject.assert_whole(subject.after)
-    print(f"failed at {len(tried)} of {len(points)} points, refused by {refused}")
+    tell(f"grow {subject.filesystem}: {len(tried)} failing calls of {len(points)} places, refused by {refused}")
 
 
 # --- A kernel of its own -----------------------------------------------------------------------------------
@@ -623,10 +617,12 @@ def in_own_kernel(init: Path) -> str:
 @pytest.mark.crash
 @pytest.mark.skipif(not UML.exists(), reason="needs user-mode-linux")
 @pytest.mark.skipif(may_grow("ext4"), reason="the kernel of this machine does it")
-def test_in_a_kernel_of_its_own(tmp_path: Path) -> None:
+def test_in_a_kernel_of_its_own(tmp_path: Path, tell: Tell) -> None:
     init = tmp_path / "init"
-    init.write_text(INIT.format(home=Path.home(), all="1" if ALL_POINTS else "0", root=ROOT, python=sys.executable))
+    init.write_text(INIT.format(home=Path.home(), all=int(thorough()), root=ROOT, python=sys.executable))
     init.chmod(0o755)
     said = in_own_kernel(init)
     print(said)
     assert "exit status 0" in said
+    for line in re.findall(r"^grow ext4: .*", said, re.MULTILINE):
+        tell(line.strip())

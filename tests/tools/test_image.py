@@ -5,7 +5,6 @@ import dataclasses
 import errno
 import fcntl
 import hashlib
-import itertools
 import json
 import os
 import re
@@ -26,7 +25,9 @@ from rpinfs import image, loop, making, publish, signature
 from rpinfs.image import ImageError, Kind, check, probe, verify
 from rpinfs.making import create
 from rpinfs.run import ENVIRONMENT, Completed
+from tests.support import Tell
 from tests.tools.conftest import Mount, Traced, command, python
+from tests.tools.crash import fail_at, kill_at, some
 
 MIB = 1 << 20
 SIZE = 64 * MIB  # the smallest image
@@ -798,18 +799,13 @@ def attempt(path: Path) -> tuple[str, list[Path]]:
     return ATTEMPT.format(path=str(path), size=SIZE), [path.parent, path, temporary]
 
 
-def points(traced: Traced, path: Path) -> list[str]:
-    """Every system call of ours that touches the share while an image is made: "NAME:when=N"."""
+def points_of(traced: Traced, path: Path, *, children: bool = False) -> list[str]:
+    """Every system call of ours that touches the share while an image is made."""
     code, paths = attempt(path)
-    ended = traced(code, paths)
+    ended = traced(code, paths, children=children)
     assert (ended.returncode, ended.stderr) == (0, "")
-    seen: dict[str, int] = {}
-    found = []
-    for name in ended.calls:
-        seen[name] = seen.get(name, 0) + 1
-        found.append(f"{name}:when={seen[name]}")
     path.unlink()
-    return found
+    return ended.points
 
 
 def assert_next_attempt_completes(path: Path, blank: bool) -> None:
@@ -824,51 +820,68 @@ def assert_next_attempt_completes(path: Path, blank: bool) -> None:
     assert [name for name in os.listdir(path.parent) if "rpinfs-new" in name] == []
 
 
-@pytest.mark.parametrize("blank", [False, True], ids=["no file", "blank file"])
-def test_killed_at_every_call(tmp_path: Path, traced: Traced, blank: bool) -> None:
-    share = tmp_path / "share"
-    share.mkdir()
-    path = share / "disk.img"
-    if blank:
-        sparse(path)
-    tried = points(traced, path)
+@pytest.fixture(params=[False, True], ids=["no file", "blank file"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Path]:
+    """Makes a share as it is before an image is made, and says under which name."""
+
+    def place() -> Path:
+        share = tmp_path / "share"
+        share.mkdir(exist_ok=True)
+        path = share / "disk.img"
+        return sparse(path) if request.param else path
+
+    return place
+
+
+@pytest.mark.crash
+def test_killed_at_every_call(place: Callable[[], Path], traced: Traced, tell: Tell) -> None:
+    path = place()
+    blank = path.exists()
+    tried = points_of(traced, path)
     assert len(tried) > 30
     assert {"rename:when=1" if blank else "linkat:when=1", "ftruncate:when=1", "fsync:when=2"} <= set(tried)
     code, paths = attempt(path)
     for point in tried:
-        if blank:
-            sparse(path)
-        name, when = point.split(":")
-        ended = traced(code, paths, inject=f"{name}:signal=KILL:{when}")
-        assert ended.returncode == -9, point
+        place()
+        assert traced(code, paths, inject=kill_at(point)).returncode == -9, point
         assert_next_attempt_completes(path, blank)
         path.unlink()
-    print(f"killed at {len(tried)} points")
+    tell(f"create: killed at {len(tried)} of {len(tried)} calls")
 
 
-@pytest.mark.parametrize("blank", [False, True], ids=["no file", "blank file"])
-def test_every_call_fails(tmp_path: Path, traced: Traced, blank: bool) -> None:
-    """Either it goes on without, or it says so and leaves nothing half-made. Looking back afterwards is harmless."""
-    share = tmp_path / "share"
-    share.mkdir()
-    path = share / "disk.img"
-    if blank:
-        sparse(path)
-    tried = [point for point in points(traced, path) if not point.startswith(("close", "fadvise64"))]
+@pytest.mark.crash
+def test_killed_with_its_children(place: Callable[[], Path], traced: Traced, tell: Tell) -> None:
+    """mkfs and e2fsck are killed as well, each process at its own call of that number."""
+    path = place()
+    blank = path.exists()
+    found = points_of(traced, path, children=True)
+    tried = some(found, 9)
     code, paths = attempt(path)
-    errors = itertools.cycle(["ENOSPC", "EIO", "EDQUOT", "EROFS", "EACCES", "ESTALE"])
-    for point, error in zip(tried, errors, strict=False):
-        if blank:
-            sparse(path)
-        name, when = point.split(":")
-        ended = traced(code, paths, inject=f"{name}:error={error}:{when}")
-        assert ended.returncode in (0, 3), f"{point}: {ended.stderr}"
+    for point in tried:
+        place()
+        assert traced(code, paths, inject=kill_at(point), children=True).returncode in (-9, 3), point
+        assert_next_attempt_completes(path, blank)
+        path.unlink()
+    tell(f"create: killed with its children at {len(tried)} of {len(found)} calls")
+
+
+@pytest.mark.crash
+def test_every_call_fails(place: Callable[[], Path], traced: Traced, tell: Tell) -> None:
+    """Either it goes on without, or it says so and leaves nothing half-made. Looking back afterwards is harmless."""
+    path = place()
+    blank = path.exists()
+    tried = fail_at(points_of(traced, path))
+    code, paths = attempt(path)
+    for failure in tried:
+        place()
+        ended = traced(code, paths, inject=failure)
+        assert ended.returncode in (0, 3), f"{failure}: {ended.stderr}"
         if ended.returncode == 3:
             assert str(path) in ended.stderr
             assert "Traceback" not in ended.stderr
         assert_next_attempt_completes(path, blank)
         path.unlink()
-    print(f"failed at {len(tried)} points")
+    tell(f"create: {len(tried)} failing calls")
 
 
 @pytest.mark.parametrize("when", [1, 2, 3, 10, 20])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import json
 import os
 import signal
@@ -20,9 +19,10 @@ import pytest
 from rpinfs import lease, loop, owner, storage
 from rpinfs.files import NoLocks
 from rpinfs.lease import LeaseError, Owner, OwnLockError, UnreadableError
-from tests.support import Tell, thorough
+from tests.support import Tell
 
 from .conftest import Mount, Traced, command, python
+from .crash import fail_at, kill_at, some
 
 ONE = Owner("10000000aaaaaaaa", "pi1", "m" * 32, "boot-1")
 OTHER = Owner("10000000bbbbbbbb", "pi2", "n" * 32, "boot-2")
@@ -496,22 +496,13 @@ def code_of(image: str, act: str) -> tuple[str, list[Path]]:
     return ATTEMPT.format(do=do), [Path(path) for path in (*paths, temporary)]
 
 
-def points(traced: Traced, image: str, act: str) -> list[str]:
+def points_of(traced: Traced, image: str, act: str) -> list[str]:
     started(image, act)
     code, paths = code_of(image, act)
     ended = traced(code, paths)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert lease.owner_of(image) == AFTER[act]
-    seen: dict[str, int] = {}
-    found = []
-    for name in ended.calls:
-        seen[name] = seen.get(name, 0) + 1
-        found.append(f"{name}:when={seen[name]}")
-    return found
-
-
-def some(points: list[str]) -> list[str]:
-    return points if thorough() else points[::3]
+    return ended.points
 
 
 def assert_whole_and_free(image: str, before: Owner | None, after: Owner | None) -> None:
@@ -532,15 +523,13 @@ pins = pytest.mark.parametrize(
 @pytest.mark.crash
 @pins
 def test_killed_at_every_call(image: str, traced: Traced, act: str, tell: Tell) -> None:
-    everything = points(traced, image, act)
+    everything = points_of(traced, image, act)
     assert len(everything) > (10 if act == "release" else 15)
-    tried = some(everything)
+    tried = some(everything, 3)
     for point in tried:
         before = started(image, act)
         code, paths = code_of(image, act)
-        name, when = point.split(":")
-        ended = traced(code, paths, inject=f"{name}:signal=KILL:{when}")
-        assert ended.returncode == -9, point
+        assert traced(code, paths, inject=kill_at(point)).returncode == -9, point
         assert_whole_and_free(image, before, AFTER[act])
     tell(f"{act}: killed at {len(tried)} of {len(everything)} calls")
 
@@ -549,21 +538,14 @@ def test_killed_at_every_call(image: str, traced: Traced, act: str, tell: Tell) 
 @pins
 def test_every_call_fails(image: str, traced: Traced, act: str, tell: Tell) -> None:
     """Either it goes on without, or it says so; and the record is whole."""
-    everything = [point for point in points(traced, image, act) if not point.startswith(NEVER_FAIL)]
-    errors = ["ENOSPC", "EIO", "EDQUOT", "EROFS", "EACCES", "ESTALE"]
-    tried = (
-        list(itertools.product(everything, errors))
-        if thorough()
-        else list(zip(everything, itertools.cycle(errors), strict=False))
-    )
-    for point, error in tried:
+    tried = fail_at(points_of(traced, image, act), NEVER_FAIL)
+    for failure in tried:
         before = started(image, act)
         code, paths = code_of(image, act)
-        name, when = point.split(":")
-        ended = traced(code, paths, inject=f"{name}:error={error}:{when}")
-        assert ended.returncode in (0, 3), f"{point} {error}: {ended.stderr}"
+        ended = traced(code, paths, inject=failure)
+        assert ended.returncode in (0, 3), f"{failure}: {ended.stderr}"
         # A full NAS keeps no owner away: the old record is good enough then.
         if ended.returncode == 0 and not act.startswith("acquire "):
-            assert lease.owner_of(image) == AFTER[act], f"{point} {error}"
+            assert lease.owner_of(image) == AFTER[act], failure
         assert_whole_and_free(image, before, AFTER[act])
-    tell(f"{act}: {len(tried)} failing calls of {len(everything)} places")
+    tell(f"{act}: {len(tried)} failing calls")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import itertools
 import os
 import shutil
 import signal
@@ -20,14 +19,14 @@ from rpinfs.config import Image
 from rpinfs.image import ImageError
 from rpinfs.lease import LeaseError, Owner
 from rpinfs.snapshots import remove_replaced, restore, take
-from tests.support import Tell, thorough
+from tests.support import Tell
 from tests.tools.conftest import Ended, Mount, Traced, command, python
+from tests.tools.crash import fail_at, kill_at, some
 
 pytestmark = pytest.mark.root
 
 MIB = 1 << 20
 SIZE = 64 * MIB
-ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EROFS", "EACCES", "ESTALE")
 OWNER = Owner("10000000aaaaaaaa", "pi1")
 OTHER = Owner("10000000bbbbbbbb", "pi2")
 
@@ -542,30 +541,6 @@ def test_an_image_that_is_gone_is_restored(changed: tuple[Pi, Path]) -> None:
 # --- Killed at every call, and every call failing ----------------------------------------------------------
 
 
-def points(ended: Ended) -> list[str]:
-    """Every call: "NAME:when=N"."""
-    seen: dict[str, int] = {}
-    found = []
-    for name in ended.calls:
-        seen[name] = seen.get(name, 0) + 1
-        found.append(f"{name}:when={seen[name]}")
-    return found
-
-
-def kill_at(point: str) -> str:
-    name, when = point.split(":")
-    return f"{name}:signal=KILL:{when}"
-
-
-def fail_at(found: list[str]) -> Iterator[tuple[str, str]]:
-    """Points with an error each; all errors in turn. To close and to forget do not fail in a way that matters."""
-    errors = itertools.cycle(ERRORS)
-    for point in found:
-        name, when = point.split(":")
-        if name not in ("close", "fadvise64"):
-            yield point, f"{name}:error={next(errors)}:{when}"
-
-
 def assert_said(ended: Ended, pi: Pi, point: str) -> None:
     assert ended.returncode in (0, 3), f"{point}: {ended.stderr}"
     if ended.returncode == 3:
@@ -613,9 +588,9 @@ def test_snapshot_killed_at_every_call(pi: Pi, traced: Traced, tell: Tell, busy:
     with in_use(pi, busy=busy):
         ended = traced(code, paths)
         assert (ended.returncode, ended.stderr) == (0, "")
-        found = points(ended)
+        found = ended.points
         assert {"fsync:when=3", "linkat:when=1", *(["ioctl:when=3"] if busy else [])} <= set(found)
-        tried = found if thorough() else found[3::7]
+        tried = some(found, 7)
         killed = 0
         for point in tried:
             ended = traced(code, paths, inject=kill_at(point))
@@ -632,11 +607,11 @@ def test_snapshot_killed_at_every_call(pi: Pi, traced: Traced, tell: Tell, busy:
 def test_snapshot_with_every_call_failing(pi: Pi, traced: Traced, tell: Tell, busy: bool) -> None:
     code, paths = pi.attempt(TAKE)
     with in_use(pi, busy=busy):
-        found = list(fail_at(points(traced(code, paths))))
-        tried = found if thorough() else found[1::7]
-        for point, inject in tried:
-            assert_said(traced(code, paths, inject=inject), pi, point)
-            assert_next_snapshot_completes(pi, point)
+        found = fail_at(traced(code, paths).points)
+        tried = some(found, 7)
+        for failure in tried:
+            assert_said(traced(code, paths, inject=failure), pi, failure)
+            assert_next_snapshot_completes(pi, failure)
     tell(f"snapshot: failed at {len(tried)} of {len(found)} calls")
 
 
@@ -645,8 +620,8 @@ def test_snapshot_and_its_children_killed(pi: Pi, traced: Traced, tell: Tell) ->
     """The guard and the programs are killed as well, each at its own call of that number."""
     code, paths = pi.attempt(TAKE)
     with in_use(pi, busy=True):
-        found = sorted(set(points(traced(code, paths, children=True))))
-        tried = found if thorough() else found[3::21]
+        found = traced(code, paths, children=True).points
+        tried = some(found, 21)
         for point in tried:
             assert traced(code, paths, inject=kill_at(point), children=True).returncode in (-9, 0, 3), point
             assert_next_snapshot_completes(pi, point)
@@ -679,9 +654,9 @@ def test_restore_killed_at_every_call(changed: tuple[Pi, Path], traced: Traced, 
     code, paths = pi.attempt(f"{links}snapshots.restore(image, owner, {taken.name!r})")
     ended, found = rehearsed(pi, traced, code, [*paths, taken])
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert "rename:when=2" if links else "rename:when=1" in found
+    assert ("rename:when=2" if links else "rename:when=1") in found
     # The last steps are what matters most.
-    tried = found if thorough() else [*found[3::7], *found[-25::2]]
+    tried = some(found, 7, last=25)
     for point in tried:
         command("e2label", pi.path, "now")
         assert traced(code, [*paths, taken], inject=kill_at(point)).returncode == -9, point
@@ -694,17 +669,17 @@ def test_restore_killed_at_every_call(changed: tuple[Pi, Path], traced: Traced, 
 def test_restore_with_every_call_failing(changed: tuple[Pi, Path], traced: Traced, tell: Tell, links: str) -> None:
     pi, taken = changed
     code, paths = pi.attempt(f"{links}snapshots.restore(image, owner, {taken.name!r})")
-    found = list(fail_at(rehearsed(pi, traced, code, [*paths, taken])[1]))
-    tried = found if thorough() else [*found[1::7], *found[-25::2]]
-    for point, inject in tried:
+    found = fail_at(rehearsed(pi, traced, code, [*paths, taken])[1])
+    tried = some(found, 7, last=25)
+    for failure in tried:
         command("e2label", pi.path, "now")
-        ended = traced(code, [*paths, taken], inject=inject)
-        assert_said(ended, pi, point)
-        assert pi.path.exists(), point
+        ended = traced(code, [*paths, taken], inject=failure)
+        assert_said(ended, pi, failure)
+        assert pi.path.exists(), failure
         if label(pi.path) == "now":
             leftovers = [name for name in pi.strays() if ".rpinfs-new-" not in name]
-            assert leftovers == [] or thorough() or point.startswith(("unlink", "rename", "newfstatat")), point
-        assert_restore_completes(pi, taken, point)
+            assert leftovers == [] or failure.startswith(("unlink", "rename", "newfstatat")), failure
+        assert_restore_completes(pi, taken, failure)
     tell(f"restore: failed at {len(tried)} of {len(found)} calls")
 
 
@@ -712,4 +687,4 @@ def rehearsed(pi: Pi, traced: Traced, code: str, paths: list[Path]) -> tuple[End
     """One restore in which nothing goes wrong, and its points."""
     ended = traced(code, paths)
     assert remove_replaced(str(pi.path))
-    return ended, points(ended)
+    return ended, ended.points
