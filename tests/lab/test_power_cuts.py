@@ -88,7 +88,7 @@ def test_power_cut_while_containers_write(lab: Lab, tell: Tell, kind: Callable[[
         pi.power_on()
         pi.wait_started("docker.service")
         install_writer(pi)
-        start_writer(pi, recorder)
+        start_writer(pi, recorder, rest=20)
         assert_kind(image_of(lab, pi), kind)
         for cut in range(1, cuts + 1):
             recorder.wait_beyond(checked)

@@ -50,6 +50,27 @@ def test_two_pis_one_image(lab: Lab, tell: Tell) -> None:
     assert is_clean(lab.nas.image_path("shared.img"))
 
 
+@pytest.mark.long
+def test_fence_mmp(lab: Lab) -> None:
+    """Without any lock, by what the owner writes into the image all the time; it is seen over direct I/O alone."""
+    owner, other = lab.pi("one"), lab.pi("two")
+    for pi in (owner, other):
+        without_network(pi)
+        pi.write("/etc/rpinfs/rpinfs.conf", f"{CONFIG}Fence=mmp\n")
+    boot_until_settled(owner)
+    assert state(owner)["state"] == "mounted"
+    boot_until_settled(other)
+    assert state(other)["state"] == "refused"
+    assert "another host uses it" in state(other)["message"]
+    assert_docker_is_down(other)
+    assert_storage_is_up_soon(owner)
+    owner.pull_power()
+    other.run("systemctl restart rpinfs-agent.service")
+    assert_storage_is_up_soon(other)
+    other.power_off()
+    assert is_clean(lab.nas.image_path("shared.img"))
+
+
 def boot_until_settled(pi: Pi) -> None:
     pi.power_on()
     pi.wait_agent()

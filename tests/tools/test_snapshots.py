@@ -683,8 +683,25 @@ def test_restore_with_every_call_failing(changed: tuple[Pi, Path], traced: Trace
     tell(f"restore: failed at {len(tried)} of {len(found)} calls")
 
 
-def rehearsed(pi: Pi, traced: Traced, code: str, paths: list[Path]) -> tuple[Ended, list[str]]:
+@pytest.mark.crash
+def test_restore_and_its_children_killed(changed: tuple[Pi, Path], traced: Traced, tell: Tell) -> None:
+    """The programs that look at the image are killed as well, each at its own call of that number."""
+    pi, taken = changed
+    code, paths = pi.attempt(f"snapshots.restore(image, owner, {taken.name!r})")
+    found = rehearsed(pi, traced, code, [*paths, taken], children=True)[1]
+    tried = some(found, 21)
+    for point in tried:
+        command("e2label", pi.path, "now")
+        ended = traced(code, [*paths, taken], inject=kill_at(point), children=True)
+        assert ended.returncode in (-9, 3), point
+        assert_restore_completes(pi, taken, point)
+    tell(f"restore: killed with its children at {len(tried)} of {len(found)} calls")
+
+
+def rehearsed(
+    pi: Pi, traced: Traced, code: str, paths: list[Path], *, children: bool = False
+) -> tuple[Ended, list[str]]:
     """One restore in which nothing goes wrong, and its points."""
-    ended = traced(code, paths)
+    ended = traced(code, paths, children=children)
     assert remove_replaced(str(pi.path))
     return ended, ended.points
