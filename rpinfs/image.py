@@ -62,6 +62,7 @@ class Probe:
         needs_recovery: its journal is to be replayed.
         errors_recorded: number of errors that the kernel has met in it.
         mmp: it has ext4's multi-mount protection.
+        fast_commit: its journal has ext4's fast commits.
         obstacles: what keeps this kernel from mounting it, in words.
         remedy: what to do about a foreign file, where that is known.
         groups: the groups of blocks of its file system.
@@ -82,6 +83,7 @@ class Probe:
     needs_recovery: bool = False
     errors_recorded: int = 0
     mmp: bool = False
+    fast_commit: bool = False
     obstacles: tuple[str, ...] = ()
     remedy: str | None = None
     stamp: tuple[int, ...] = field(default=(), repr=False)
@@ -193,6 +195,7 @@ def _with_superblock(seen: Probe, parsed: Superblock) -> Probe:
         needs_recovery=parsed.needs_recovery,
         errors_recorded=parsed.errors_recorded,
         mmp=parsed.mmp,
+        fast_commit=parsed.fast_commit,
         obstacles=(*parsed.obstacles, *_obstacles_here(parsed)),
     )
 

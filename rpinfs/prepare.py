@@ -109,6 +109,10 @@ def _attach(image: Image, lease: Lease | None, progress: Tell) -> Prepared:
         publish.remove_leftovers(image.path, progress)
         if _repair(image, found, lease, progress):
             remarks.append(f"{image.path} was not unmounted in order; e2fsck has put it right")
+    if found.fast_commit:
+        # Somebody's choice, and not ours to undo: why we do not make it is in making.py.
+        without = f"with the image unmounted: tune2fs -O ^fast_commit {image.path}"
+        remarks.append(f"{image.path} has fast_commit, which loses data in a power cut; {without}")
     remarks += _set_protection(image, found, progress)
     size, not_grown = found.fs_size, ""
     if image.size_is_set:

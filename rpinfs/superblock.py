@@ -16,7 +16,7 @@ _INCOMPAT_SUPPORTED = 0x3E7D6
 _INCOMPAT_NAMES = {0x1: "compression", _INCOMPAT_JOURNAL_DEV: "journal_dev", 0x1000: "dirdata"}
 _RO_COMPAT_SUPPORTED = 0x1A77F
 _RO_COMPAT_NAMES = {0x80: "has_snapshot", 0x800: "replica", 0x1000: "read-only", 0x4000: "shared_blocks"}
-_COMPAT_HAS_JOURNAL = 0x4
+_COMPAT_HAS_JOURNAL, _COMPAT_FAST_COMMIT = 0x4, 0x400
 # What ext3 knew; blkid, and people, call anything with more features ext4.
 _EXT3_INCOMPAT, _EXT3_RO_COMPAT = 0x16, 0x7
 
@@ -53,6 +53,7 @@ class Superblock:
         size: of the file system, in bytes.
         clean: whether it was unmounted in order; None where only mounting can tell (xfs).
         mmp: it has ext4's multi-mount protection.
+        fast_commit: its journal has ext4's fast commits.
         casefold: it has names whose case does not count, which a kernel may have been built without.
         obstacles: what keeps every kernel from mounting it from one device, in words.
     """
@@ -68,6 +69,7 @@ class Superblock:
     needs_recovery: bool = False
     errors_recorded: int = 0
     mmp: bool = False
+    fast_commit: bool = False
     casefold: bool = False
     obstacles: tuple[str, ...] = ()
 
@@ -99,6 +101,7 @@ def parse_ext4(data: bytes) -> Superblock | None:
         errors_recorded=struct.unpack_from("<I", data, 0x194)[0],
         casefold=bool(incompat & _INCOMPAT_CASEFOLD),
         mmp=bool(incompat & _INCOMPAT_MMP),
+        fast_commit=bool(compat & _COMPAT_FAST_COMMIT),
         obstacles=_ext4_obstacles(data, compat, incompat, ro_compat),
     )
 

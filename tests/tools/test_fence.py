@@ -156,3 +156,16 @@ def test_the_wait_for_a_protected_image_is_no_error_of_its_own() -> None:
         images.judge_e2fsck("disk.img", done)
     with pytest.raises(ImageError, match="another host uses it"):
         images.judge_e2fsck("disk.img", replace(done, stderr="e2fsck: MMP: filesystem still in use\n"))
+
+
+def test_fast_commit_is_used_and_remarked_on(wanted: Image) -> None:
+    making.create(wanted.path, wanted.size)
+    command("tune2fs", "-O", "fast_commit", wanted.path)
+    (remark,) = prepared(with_fence(wanted, "lease"))
+    assert remark == (
+        f"{wanted.path} has fast_commit, which loses data in a power cut; "
+        f"with the image unmounted: tune2fs -O ^fast_commit {wanted.path}"
+    )
+    assert images.probe(wanted.path).fast_commit
+    command("sh", "-c", remark.partition("unmounted: ")[2])
+    assert prepared(with_fence(wanted, "lease")) == []
