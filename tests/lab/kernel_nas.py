@@ -1,7 +1,7 @@
 """A NAS whose NFS server is the kernel's: an emulated machine of its own, for what a userspace server cannot do.
 
-It speaks NFS 4.2, and DEALLOCATE really frees blocks of its disk, an ext4. It serves a share and nothing else: the
-Pis' roots stay on the other NAS. Its files are seen by commands that run in it.
+It speaks NFS 4.2. On an ext4 DEALLOCATE really frees blocks of its disk, on an xfs CLONE shares them. It serves a share
+and nothing else: the Pis' roots stay on the other NAS. Its files are seen by commands that run in it.
 """
 
 from __future__ import annotations
@@ -31,13 +31,16 @@ SHARE = "/srv/docker"
 class KernelNas:
     """Off until start(); as other NASes are, by its address and the export /docker."""
 
-    def __init__(self, name: str, switch: Switch, number: int, folder: Path, machine: Machine, root: Path) -> None:
+    def __init__(
+        self, name: str, switch: Switch, number: int, folder: Path, machine: Machine, root: Path, filesystem: str
+    ) -> None:
         self.name = name
         self.address = f"{NETWORK}.{number}"
         self._mac = f"52:54:00:77:00:{number:02x}"
         self._switch = switch
         self._folder = folder
         self._machine = machine
+        self._filesystem = filesystem
         self.qemu_options: list[str] = []
         """More options for QEMU, such as another disk, from start() on."""
         self._qemu: Daemon | None = None
@@ -106,7 +109,8 @@ class KernelNas:
     def _make_disk(self) -> None:
         with self._disk.open("xb") as file:
             file.truncate(DISK_SIZE)
-        run(["mkfs.ext4", "-q", "-F", "-E", "assume_storage_prezeroed=1", self._disk])
+        prezeroed = ["-F", "-E", "assume_storage_prezeroed=1"] if self._filesystem == "ext4" else []
+        run([f"mkfs.{self._filesystem}", "-q", *prezeroed, self._disk])
 
     @property
     def _disk(self) -> Path:
@@ -115,7 +119,7 @@ class KernelNas:
     def _argv(self) -> list[str | Path]:
         cmdline = (
             f"console={self._machine.serial_console} quiet rdinit=/init nas.address={self.address}/{PREFIX_LENGTH} "
-            f"nas.clients={NETWORK} nas.lease={LEASE_SECONDS}"
+            f"nas.clients={NETWORK} nas.lease={LEASE_SECONDS} nas.disk={self._filesystem}"
         )
         boot = (self._folder / "vmlinuz", self._folder / "initramfs.img", cmdline)
         return [

@@ -103,10 +103,13 @@ class Lab:
         """
         return self._nas("nas2", 2, netboot=False, disk=disk)
 
-    def kernel_nas(self) -> KernelNas:
-        """A NAS at 10.77.0.3 whose NFS server is the kernel's, off, for shares only: NFS 4.2 and DEALLOCATE."""
+    def kernel_nas(self, filesystem: str = "ext4") -> KernelNas:
+        """A NAS at 10.77.0.3 whose NFS server is the kernel's, off, for shares only: NFS 4.2.
+
+        On ext4 it has DEALLOCATE, on xfs CLONE as well.
+        """
         name = "nas3"
-        nas = KernelNas(name, self.switch, 3, self.folder / name, self.machine, self._base)
+        nas = KernelNas(name, self.switch, 3, self.folder / name, self.machine, self._base, filesystem)
         self._undo.callback(nas.pull_power)
         return nas
 

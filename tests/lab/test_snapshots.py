@@ -1,0 +1,67 @@
+"""A snapshot over NFS 4.2 while a container writes: the NAS does the copying; and back again."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.support import Tell
+
+from .container import without_network
+from .lab import Lab
+from .pi import Pi
+from .records import Recorder, count_records, install_writer, start_writer
+from .test_storage import assert_storage_is_up, image_of
+
+pytestmark = [pytest.mark.lab, pytest.mark.root, pytest.mark.long]
+
+CONFIG = "[Server]\nAddress={address}\nVersion=4.2\n[Boot]\nExport=\n"
+STOP = "systemctl stop docker.socket docker containerd var-lib-docker.mount rpinfs-agent"
+START = "systemctl start rpinfs-agent docker"
+
+
+@pytest.mark.parametrize(("filesystem", "by"), [("ext4", "COPY"), ("xfs", "CLONE")])
+def test_the_nas_copies(lab: Lab, tell: Tell, filesystem: str, by: str) -> None:
+    nas = lab.kernel_nas(filesystem)
+    pi = lab.pi("snapshot")
+    without_network(pi)
+    pi.write("/etc/rpinfs/rpinfs.conf", CONFIG.format(address=nas.address))
+    nas.start()
+    with Recorder(lab.nas, lab.folder) as recorder:
+        pi.power_on()
+        pi.wait_started("docker.service")
+        install_writer(pi)
+        start_writer(pi, recorder, rest=20)
+        recorder.wait_beyond(10)
+        before, asked = recorder.acknowledged, requests(pi)
+        taken = pi.run("rpinfs snapshot docker").splitlines()[-1]
+        made = {name: count - asked.get(name, 0) for name, count in requests(pi).items()}
+        assert made[by] > 0, made
+        assert made["READ"] < 100, made
+        assert taken in pi.run("rpinfs snapshot --list --json")
+        # It is thawed, and the container goes on.
+        recorder.wait_beyond(recorder.acknowledged)
+        after = recorder.acknowledged
+
+        pi.run(STOP)
+        pi.run(f"rpinfs restore docker {taken.rpartition('/')[2]}")
+        image = image_of(lab, pi).name
+        assert f"{image}.replaced" in nas.run("ls /srv/docker")
+        pi.run(START)
+        # The writer has gone on meanwhile, from the record where the snapshot had it.
+        there = count_records(pi, before)
+    assert_storage_is_up(pi)
+    assert f"{image}.replaced" not in nas.run("ls /srv/docker")
+    tell(
+        f"snapshot over NFS 4.2 by {made[by]} {by}, {made['READ']} READ, a container writing: {before} records before it, "
+        f"{after} after it, {there} soon after it was restored; lost 0"
+    )
+    pi.power_off()
+    nas.stop()
+
+
+def requests(pi: Pi) -> dict[str, int]:
+    """How many of each kind it has sent for the share (nfsstat's mountstats: the first number is that)."""
+    text = pi.run("sed -n '\\#mounted on /nfs/docker #,/^device/p' /proc/self/mountstats")
+    return {name: int(count) for name, count in re.findall(r"^\s+([A-Z_]+): (\d+)", text, re.MULTILINE)}
