@@ -54,8 +54,8 @@ def test_the_nas_copies(lab: Lab, tell: Tell, filesystem: str, by: str) -> None:
     assert_storage_is_up(pi)
     assert f"{image}.replaced" not in nas.run("ls /srv/docker")
     tell(
-        f"snapshot over NFS 4.2 by {made[by]} {by}, {made['READ']} READ, a container writing: {before} records before it, "
-        f"{after} after it, {there} soon after it was restored; lost 0"
+        f"snapshot over NFS 4.2 by {made[by]} {by}, {made['READ']} READ, a container writing: {before} records before "
+        f"it, {after} after it, {there} soon after it was restored; lost 0"
     )
     pi.power_off()
     nas.stop()
