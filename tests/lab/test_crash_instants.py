@@ -57,7 +57,7 @@ def test_crash_at_any_write(plain_lab: Lab, tmp_path: Path, tell: Tell, filesyst
     for instant in instants:
         found = records_after(replay.cut(instant, chance), tmp_path, filesystem, acknowledged[instant])
     tell(
-        f"{filesystem}, kernel of {release}: power cut at {len(instants)} of {len(writes)} writes, seed {seed}: "
+        f"{filesystem}, kernel of {release}: power cut at {len(instants)} of {len(writes)} requests, seed {seed}: "
         f"up to {found} records checked, lost 0"
     )
 
@@ -83,7 +83,7 @@ def test_fast_commit_is_off_for_a_reason(
         except LabError:
             unrepaired += 1
     tell(
-        f"ext4 with fast_commit, kernel of {release}: power cut at {len(instants)} of {len(writes)} writes, "
+        f"ext4 with fast_commit, kernel of {release}: power cut at {len(instants)} of {len(writes)} requests, "
         f"seed {seed}: after {lost} of them fsynced records were lost, after {unrepaired} e2fsck -p had left errors"
     )
     assert lost and unrepaired
