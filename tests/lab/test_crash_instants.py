@@ -37,7 +37,7 @@ until [ $(stat -c %s ../data/log || echo 0) -ge {bytes} ]; do
     if [ $((round % 5)) = 4 ]; then sync; rm -r $((round - 2)) $((round - 4)); fi
     round=$((round + 1))
 done
-kill -0 $writer && kill $writer && wait
+kill $writer || exit; wait
 cd / && umount /mnt
 """
 
