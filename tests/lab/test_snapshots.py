@@ -12,7 +12,7 @@ from .container import without_network
 from .lab import Lab
 from .pi import Pi
 from .records import Recorder, count_records, install_writer, start_writer
-from .test_storage import assert_storage_is_up, image_of
+from .test_storage import MOUNTS, assert_storage_is_up, image_of
 
 pytestmark = [pytest.mark.lab, pytest.mark.root, pytest.mark.long]
 
@@ -51,7 +51,7 @@ def test_the_nas_copies(lab: Lab, tell: Tell, filesystem: str, by: str) -> None:
         pi.run(START)
         # The writer has gone on meanwhile, from the record where the snapshot had it.
         there = count_records(pi, before)
-    assert_storage_is_up(pi)
+    assert_storage_is_up(pi, MOUNTS[1:])
     assert f"{image}.replaced" not in nas.run("ls /srv/docker")
     tell(
         f"snapshot over NFS 4.2 by {made[by]} {by}, {made['READ']} READ, a container writing: {before} records before "
