@@ -13,6 +13,7 @@ from .container import without_network
 from .image import is_clean
 from .lab import Lab
 from .pi import Pi
+from .process import LabError
 from .test_power_cuts import empty
 from .test_storage import assert_storage_is_up
 
@@ -51,6 +52,7 @@ def test_two_pis_one_image(lab: Lab, tell: Tell) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.xfail(raises=LabError, reason="the second Pi's e2fsck does not notice the first, only its kernel does")
 def test_fence_mmp(lab: Lab) -> None:
     """Without any lock, by what the owner writes into the image all the time; it is seen over direct I/O alone."""
     owner, other = lab.pi("one"), lab.pi("two")
