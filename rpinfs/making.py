@@ -55,8 +55,8 @@ class _Maker:
 
 # Every choice is stated, so that an image does not depend on the mke2fs.conf of the machine that made it.
 # Not among the features: orphan_file and metadata_csum_seed, which Debian 13 would add. They gain nothing here,
-# and an older e2fsck on the NAS should be able to check the image. Nor fast_commit, which would halve what an fsync
-# sends: neither e2fsck 1.47 nor Linux brings it up again after a power cut (tests/lab/test_crash_instants.py).
+# and an older e2fsck on the NAS should be able to check the image. Nor fast_commit, with which an fsync sends
+# less: after most power cuts neither e2fsck 1.47 nor Linux brings it up again (tests/lab/test_crash_instants.py).
 EXT4_FEATURES = (
     "has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,"
     "huge_file,dir_nlink,extra_isize,metadata_csum"

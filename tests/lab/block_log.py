@@ -75,7 +75,7 @@ class Replay:
         self._settled = work / "settled.img"
         self._cut = work / "cut.img"
         self._done = 0
-        _copy(before, self._settled)
+        copy(before, self._settled)
 
     def cut(self, instant: int, chance: random.Random) -> Path:
         """The disk after a power cut just after that many writes; instants must not go back.
@@ -87,14 +87,14 @@ class Replay:
         settled = next(flushes, self._done)
         _apply(self._settled, self._writes[self._done : settled])
         self._done = settled
-        _copy(self._settled, self._cut)
+        copy(self._settled, self._cut)
         pending = self._writes[settled:instant]
         _apply(self._cut, pending if chance.random() < 0.5 else [one for one in pending if chance.random() < 0.5])
         return self._cut
 
 
-def _copy(source: Path, target: Path) -> None:
-    """The holes too."""
+def copy(source: Path, target: Path) -> None:
+    """Copy a disk, its holes as well."""
     run(["cp", "--sparse=auto", source, target])
 
 

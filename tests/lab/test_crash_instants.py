@@ -6,8 +6,9 @@ the disk still got. The kernel is that of the Pis, the disk one of QEMU's, which
 
 from __future__ import annotations
 
+import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tests.support import Tell, random_seed, thorough
 
 from . import block_log
 from .block_log import Replay, Write
+from .image import repair
 from .lab import Lab
 from .process import LabError, run
 from .records import RECORD, LostError, checked, writer
@@ -50,14 +52,13 @@ RELEASES = pytest.mark.parametrize("release", ["trixie", pytest.param("bookworm"
 def test_crash_at_any_write(plain_lab: Lab, tmp_path: Path, tell: Tell, filesystem: str, release: str) -> None:
     before, writes = image_and_writes(plain_lab, tmp_path, filesystem)
     chance, seed = random_seed()
-    instants = sorted(chance.sample(range(1, len(writes) + 1), 500 if thorough() else 50))
-    replay = Replay(before, writes, tmp_path)
-    acknowledged = acknowledged_at(writes)
+    cuts = 500 if thorough() else 50
     found = 0
-    for instant in instants:
-        found = records_after(replay.cut(instant, chance), tmp_path, filesystem, acknowledged[instant])
+    for disk, acknowledged in power_cuts(before, writes, tmp_path, chance, cuts):
+        repair(disk)
+        found = records_in(disk, tmp_path, acknowledged)
     tell(
-        f"{filesystem}, kernel of {release}: power cut at {len(instants)} of {len(writes)} requests, seed {seed}: "
+        f"{filesystem}, kernel of {release}: power cut at {cuts} of {len(writes)} requests, seed {seed}: "
         f"up to {found} records checked, lost 0"
     )
 
@@ -71,19 +72,20 @@ def test_fast_commit_is_off_for_a_reason(
     monkeypatch.setattr(making, "EXT4_FEATURES", f"fast_commit,{making.EXT4_FEATURES}")
     before, writes = image_and_writes(plain_lab, tmp_path, "ext4")
     chance, seed = random_seed()
-    replay = Replay(before, writes, tmp_path)
-    acknowledged = acknowledged_at(writes)
-    instants = sorted(chance.sample(range(1, len(writes) + 1), 200))
+    cuts = 200
     lost = unrepaired = 0
-    for instant in instants:
+    for disk, acknowledged in power_cuts(before, writes, tmp_path, chance, cuts):
         try:
-            records_after(replay.cut(instant, chance), tmp_path, "ext4", acknowledged[instant])
-        except LostError:
-            lost += 1
+            repair(disk)
         except LabError:
             unrepaired += 1
+            continue
+        try:
+            records_in(disk, tmp_path, acknowledged)
+        except LostError:
+            lost += 1
     tell(
-        f"ext4 with fast_commit, kernel of {release}: power cut at {len(instants)} of {len(writes)} requests, "
+        f"ext4 with fast_commit, kernel of {release}: power cut at {cuts} of {len(writes)} requests, "
         f"seed {seed}: after {lost} of them fsynced records were lost, after {unrepaired} e2fsck -p had left errors"
     )
     assert lost and unrepaired
@@ -93,7 +95,7 @@ def image_and_writes(lab: Lab, folder: Path, filesystem: str) -> tuple[Path, lis
     """A new image as rpinfs makes it, and what it got as a disk under load, up to its unmounting."""
     before, disk, log = (folder / name for name in ("before.img", "disk.img", "writes.log"))
     making.create(str(before), SIZE, filesystem)
-    run(["cp", "--sparse=auto", before, disk])
+    block_log.copy(before, disk)
     machine = lab.kernel_nas()
     machine.install("/writer", writer())
     machine.qemu_options = block_log.qemu_options(disk, log)
@@ -102,6 +104,16 @@ def image_and_writes(lab: Lab, folder: Path, filesystem: str) -> tuple[Path, lis
     machine.run(LOAD.format(filesystem=filesystem, bytes=records * RECORD), timeout=1200)
     machine.pull_power()
     return before, list(block_log.read(log))
+
+
+def power_cuts(
+    before: Path, writes: Sequence[Write], folder: Path, chance: random.Random, cuts: int
+) -> Iterator[tuple[Path, int]]:
+    """The disk after so many power cuts at random instants, and the highest record that was acknowledged by then."""
+    replay = Replay(before, writes, folder)
+    acknowledged = acknowledged_at(writes)
+    for instant in sorted(chance.sample(range(1, len(writes) + 1), cuts)):
+        yield replay.cut(instant, chance), acknowledged[instant]
 
 
 def acknowledged_at(writes: Sequence[Write]) -> list[int]:
@@ -113,22 +125,15 @@ def acknowledged_at(writes: Sequence[Write]) -> list[int]:
     return highest
 
 
-def records_after(disk: Path, folder: Path, filesystem: str, acknowledged: int) -> int:
-    """Bring it up as rpinfs does, have it checked, and read the records back."""
-    if filesystem == "ext4":
-        run(["e2fsck", "-p", disk], ok=(0, 1))
-        run(["e2fsck", "-f", "-n", disk])
+def records_in(disk: Path, folder: Path, acknowledged: int) -> int:
+    """Mount it and read the records back; see checked()."""
     where = folder / "mounted"
     where.mkdir(exist_ok=True)
-    run(["mount", "-t", filesystem, "-o", "loop", disk, where])
+    run(["mount", "-o", "loop", disk, where])
     try:
         data = where / "data"
         log = (data / "log").read_text() if (data / "log").exists() else ""
-        names = sorted(data.glob("files/*"))
-        files = {path.name: path.read_text().rstrip("\n") for path in names}
-        found = checked(log, files, acknowledged)
+        files = {path.name: path.read_text().rstrip("\n") for path in data.glob("files/*")}
+        return checked(log, files, acknowledged)
     finally:
         run(["umount", where])
-    if filesystem == "xfs":
-        run(["xfs_repair", "-n", "-f", disk])
-    return found

@@ -16,7 +16,7 @@ import tarfile
 import uuid
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,7 @@ from rpinfs.image import ImageError, Kind, check, probe, verify
 from rpinfs.making import create
 from rpinfs.run import ENVIRONMENT, Completed
 from tests.support import Tell
-from tests.tools.conftest import Mount, Traced, command, python
+from tests.tools.conftest import Ended, Mount, Traced, command, python
 from tests.tools.crash import fail_at, kill_at, some
 
 MIB = 1 << 20
@@ -833,35 +833,38 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Path]:
     return place
 
 
+def tampered(
+    place: Callable[[], Path], traced: Traced, injections: list[str], *, children: bool = False
+) -> Iterator[tuple[str, Ended]]:
+    """An attempt with each of these injected, and how it ended; then the next attempt completes."""
+    for injected in injections:
+        path = place()
+        blank = path.exists()
+        code, paths = attempt(path)
+        yield injected, traced(code, paths, inject=injected, children=children)
+        assert_next_attempt_completes(path, blank)
+        path.unlink()
+
+
 @pytest.mark.crash
 def test_killed_at_every_call(place: Callable[[], Path], traced: Traced, tell: Tell) -> None:
     path = place()
-    blank = path.exists()
+    last = "rename:when=1" if path.exists() else "linkat:when=1"
     tried = points_of(traced, path)
     assert len(tried) > 30
-    assert {"rename:when=1" if blank else "linkat:when=1", "ftruncate:when=1", "fsync:when=2"} <= set(tried)
-    code, paths = attempt(path)
-    for point in tried:
-        place()
-        assert traced(code, paths, inject=kill_at(point)).returncode == -9, point
-        assert_next_attempt_completes(path, blank)
-        path.unlink()
+    assert {last, "ftruncate:when=1", "fsync:when=2"} <= set(tried)
+    for injected, ended in tampered(place, traced, [kill_at(point) for point in tried]):
+        assert ended.returncode == -9, injected
     tell(f"create: killed at {len(tried)} of {len(tried)} calls")
 
 
 @pytest.mark.crash
 def test_killed_with_its_children(place: Callable[[], Path], traced: Traced, tell: Tell) -> None:
     """mkfs and e2fsck are killed as well, each process at its own call of that number."""
-    path = place()
-    blank = path.exists()
-    found = points_of(traced, path, children=True)
+    found = points_of(traced, place(), children=True)
     tried = some(found, 9)
-    code, paths = attempt(path)
-    for point in tried:
-        place()
-        assert traced(code, paths, inject=kill_at(point), children=True).returncode in (-9, 3), point
-        assert_next_attempt_completes(path, blank)
-        path.unlink()
+    for injected, ended in tampered(place, traced, [kill_at(point) for point in tried], children=True):
+        assert ended.returncode in (-9, 3), injected
     tell(f"create: killed with its children at {len(tried)} of {len(found)} calls")
 
 
@@ -869,18 +872,12 @@ def test_killed_with_its_children(place: Callable[[], Path], traced: Traced, tel
 def test_every_call_fails(place: Callable[[], Path], traced: Traced, tell: Tell) -> None:
     """Either it goes on without, or it says so and leaves nothing half-made. Looking back afterwards is harmless."""
     path = place()
-    blank = path.exists()
     tried = fail_at(points_of(traced, path))
-    code, paths = attempt(path)
-    for failure in tried:
-        place()
-        ended = traced(code, paths, inject=failure)
-        assert ended.returncode in (0, 3), f"{failure}: {ended.stderr}"
+    for injected, ended in tampered(place, traced, tried):
+        assert ended.returncode in (0, 3), f"{injected}: {ended.stderr}"
         if ended.returncode == 3:
             assert str(path) in ended.stderr
             assert "Traceback" not in ended.stderr
-        assert_next_attempt_completes(path, blank)
-        path.unlink()
     tell(f"create: {len(tried)} failing calls")
 
 
