@@ -275,7 +275,7 @@ def _grow_in_private(found: Probe, size: int, new_end_is_blank: bool) -> None:
     else:
         # What was a hole a moment ago needs no zeros written to it (1.6 % of it, in the background, for hours).
         kind, options = "ext4", _PRIVATE_OPTIONS + (",noinit_itable" if new_end_is_blank else "")
-    with loop.attach(found.path, block_size=found.sector_size) as device:
+    with loop.attached(found.path, block_size=found.sector_size) as device:
         resize = _resize_command(found, device.path, _PRIVATE_FOLDER, size)
         _run(
             [

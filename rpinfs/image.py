@@ -32,7 +32,11 @@ class ShareFailedError(ImageError):
     """The share failed while an image was looked at, made or changed: the next try may do better."""
 
 
-class CutShortError(ImageError):
+class ProtectedError(ImageError):
+    """An image whose multi-mount protection says that another host uses it."""
+
+
+class CutShortError(ProtectedError):
     """An image whose multi-mount protection says that e2fsck is at work: so it is, or it was cut short."""
 
 
@@ -249,11 +253,15 @@ def stamp_of(status: os.stat_result) -> tuple[int, ...]:
 # --- Checking ----------------------------------------------------------------------------------------------
 
 
-def check(path: str, progress: Tell = silent) -> CheckResult:
+def check(path: str, progress: Tell = silent, *, locked: bool = True) -> CheckResult:
     """Check the file system in an image and put right what is safe to put right (e2fsck -p).
 
     xfs is only looked at (xfs_repair -n): mounting replays its log, and nothing is repaired unasked.
     The caller sees to it that no other host uses the image.
+
+    Args:
+        locked: False where nothing but multi-mount protection tells whether another host uses it: then a protected
+            image is not touched where direct I/O cannot be had.
 
     Raises:
         ImageError: not an image, in use here, or something only a person can decide; the remedy says how.
@@ -262,9 +270,48 @@ def check(path: str, progress: Tell = silent) -> CheckResult:
     verify(found)
     refuse_attached(path)
     try:
-        return _check_ext4(path, found, progress) if found.kind is Kind.EXT4 else _check_xfs(path, progress)
+        if found.kind is not Kind.EXT4:
+            return _check_xfs(path, progress)
+        if found.mmp:
+            return _check_protected(path, found, progress, locked)
+        return _check_ext4(path, found, progress, absolute(path))
     except CommandError as error:
         raise ImageError(f"{path}: cannot be checked: {error.message}", error.remedy) from error
+
+
+def _check_protected(path: str, found: Probe, progress: Tell, locked: bool) -> CheckResult:
+    """Check what has multi-mount protection as the device that it will be mounted from.
+
+    e2fsck asks for direct I/O on devices only (ext2fs_mmp_read()). What it read of a file came out of our own page
+    cache: over NFS, that of another host that writes to the image all the time looks as if nobody did.
+    """
+    with loop.attached(path, block_size=found.sector_size) as device:
+        if not locked:
+            refuse_without_direct_io(path, device)
+        try:
+            return _check_ext4(path, found, progress, device.path)
+        except ProtectedError as error:
+            raise type(error)(f"{error.message} (last marked by {_marked_by(device.path)})", error.remedy) from error
+
+
+def refuse_without_direct_io(path: str, device: loop.LoopDevice) -> None:
+    """Insist on what multi-mount protection needs to hold between hosts.
+
+    Raises:
+        ImageError: the device is attached without direct I/O.
+    """
+    if not device.direct_io:
+        raise ImageError(
+            f"{path}: multi-mount protection holds only with direct I/O, which the kernel refuses on this share",
+            "set Fence=lease in its [Image] section, then: systemctl daemon-reload; systemctl restart rpinfs-agent",
+        )
+
+
+def _marked_by(device: str) -> str:
+    """Name of the host whose mark stands in the protection of an image."""
+    said = run(["dumpe2fs", "-h", device], ok=range(256), die_with_us=True).stdout
+    label = "mmp_node_name:"
+    return next((line.split(label)[1].strip() for line in said.splitlines() if label in line), "") or "nobody"
 
 
 _MMP_CHECKING = "MMP: e2fsck being run"
@@ -272,10 +319,10 @@ _FSCK_CORRECTED, _FSCK_REBOOT, _FSCK_UNCORRECTED = 1, 2, 4
 _FSCK_FAILED, _FSCK_USAGE, _FSCK_CANCELLED, _FSCK_LIBRARY = 8, 16, 32, 128
 
 
-def _check_ext4(path: str, found: Probe, progress: Tell) -> CheckResult:
+def _check_ext4(path: str, found: Probe, progress: Tell, target: str) -> CheckResult:
     with reporting() as (reader, writer):
         done = run(
-            ["e2fsck", "-p", "-C", str(writer), absolute(path)],
+            ["e2fsck", "-p", "-C", str(writer), target],
             ok=range(256),
             pass_fds=[writer],
             report=(reader, _Percent(progress).line),
@@ -305,7 +352,10 @@ def judge_e2fsck(path: str, done: Completed) -> None:
             f"make sure that no other host uses it, then: tune2fs -f -E clear_mmp {path}",
         )
     if protection:
-        raise ImageError(f"{path}: multi-mount protection says that another host uses it: {protection}")
+        raise ProtectedError(
+            f"{path}: multi-mount protection says that another host uses it: {protection}",
+            "unmount it there, then here: systemctl restart rpinfs-agent",
+        )
     if code & _FSCK_UNCORRECTED:
         raise ImageError(
             f"{path}: its file system has errors that only a person can decide about (e2fsck status {code})",

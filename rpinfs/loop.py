@@ -14,6 +14,7 @@ import fcntl
 import os
 import stat
 import struct
+import time
 from collections.abc import Iterator
 
 from rpinfs.errors import RpinfsError
@@ -39,6 +40,7 @@ _LOOP_CONFIG = struct.Struct(f"=2I{_LOOP_INFO64.size}s64x")
 
 # Each attempt takes another device; more than this many lost races in a row is a fault, not bad luck.
 _ATTEMPTS = 64
+_LOOKS, _SECONDS_BETWEEN_LOOKS = 40, 0.025
 
 
 class LoopError(RpinfsError):
@@ -139,6 +141,28 @@ def attach(path: str, *, direct_io: bool = True, block_size: int = 4096) -> Loop
         device.close()
         raise
     return device
+
+
+@contextlib.contextmanager
+def attached(path: str, *, block_size: int = 4096) -> Iterator[LoopDevice]:
+    """Attach an image with attach() for as long as a with statement lasts.
+
+    It is detached at the end, also where a passing look at the device, such as udev's, keeps it for a moment more.
+
+    Raises:
+        LoopError: as attach().
+    """
+    device = attach(path, block_size=block_size)
+    try:
+        attached_file = device.refresh().backing_file
+        yield device
+    finally:
+        device.close()
+    for _ in range(_LOOKS):
+        now = loop_state(os.path.basename(device.path))
+        if now is None or now.backing_file != attached_file:
+            break
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
 def pin(file: int, path: str) -> LoopDevice:

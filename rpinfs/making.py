@@ -43,13 +43,13 @@ class _Maker:
     Attributes:
         label_length: bytes.
         room: bytes that it takes on the share at once or when first used: metadata and journal, by size.
-        argv: the command, by (path, size, label, uuid).
+        argv: the command, by (path, size, label, uuid, whether it is to have multi-mount protection).
         verify: the check that a fresh one must pass without a single remark.
     """
 
     label_length: int
     room: Callable[[int], int]
-    argv: Callable[[str, int, str, str], list[str]]
+    argv: Callable[[str, int, str, str, bool], list[str]]
     verify: Callable[[str], list[str]]
 
 
@@ -76,13 +76,13 @@ def _ext4_room(size: int) -> int:
     return _ext4_journal(size) + 8 * MIB + size // 65536
 
 
-def _ext4_argv(path: str, size: int, label: str, identity: str) -> list[str]:
+def _ext4_argv(path: str, size: int, label: str, identity: str, mmp: bool) -> list[str]:
     """The file is a hole, so its zeros need not be written (assume_storage_prezeroed); a second -E would
     replace the first. -F: mke2fs wants to be asked to write into a file; that it is ours we know.
     """
     return [
         *("mkfs.ext4", "-F", "-q", "-b", "4096", "-I", "256", "-i", "16384", "-m", "0", "-e", "remount-ro"),
-        *("-O", f"none,{EXT4_FEATURES}", "-J", f"size={_ext4_journal(size) // MIB}"),
+        *("-O", f"none,{EXT4_FEATURES}{',mmp' * mmp}", "-J", f"size={_ext4_journal(size) // MIB}"),
         *("-L", label, "-U", identity),
         *("-E", "assume_storage_prezeroed=1,nodiscard,root_owner=0:0", path),
     ]
@@ -93,7 +93,7 @@ def _xfs_room(size: int) -> int:
     return max(64 * MIB, min(size // 2048, 2 * GIB)) + 8 * MIB
 
 
-def _xfs_argv(path: str, _: int, label: str, identity: str) -> list[str]:
+def _xfs_argv(path: str, _size: int, label: str, identity: str, _mmp: bool) -> list[str]:
     return [
         "mkfs.xfs",
         "-q",
@@ -125,6 +125,7 @@ def create(
     filesystem: str = "ext4",
     *,
     label: str | None = None,
+    mmp: bool = False,
     progress: Tell = silent,
 ) -> Probe:
     """Make an image under a name that is free or blank. All or nothing, whatever happens.
@@ -133,6 +134,7 @@ def create(
         size: bytes; a blank file that has a length keeps that.
         filesystem: "ext4" or "xfs".
         label: cut to the 16 or 12 bytes that the file system has room for; by default the file's name.
+        mmp: give it ext4's multi-mount protection, so that it never has its name without; nothing to xfs.
         progress: told what is being done, in ASCII.
 
     Raises:
@@ -157,7 +159,7 @@ def create(
             identity = _random_uuid()
             progress(f"formatting {human_size(size)} with {filesystem}")
             run(
-                maker.argv(temporary.path, size, _fitting(label, path, maker), identity),
+                maker.argv(temporary.path, size, _fitting(label, path, maker), identity, mmp),
                 die_with_us=True,
             )
             os.fsync(temporary.fd)

@@ -98,7 +98,10 @@ def _attach(image: Image, lease: Lease | None, progress: Tell) -> Prepared:
     found = images.probe(image.path)
     if found.kind in (images.Kind.MISSING, images.Kind.BLANK):
         progress(f"making {image.path}")
-        found = making.create(image.path, image.size, image.filesystem, label=image.name, progress=progress)
+        protected = image.fence != "lease"
+        found = making.create(
+            image.path, image.size, image.filesystem, label=image.name, mmp=protected, progress=progress
+        )
         remarks.append(
             f"made {image.path}: {human_size(found.size)} {image.filesystem}, {human_size(found.allocated)} on the NAS"
         )
@@ -126,9 +129,8 @@ def _attach(image: Image, lease: Lease | None, progress: Tell) -> Prepared:
             remarks.append(f"not grown to Size={size_text(image.size)}: {error.message}")
     progress(f"attaching {image.path}")
     device = loop.attach(image.path, direct_io=image.direct_io, block_size=found.sector_size)
-    if image.direct_io and not device.direct_io:
-        remarks.append("the kernel refuses direct I/O on this share; attached buffered, which takes twice the memory")
     try:
+        remarks += _accept(image, device)
         if lease is not None:
             lease.keep()
         uuid = found.uuid or ""
@@ -136,6 +138,15 @@ def _attach(image: Image, lease: Lease | None, progress: Tell) -> Prepared:
     except BaseException:
         device.close()
         raise
+
+
+def _accept(image: Image, device: loop.LoopDevice) -> list[str]:
+    """Compare a device with what the image needs; returns remarks."""
+    if image.fence == "mmp":
+        images.refuse_without_direct_io(image.path, device)
+    if image.direct_io and not device.direct_io:
+        return ["the kernel refuses direct I/O on this share; attached buffered, which takes twice the memory"]
+    return []
 
 
 def _repair(image: Image, found: images.Probe, lease: Lease | None, progress: Tell) -> bool:
@@ -157,7 +168,7 @@ def _grow(image: Image, remarks: list[str], progress: Tell) -> int:
 
 def _check(image: Image, lease: Lease | None, progress: Tell) -> images.CheckResult:
     try:
-        return images.check(image.path, progress)
+        return images.check(image.path, progress, locked=lease is not None)
     except images.CutShortError:
         # Only the lock can tell a check that was cut short by a power cut from one that another Pi is at.
         if lease is None or not lease.locked:

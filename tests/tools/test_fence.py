@@ -9,6 +9,7 @@ import contextlib
 import copy
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from rpinfs import image as images
-from rpinfs import making, prepare, storage
+from rpinfs import loop, making, prepare, run, storage
 from rpinfs.config import Image
 from rpinfs.errors import RpinfsError
 from rpinfs.image import ImageError
@@ -93,7 +94,29 @@ def cut_short(path: str) -> None:
     assert mmp_sequence(path) == MMP_CHECKING
 
 
-def test_the_protection_is_set_once_and_stays(wanted: Image, mounted: Mount) -> None:
+E2FSCK = """#!/bin/sh
+for last; do :; done
+echo "$last $(cat /sys/block/"${{last##*/}}"/loop/dio)" >>{seen}
+exec {real} "$@"
+"""
+
+
+@pytest.fixture
+def checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with what each e2fsck was given to check, and whether that does direct I/O."""
+    seen, folder = tmp_path / "seen", tmp_path / "programs"
+    folder.mkdir()
+    program = folder / "e2fsck"
+    program.write_text(E2FSCK.format(seen=seen, real=shutil.which("e2fsck")))
+    program.chmod(0o755)
+    monkeypatch.setitem(run.ENVIRONMENT, "PATH", f"{folder}:{run.PATH}")
+    return seen
+
+
+def test_the_protection_is_there_from_the_start_and_stays(wanted: Image, mounted: Mount) -> None:
+    making.create(wanted.path, wanted.size, mmp=True)
+    assert images.probe(wanted.path).mmp
+    os.unlink(wanted.path)
     prepared(wanted)
     assert images.probe(wanted.path).mmp
     with mounted("-o", "loop", wanted.path) as folder:
@@ -106,6 +129,44 @@ def test_the_protection_is_set_once_and_stays(wanted: Image, mounted: Mount) -> 
     assert mmp_sequence(wanted.path) == MMP_CLEAN
 
 
+def test_the_protection_is_set_where_it_is_missing(wanted: Image) -> None:
+    making.create(wanted.path, wanted.size)
+    assert not images.probe(wanted.path).mmp
+    prepared(with_fence(wanted, "mmp"))
+    assert images.probe(wanted.path).mmp
+
+
+def test_e2fsck_reads_the_protection_over_direct_io(wanted: Image, checked: Path) -> None:
+    """Of a file it would read what our own page cache has; so it gets a device, and nothing stays of that."""
+    making.create(wanted.path, wanted.size, mmp=True)
+    checked.unlink()  # The look at the new image was a file's.
+    prepared(with_fence(wanted, "mmp"))
+    assert re.fullmatch(r"/dev/loop\d+ 1\n", checked.read_text())
+
+
+def test_protection_alone_needs_direct_io(wanted: Image, tmp_path: Path, mounted: Mount) -> None:
+    """Sectors of the share that are larger than the image's blocks: no direct I/O, and nothing is changed."""
+    store = tmp_path / "store"
+    command("truncate", "--size=256M", store)
+    device = command("losetup", "--find", "--show", "--sector-size=4096", store).strip()
+    command("mkfs.ext4", "-q", device)
+    with mounted(device) as share:
+        wanted.path = str(share / "docker.img")
+        command("mkfs.ext4", "-q", "-b", "1024", "-O", "mmp", wanted.path, "64M")
+        command("tune2fs", "-E", "force_fsck", wanted.path)
+        before = Path(wanted.path).read_bytes()
+        with pytest.raises(ImageError, match="holds only with direct I/O, which the kernel refuses") as refused:
+            prepared(with_fence(wanted, "mmp"))
+        assert refused.value.remedy and refused.value.remedy.startswith("set Fence=lease in its [Image] section")
+        assert Path(wanted.path).read_bytes() == before
+        assert storage.loops_on(wanted.path) == []
+        # The lock keeps other hosts away; then the protection is but one more.
+        held = prepare.prepare(wanted, PI, images.silent)
+        assert not held.direct_io and any("refuses direct I/O" in remark for remark in held.remarks)
+        held.close()
+    command("losetup", "--detach", device)
+
+
 @pytest.mark.crash
 @pytest.mark.long
 def test_another_host_that_has_it_mounted_is_noticed(
@@ -114,10 +175,11 @@ def test_another_host_that_has_it_mounted_is_noticed(
     """Whatever the locks say: e2fsck refuses, and so does the kernel."""
     prepared(wanted)
     # What one kernel knows of its own loop devices, two hosts do not know of each other's.
-    monkeypatch.setattr(images, "refuse_attached", lambda _: None)
+    monkeypatch.setattr(loop, "find", lambda _: [])
     with mounted_by_another_host(wanted.path, tmp_path / "there"):
-        with pytest.raises(ImageError, match=r"says that another host uses it: .*MMP: device currently active"):
+        with pytest.raises(ImageError, match=r"another host uses it: .*MMP: device currently active") as refused:
             prepared(with_fence(wanted, "mmp"))
+        assert refused.value.message.endswith(f"(last marked by {os.uname().nodename})")
         device = command(*ATTACH, wanted.path).strip()
         with pytest.raises(AssertionError, match="already mounted or mount point busy"), mounted(device):
             pass
