@@ -42,7 +42,7 @@ JOBS = $(shell nproc)
 PYTEST = $(AS_ROOT) RPINFS_DEB="$$(realpath '$(DIST)'/rpinfs_*_all.deb)" '$(PYTHON)' -m pytest \
   --numprocesses=$(JOBS) --durations=20 --durations-min=30
 
-.PHONY: help deps venv deb lint test test-fast test-crash test-lab demo clean
+.PHONY: help deps venv deb lint test test-fast test-crash test-lab demo bench clean
 
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.* ## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r target text; do
@@ -107,6 +107,9 @@ test-fast: venv ## the tests that need neither root nor the lab
 
 demo: deb ## boot an emulated Pi for the first time, up to a running container (root)
 	@$(AS_ROOT) python3 -m tests.lab.demo --deb '$(DIST)'/rpinfs_*_all.deb
+
+bench: deb ## requests, bytes and memory beside hand-written mounts, on emulated Pis (root)
+	@$(AS_ROOT) python3 -m tests.lab.bench --deb '$(DIST)'/rpinfs_*_all.deb
 
 clean: ## remove what was built; the caches in ~/.cache/rpinfs stay
 	@rm -rf dist debian/man debian/rpinfs debian/.debhelper debian/files debian/*.substvars debian/*.debhelper \

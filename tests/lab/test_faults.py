@@ -30,6 +30,7 @@ from .nas import GaneshaNas
 from .pi import Pi
 from .process import run
 from .records import Recorder, count_records, install_writer, start_writer
+from .said import image_state, wait_for_state
 from .test_storage import MOUNTS, assert_storage_is_up
 
 pytestmark = [pytest.mark.lab, pytest.mark.root]
@@ -82,15 +83,6 @@ class Workplace:
         checked = count_records(self.pi, acknowledged)
         self.recorder.wait_beyond(acknowledged)
         self.tell(f"{self.fault}: {checked} records checked, lost 0")
-
-    def state(self) -> dict[str, str]:
-        """What the agent says of the image."""
-        found: dict[str, str] = json.loads(self.pi.run("cat /run/rpinfs/agent.json"))["images"]["docker"]
-        return found
-
-    def wait_for_state(self, state: str) -> None:
-        said = f'"docker": ."state": "{state}"'
-        self.pi.run(f"until grep -q '{said}' /run/rpinfs/agent.json; do sleep 1; done")
 
     def listen(self) -> None:
         """Forget what the agent has told so far: a row that finds an earlier row's words has found nothing."""
@@ -203,8 +195,8 @@ def test_file_with_any_data_in_it_is_untouched_and_named(work: Workplace, tell: 
             before = fingerprint(made)
             work.pi.run("mv /nfs/docker/made /nfs/docker/docker.img")
             work.pi.run("systemctl restart rpinfs-agent.service")
-            work.wait_for_state("refused")
-            assert words in work.state()["message"]
+            wait_for_state(work.pi, "refused")
+            assert words in image_state(work.pi)["message"]
             assert work.pi.try_run("systemctl start docker.service").status != 0
             work.status("critical", words, "then: systemctl restart rpinfs-agent")
             assert fingerprint(work.image) == before, make.__name__
@@ -247,7 +239,7 @@ def test_image_leased_or_owned_by_another_pi(work: Workplace) -> None:
     ours = json.loads(work.pi.run(f"cat {record}"))
     another = json.dumps({**ours, "hostname": "somebody", "serial": "100000001234abcd"})
     work.pi.run(f"echo '{another}' >{record}; {START}")
-    work.wait_for_state("refused")
+    wait_for_state(work.pi, "refused")
     assert work.pi.try_run("systemctl start docker.service").status != 0
     work.status("critical", "somebody (serial 100000001234abcd), last seen", "rpinfs adopt docker")
     work.pi.run("rpinfs adopt docker && systemctl restart rpinfs-agent.service")
@@ -369,7 +361,7 @@ def test_image_unmounted_by_hand_with_docker_stopped(work: Workplace) -> None:
     """A person at work is left alone, and Docker's next start mounts the image again."""
     work.pi.run("systemctl stop docker.socket docker.service containerd.service")
     work.pi.run("umount /var/lib/containerd /var/lib/docker")
-    work.wait_for_state("lost")
+    wait_for_state(work.pi, "lost")
     assert work.pi.try_run("systemctl is-active docker.service").stdout.strip() == "inactive"
     work.pi.run("systemctl start docker.socket docker.service")
     work.nothing_is_lost()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rpinfs import making
 from tests.support import Tell, random_seed, thorough
 
 from .container import without_network
@@ -15,7 +16,8 @@ from .image import repair
 from .lab import Lab
 from .pi import Pi
 from .process import run
-from .records import Recorder, count_records, install_writer, start_writer
+from .records import LostError, Recorder, count_records, install_writer, start_writer
+from .said import boot_until_settled, image_state
 from .test_storage import assert_storage_is_up, image_of
 
 pytestmark = [pytest.mark.lab, pytest.mark.root, pytest.mark.crash]
@@ -29,7 +31,6 @@ LONGEST_RUN = 20.0
 AGENT_BEGINS = "until [ -L /run/systemd/units/invocation:rpinfs-agent.service ]; do sleep 0.2; done"
 
 
-# Not ext4's fast_commit: test_crash_instants.py says why.
 KINDS = pytest.mark.parametrize("kind", ["ext4", pytest.param("xfs", marks=pytest.mark.long)])
 
 
@@ -88,6 +89,54 @@ def test_power_cut_while_containers_write(lab: Lab, tell: Tell, kind: str) -> No
         pi.power_off()
     repair(image_of(lab, pi))
     tell(f"{cuts} power cuts while a container wrote ({kind}), seed {seed}: {checked} records checked, lost 0")
+
+
+@pytest.mark.long
+def test_power_cuts_with_fast_commit(lab: Lab, monkeypatch: pytest.MonkeyPatch, tell: Tell) -> None:
+    """What we do not make, but somebody may have: a new image after each cut that one does not survive.
+
+    test_crash_instants.py proves why it is off. Here it is counted how much of that a pulled cable shows; and Docker
+    is up, or down with the agent's reason.
+    """
+    monkeypatch.setattr(making, "EXT4_FEATURES", f"fast_commit,{making.EXT4_FEATURES}")
+    pi = lab.pi("fast")
+    without_network(pi)
+    image = image_of(lab, pi)
+    chance, seed = random_seed()
+    cuts, done, images, refused, lost = 20, 0, 0, 0, 0
+    while done < cuts:
+        empty(lab.nas.share)
+        making.create(str(image), 10 << 30)
+        images += 1
+        with Recorder(lab.nas, lab.folder) as recorder:
+            pi.power_on()
+            pi.wait_started("docker.service")
+            install_writer(pi)
+            start_writer(pi, recorder, rest=20)
+            checked = 0
+            while done < cuts:
+                recorder.wait_beyond(checked)
+                instant = wait_at_random(chance, LONGEST_RUN)
+                cut_power(pi)
+                done += 1
+                acknowledged = recorder.acknowledged
+                print(f"cut {done} after {instant:.1f} s: {acknowledged} records acknowledged")
+                if boot_until_settled(pi) == "refused":
+                    print("refused:", image_state(pi)["message"])
+                    refused += 1
+                    break
+                pi.wait_started("docker.service")
+                try:
+                    checked = count_records(pi, acknowledged)
+                except LostError as error:
+                    print("lost:", error)
+                    lost += 1
+                    break
+        cut_power(pi)
+    tell(
+        f"{cuts} power cuts while a container wrote (ext4 with fast_commit), seed {seed}, {images} images: "
+        f"after {lost} of them fsynced records were lost, after {refused} e2fsck -p had left errors"
+    )
 
 
 def assert_kind(image: Path, kind: str) -> None:

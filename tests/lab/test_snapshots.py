@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from tests.support import Tell
 
 from .container import without_network
 from .lab import Lab
-from .pi import Pi
 from .records import Recorder, count_records, install_writer, start_writer
 from .test_storage import MOUNTS, assert_storage_is_up, image_of
+from .traffic import traffic
 
 pytestmark = [pytest.mark.lab, pytest.mark.root, pytest.mark.long]
 
@@ -34,9 +32,9 @@ def test_the_nas_copies(lab: Lab, tell: Tell, filesystem: str, by: str) -> None:
         install_writer(pi)
         start_writer(pi, recorder, rest=20)
         recorder.wait_beyond(10)
-        before, asked = recorder.acknowledged, requests(pi)
+        before, asked = recorder.acknowledged, traffic(pi)
         taken = pi.run("rpinfs snapshot docker").splitlines()[-1]
-        made = {name: count - asked.get(name, 0) for name, count in requests(pi).items()}
+        made = traffic(pi).since(asked).requests
         assert made[by] > 0, made
         assert made["READ"] < 100, made
         assert taken in pi.run("rpinfs snapshot --list --json")
@@ -59,9 +57,3 @@ def test_the_nas_copies(lab: Lab, tell: Tell, filesystem: str, by: str) -> None:
     )
     pi.power_off()
     nas.stop()
-
-
-def requests(pi: Pi) -> dict[str, int]:
-    """How many of each kind it has sent for the share (nfsstat's mountstats: the first number is that)."""
-    text = pi.run("sed -n '\\#mounted on /nfs/docker #,/^device/p' /proc/self/mountstats")
-    return {name: int(count) for name, count in re.findall(r"^\s+([A-Z_]+): (\d+)", text, re.MULTILINE)}

@@ -14,6 +14,7 @@ from .container import IMAGE, container_tar
 from .image import is_clean, make_by_hand, space, superblock
 from .lab import Lab
 from .pi import Pi
+from .traffic import traffic
 
 pytestmark = [pytest.mark.lab, pytest.mark.root]
 
@@ -51,12 +52,6 @@ def assert_storage_is_up(pi: Pi, mounts: Sequence[str] = MOUNTS) -> None:
     assert pi.run("systemctl --failed --no-legend --plain") == ""
 
 
-def sent_to_share(pi: Pi) -> int:
-    """Bytes that it has written to the share since it was mounted (`bytes:` in mountstats, the sixth number)."""
-    line = pi.run("sed -n '\\#mounted on /nfs/docker #,/bytes:/p' /proc/self/mountstats | tail -1")
-    return int(line.split()[6])
-
-
 def test_boots_in_a_row_from_an_empty_share(lab: Lab, tell: Tell) -> None:
     pi = lab.pi("boots")
     image = image_of(lab, pi)
@@ -71,7 +66,7 @@ def test_boots_in_a_row_from_an_empty_share(lab: Lab, tell: Tell) -> None:
         print(f"boot {boot}: up {pi.seconds_since_power_on():.0f} s after power-on")
         assert_storage_is_up(pi)
         if boot == 1:
-            sent = sent_to_share(pi)
+            sent = traffic(pi).written
             assert sent < FIRST_BOOT_SENDS
             tell(f"first boot: {sent / MIB:.1f} MiB written to the share")
             pi.run(f"docker import /root/busybox.tar {IMAGE}")

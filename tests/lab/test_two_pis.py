@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -13,14 +12,13 @@ from .container import without_network
 from .image import is_clean
 from .lab import Lab
 from .pi import Pi
+from .said import SAID, boot_until_settled, image_state
 from .test_power_cuts import empty
 from .test_storage import assert_storage_is_up
 
 pytestmark = [pytest.mark.lab, pytest.mark.root, pytest.mark.crash]
 
 CONFIG = "[Image docker]\nFile=shared.img\nSize=2G\n"
-SETTLED = """until grep -q -E '"docker": ."state": "(mounted|refused)"' /run/rpinfs/agent.json; do sleep 1; done"""
-STATE = "cat /run/rpinfs/agent.json"
 
 
 @pytest.mark.long
@@ -37,8 +35,7 @@ def test_two_pis_one_image(lab: Lab, tell: Tell) -> None:
                 for pi in pis:
                     pi.pull_power()
                 empty(lab.nas.share)
-            list(both.map(boot_until_settled, pis))
-            winner, loser = in_order_of_success(pis)
+            winner, loser = in_order_of_success(pis, list(both.map(boot_until_settled, pis)))
             wins[winner.name] += 1
             assert_owner_is_named(loser, winner)
             assert_storage_is_up_soon(winner)
@@ -57,11 +54,9 @@ def test_fence_mmp(lab: Lab) -> None:
     for pi in (owner, other):
         without_network(pi)
         pi.write("/etc/rpinfs/rpinfs.conf", f"{CONFIG}Fence=mmp\n")
-    boot_until_settled(owner)
-    assert state(owner)["state"] == "mounted"
-    boot_until_settled(other)
-    assert state(other)["state"] == "refused"
-    message = state(other)["message"]
+    assert boot_until_settled(owner) == "mounted"
+    assert boot_until_settled(other) == "refused"
+    message = image_state(other)["message"]
     assert "another host uses it" in message and "last marked by one" in message
     assert_docker_is_down(other)
     assert_storage_is_up_soon(owner)
@@ -72,23 +67,10 @@ def test_fence_mmp(lab: Lab) -> None:
     assert is_clean(lab.nas.image_path("shared.img"))
 
 
-def boot_until_settled(pi: Pi) -> None:
-    pi.power_on()
-    pi.wait_agent()
-    pi.run(SETTLED, timeout=600)
-
-
-def state(pi: Pi) -> dict[str, str]:
-    found: dict[str, str] = json.loads(pi.run(STATE))["images"]["docker"]
-    return found
-
-
-def in_order_of_success(pis: list[Pi]) -> tuple[Pi, Pi]:
+def in_order_of_success(pis: list[Pi], states: list[str]) -> tuple[Pi, Pi]:
     """The one that has the image, and the one that has not; anything else is a failure."""
-    states = {pi.name: state(pi)["state"] for pi in pis}
-    assert sorted(states.values()) == ["mounted", "refused"], states
-    one, two = pis
-    return (one, two) if states[one.name] == "mounted" else (two, one)
+    assert sorted(states) == ["mounted", "refused"], states
+    return pis[states.index("mounted")], pis[states.index("refused")]
 
 
 def assert_owner_is_named(loser: Pi, winner: Pi) -> None:
@@ -96,7 +78,7 @@ def assert_owner_is_named(loser: Pi, winner: Pi) -> None:
     serial = winner.mac.replace(":", "-")
     report = loser.try_run("rpinfs status")
     assert report.status == 2
-    for text in (state(loser)["message"], report.stdout):
+    for text in (image_state(loser)["message"], report.stdout):
         assert winner.name in text and serial in text, text
 
 
@@ -116,8 +98,8 @@ def the_other_waits_for_adoption(owner: Pi, other: Pi) -> None:
     assert other.try_run("rpinfs adopt docker").status != 0
     owner.pull_power()
     # The NAS holds the dead Pi's lock for a lease's length; then only the owner record is in the way.
-    other.run("until grep -q 'belongs to .*, last seen' /run/rpinfs/agent.json; do sleep 2; done", timeout=300)
-    assert state(other)["state"] == "refused"
+    other.run(f"until grep -q 'belongs to .*, last seen' {SAID}; do sleep 2; done", timeout=300)
+    assert image_state(other)["state"] == "refused"
     assert_owner_is_named(other, owner)
     assert_docker_is_down(other)
     other.run("rpinfs adopt docker")

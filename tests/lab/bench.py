@@ -1,0 +1,150 @@
+"""`make bench`: what rpinfs costs and saves, beside the fstab lines that people write by hand.
+
+Two emulated Pis, one with rpinfs and one without, take turns. Counts come first, since they repeat: requests to the NAS
+(/proc/self/mountstats), bytes, pages in memory. Times are told as a ratio alone, and here, where emulation makes the
+processor the limit, they say little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from .container import without_network
+from .image import make_by_hand, space
+from .lab import Lab, require_root
+from .pi import Pi
+from .process import LabError
+from .traffic import traffic
+
+MIB = 1 << 20
+SIZE = 2 << 30
+READ_BYTES = 64 * MIB
+FSTAB = """\
+{server}:/tftpboot /boot/firmware nfs defaults,vers=4.1,ro,nofail 0 0
+{server}:/docker /nfs/docker nfs defaults,vers=4.1,nofail 0 0
+/nfs/docker/loop /var/lib/docker ext4 loop,nofail,x-systemd.requires=/nfs/docker,x-systemd.before=docker.service 0 2
+"""
+FOLDER = "/var/lib/docker/bench"
+APPEND = f"""\
+import os
+file = os.open("{FOLDER}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+for _ in range(100):
+    os.write(file, bytes(4096))
+    os.fsync(file)
+"""
+CREATE = f"""\
+import os
+folder = os.open("{FOLDER}", os.O_RDONLY)
+for number in range(100):
+    file = os.open(f"{FOLDER}/{{number}}", os.O_WRONLY | os.O_CREAT)
+    os.write(file, bytes(4096))
+    os.fsync(file)
+    os.close(file)
+    os.fsync(folder)
+"""
+
+
+Figures = dict[str, float]
+
+
+def measure(pi: Pi) -> Figures:
+    """One ordinary boot of a Pi whose storage is there, and some work on it."""
+    figures: Figures = {}
+    pi.power_on()
+    pi.wait_started("docker.service")
+    figures["boot to Docker, seconds"] = pi.seconds_since_power_on()
+    pi.run("findmnt --mountpoint /var/lib/docker")
+    root, share = traffic(pi, "/"), traffic(pi)
+    figures["boot to Docker: requests for the root"] = root.requests.total()
+    figures["boot to Docker: bytes read from the root"] = root.read
+    figures["boot to Docker: requests for the share"] = share.requests.total()
+    figures["boot to Docker: bytes written to the share"] = share.written
+    pi.run(f"rm -rf {FOLDER}; mkdir {FOLDER}; sync")
+    for name, program in (("100 x append and fsync", APPEND), ("100 x create and fsync", CREATE)):
+        before = traffic(pi)
+        pi.run(f"python3 - <<'end'\n{program}end\n")
+        spent = traffic(pi).since(before)
+        figures[f"{name}: requests for the share"] = spent.requests.total()
+        figures[f"{name}: bytes written"] = spent.written
+    pi.run(f"head -c {READ_BYTES} /dev/urandom >{FOLDER}/data; sync; echo 3 >/proc/sys/vm/drop_caches")
+    cached = pages(pi)
+    pi.run(f"cat {FOLDER}/data >/dev/null")
+    figures[f"reading {READ_BYTES // MIB} MiB: bytes of memory for pages"] = pages(pi) - cached
+    pi.power_off()
+    return figures
+
+
+def pages(pi: Pi) -> int:
+    """Bytes in the page cache."""
+    return int(pi.run("awk '$1 == \"Cached:\" {print $2}' /proc/meminfo")) * 1024
+
+
+def by_hand(lab: Lab) -> Pi:
+    """A Pi with the lines in its fstab, and its image made as people make it."""
+    pi = lab.pi("byhand")
+    make_by_hand(lab.nas.image_path("loop"), SIZE)
+    pi.write("/etc/fstab", FSTAB.format(server=lab.nas.address))
+    for where in ("/boot/firmware", "/nfs/docker", "/var/lib/docker"):
+        pi.path(where).mkdir(parents=True, exist_ok=True)
+    return pi
+
+
+def with_rpinfs(lab: Lab) -> Pi:
+    """A Pi with the package, and nothing configured but the same size."""
+    pi = lab.pi("rpinfs")
+    pi.write("/etc/rpinfs/rpinfs.conf", f"[Image docker]\nFile=loop\nSize={SIZE}\n")
+    return pi
+
+
+def first_boot(lab: Lab, pi: Pi) -> Figures:
+    """Until Docker has made its folders, and all is on the disk of the NAS."""
+    without_network(pi)
+    pi.power_on()
+    pi.wait_started("docker.service")
+    pi.run("sync")
+    pi.power_off()
+    return {"image after its first boot: bytes on the NAS": space(lab.nas.image_path("loop")).allocated}
+
+
+def table(hand: Figures, ours: Figures) -> str:
+    lines = [f"{'':<52} {'by hand':>12} {'rpinfs':>12} {'ratio':>6}"]
+    for name, value in hand.items():
+        ratio = f"{ours[name] / value:6.2f}" if value else f"{'':>6}"
+        # Of a time, only the ratio means anything.
+        counts = f"{'':>12} {'':>12}" if name.endswith("seconds") else f"{value:12,.0f} {ours[name]:12,.0f}"
+        lines.append(f"{name:<52} {counts} {ratio}")
+    return "\n".join(lines)
+
+
+def bench(deb: Path) -> str:
+    with ExitStack() as stack:
+        labs = [stack.enter_context(Lab(deb=which, progress=say)) for which in (None, deb)]
+        pis = [by_hand(labs[0]), with_rpinfs(labs[1])]
+        figures = [first_boot(lab, pi) for lab, pi in zip(labs, pis, strict=True)]
+        for pi, found in zip(pis, figures, strict=True):
+            say(f"measuring {pi.name}")
+            found.update(measure(pi))
+    return table(*figures)
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python3 -m tests.lab.bench", description="What rpinfs costs and saves.")
+    parser.add_argument("--deb", type=Path, required=True, help="the package to measure")
+    try:
+        require_root()
+        say(bench(parser.parse_args().deb))
+    except LabError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
