@@ -285,11 +285,37 @@ def _check_protected(path: str, found: Probe, progress: Tell, locked: bool) -> C
     e2fsck asks for direct I/O on devices only (ext2fs_mmp_read()). What it read of a file came out of our own page
     cache: over NFS, that of another host that writes to the image all the time looks as if nobody did.
     """
+    with _attached_to_see_marks(path, found, locked) as device:
+        return _check_ext4(path, found, progress, device)
+
+
+def refuse_marked(path: str, progress: Tell = silent) -> None:
+    """Insist that no other host marks an image as its own, where nothing but multi-mount protection can tell.
+
+    It waits for 11 s and more, and changes nothing. What has no protection is accepted.
+
+    Raises:
+        ImageError: another host uses it, or it cannot be told.
+    """
+    found = probe(path)
+    if not found.mmp:
+        return
+    progress("waiting to see whether another host uses it")
+    with _attached_to_see_marks(path, found, locked=False) as device:
+        done = run(["e2mmpstatus", device], ok=range(256), die_with_us=True)
+        _judge_protection(path, done)
+        if done.returncode:
+            raise ImageError(f"{path}: its multi-mount protection cannot be read: {last_line(done.stderr)}")
+
+
+@contextlib.contextmanager
+def _attached_to_see_marks(path: str, found: Probe, locked: bool) -> Iterator[str]:
+    """Path of a device on an image with multi-mount protection; who is refused by that learns whose mark it was."""
     with loop.attached(path, block_size=found.sector_size) as device:
         if not locked:
             refuse_without_direct_io(path, device)
         try:
-            return _check_ext4(path, found, progress, device.path)
+            yield device.path
         except ProtectedError as error:
             raise type(error)(f"{error.message} (last marked by {_marked_by(device.path)})", error.remedy) from error
 
@@ -344,18 +370,7 @@ def judge_e2fsck(path: str, done: Completed) -> None:
     said = last_line(done.stderr) or last_line(done.stdout)
     if code & ~(_FSCK_CORRECTED | _FSCK_REBOOT) == 0:
         return
-    # With the colon: e2fsck also says how long it waits for multi-mount protection, "MMP interval is ...".
-    protection = next((line for line in done.stderr.splitlines() if "MMP: " in line), "")
-    if _MMP_CHECKING in protection:
-        raise CutShortError(
-            f"{path}: multi-mount protection says that e2fsck is at work on it, or was cut short: {protection}",
-            f"make sure that no other host uses it, then: tune2fs -f -E clear_mmp {path}",
-        )
-    if protection:
-        raise ProtectedError(
-            f"{path}: multi-mount protection says that another host uses it: {protection}",
-            "unmount it there, then here: systemctl restart rpinfs-agent",
-        )
+    _judge_protection(path, done)
     if code & _FSCK_UNCORRECTED:
         raise ImageError(
             f"{path}: its file system has errors that only a person can decide about (e2fsck status {code})",
@@ -369,6 +384,22 @@ def judge_e2fsck(path: str, done: Completed) -> None:
     )
     what, remedy = next(((what, remedy) for bit, what, remedy in meanings if code & bit), ("e2fsck failed", None))
     raise ImageError(f"{path}: {what} (exit status {code}): {said}", remedy)
+
+
+def _judge_protection(path: str, done: Completed) -> None:
+    """Raise a ProtectedError where a program of e2fsprogs has failed for that."""
+    # With the colon: e2fsck also says how long it waits for multi-mount protection, "MMP interval is ...".
+    protection = next((line for line in done.stderr.splitlines() if "MMP: " in line), "") if done.returncode else ""
+    if _MMP_CHECKING in protection:
+        raise CutShortError(
+            f"{path}: multi-mount protection says that e2fsck is at work on it, or was cut short: {protection}",
+            f"make sure that no other host uses it, then: tune2fs -f -E clear_mmp {path}",
+        )
+    if protection:
+        raise ProtectedError(
+            f"{path}: multi-mount protection says that another host uses it: {protection}",
+            "unmount it there",
+        )
 
 
 class _Percent:

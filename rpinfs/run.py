@@ -296,6 +296,7 @@ _PACKAGES = {
     "blkid": "util-linux",
     "dumpe2fs": "e2fsprogs",
     "e2fsck": "e2fsprogs",
+    "e2mmpstatus": "e2fsprogs",
     "mkfs.ext4": "e2fsprogs",
     "resize2fs": "e2fsprogs",
     "mkfs.xfs": "xfsprogs",

@@ -128,7 +128,10 @@ def take(
         RpinfsError: the image is not one or not ours, there is no room, or a step failed. Nothing is frozen, there is
             no snapshot, and the image is as it was.
     """
-    with as_image_error(image.path, "no snapshot can be taken"), _held(image, owner, freeze_limit, runtime) as still:
+    with (
+        as_image_error(image.path, "no snapshot can be taken"),
+        _held(image, owner, freeze_limit, runtime, progress) as still,
+    ):
         _clear_up(image.path, progress)
         with publish.temporary(image.path, progress) as new:
             publish.take_ownership(new.fd, image.path, progress)
@@ -152,14 +155,14 @@ Still = Callable[[], AbstractContextManager[Check]]
 
 
 @contextlib.contextmanager
-def _held(image: Image, owner: Owner, limit: float, runtime: str) -> Iterator[Still]:
+def _held(image: Image, owner: Owner, limit: float, runtime: str, progress: Tell) -> Iterator[Still]:
     """Have a hold on the image, and a way to keep it still: by freezing it, or because nobody uses it."""
     mount = _mount_of(image)
     if mount is not None:
         with freeze.guarded(image.name, mount, limit, runtime) as freezer:
             yield freezer.frozen
     else:
-        with _leased(image, owner):
+        with _leased(image, owner, progress):
             images.verify(images.probe(image.path))
             yield _unused
 
@@ -176,13 +179,15 @@ def _mount_of(image: Image) -> storage.Mount | None:
 
 
 @contextlib.contextmanager
-def _leased(image: Image, owner: Owner) -> Iterator[None]:
+def _leased(image: Image, owner: Owner, progress: Tell) -> Iterator[None]:
     """Have the image for ourselves: no other Pi, no agent, no loop device."""
     let_go(image.path, None)
     lease = acquire(image.path, owner, image.name, take_up=False) if image.fence != "mmp" else None
     try:
         if os.path.lexists(image.path):
             images.refuse_attached(image.path)
+            if lease is None:
+                images.refuse_marked(image.path, progress)
         yield
     finally:
         if lease is not None:
@@ -286,7 +291,7 @@ def restore(image: Image, owner: Owner, which: str, progress: Tell = silent) -> 
             or a step failed. The image is as it was.
     """
     _refuse_used(image)
-    with as_image_error(image.path, "cannot be restored"), _leased(image, owner):
+    with as_image_error(image.path, "cannot be restored"), _leased(image, owner, progress):
         put_back(image.path)
         publish.remove_leftovers(image.path, progress)
         wanted = _find(image, which)

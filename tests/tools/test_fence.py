@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from rpinfs import image as images
-from rpinfs import loop, making, prepare, run, storage
+from rpinfs import loop, making, prepare, run, snapshots, storage
 from rpinfs.config import Image
 from rpinfs.errors import RpinfsError
 from rpinfs.image import ImageError
@@ -180,11 +180,14 @@ def test_another_host_that_has_it_mounted_is_noticed(
         with pytest.raises(ImageError, match=r"another host uses it: .*MMP: device currently active") as refused:
             prepared(with_fence(wanted, "mmp"))
         assert refused.value.message.endswith(f"(last marked by {os.uname().nodename})")
+        with pytest.raises(ImageError, match=r"another host uses it: .*\(last marked by "):
+            snapshots.take(with_fence(wanted, "mmp"), PI, runtime=str(tmp_path))
         device = command(*ATTACH, wanted.path).strip()
         with pytest.raises(AssertionError, match="already mounted or mount point busy"), mounted(device):
             pass
         command("losetup", "--detach", device)
     assert prepared(wanted) == []
+    images.refuse_marked(wanted.path)
 
 
 def test_a_check_that_was_cut_short_needs_a_lock_to_be_told_from_one_that_runs(wanted: Image) -> None:
