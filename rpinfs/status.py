@@ -318,9 +318,10 @@ def _docker_lines(docker: dict[str, Any]) -> list[str]:
         return ["is not installed"]
     if docker["driver"] is None:
         return [docker["active"] or "not known"]
+    images = "1 image" if docker["images"] == 1 else f"{docker['images']} images"
     return [
         f"{docker['version']}, {docker['driver']}, data in {docker['root']}",
-        f"{docker['containers_running']} of {docker['containers']} containers run, {docker['images']} images",
+        f"{docker['containers_running']} of {docker['containers']} containers run, {images}",
     ]
 
 
