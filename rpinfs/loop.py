@@ -153,16 +153,17 @@ def attached(path: str, *, block_size: int = 4096) -> Iterator[LoopDevice]:
         LoopError: as attach().
     """
     device = attach(path, block_size=block_size)
+    name = os.path.basename(device.path)
+    before = loop_state(name)
     try:
-        attached_file = device.refresh().backing_file
         yield device
     finally:
         device.close()
-    for _ in range(_LOOKS):
-        now = loop_state(os.path.basename(device.path))
-        if now is None or now.backing_file != attached_file:
-            break
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
+        for _ in range(_LOOKS):
+            now = loop_state(name)
+            if not now or not before or now.backing_file != before.backing_file:
+                break
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
 def pin(file: int, path: str) -> LoopDevice:
