@@ -100,8 +100,13 @@ def _abort_while(waiting: Callable[[], bool], share: str, seconds: float = math.
 
 def _abort_requests(share: str, root: str = "") -> None:
     """Where the kernel knows only umount2: the share is in use, and stays mounted; what is asked later waits again."""
-    mount = storage.mount_at(storage.parse_mountinfo(read_text(f"{root}/proc/self/mountinfo")), share)
+    mounts = storage.parse_mountinfo(read_text(f"{root}/proc/self/mountinfo"))
+    mount, system = storage.mount_at(mounts, share), storage.mount_at(mounts, "/")
     if mount is None or not mount.is_nfs:
+        return
+    # Of one file system of a NAS, the kernel makes one for all its exports (nfs_compare_super()): where the root is in
+    # it as well, its requests would be aborted too, and systemd with them.
+    if system is not None and system.device == mount.device:
         return
     major, minor = mount.device
     try:

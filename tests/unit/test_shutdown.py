@@ -127,3 +127,13 @@ def test_requests_are_aborted_for_good_where_the_kernel_can(root: Path, monkeypa
     (root / "proc/self/mountinfo").write_text(MOUNTINFO.format(kind="ext4"))
     shutdown._abort_requests("/nfs/docker", str(root))
     assert forced == ["/nfs/docker"]
+
+
+def test_the_requests_of_the_root_are_not_aborted(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two exports of one file system of a NAS are one to the kernel."""
+    forced: list[str] = []
+    monkeypatch.setattr("rpinfs.syscalls.force_unmount", forced.append)
+    shared = "30 1 0:38 /nfsroot / rw - nfs4 10.77.0.2:/nfsroot rw\n" + MOUNTINFO.format(kind="nfs4")
+    make_tree(root, {"proc/self/mountinfo": shared, "sys/fs/nfs/0:38/shutdown": "0\n"})
+    shutdown._abort_requests("/nfs/docker", str(root))
+    assert ((root / "sys/fs/nfs/0:38/shutdown").read_text(), forced) == ("0\n", [])
