@@ -2,8 +2,8 @@
 
 Two emulated Pis, one with rpinfs and one without, take turns. Counts come first, since they repeat: requests to the NAS
 (/proc/self/mountstats), bytes, pages in memory. The share is on a NAS of its own: of one that has the root as well, the
-kernel counts both together. Times are told as a ratio alone, and here, where emulation makes the
-processor the limit, they say little.
+kernel counts both together. Times are told as a ratio alone, and here, where emulation makes the processor the limit,
+they say little.
 """
 
 from __future__ import annotations

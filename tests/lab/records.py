@@ -87,6 +87,14 @@ def start_writer(pi: Pi, recorder: Recorder, name: str = "writer", rest: int = 0
     )
 
 
+def boot_writing(pi: Pi, recorder: Recorder) -> None:
+    """Boot until Docker runs, and have a container write, fsync and acknowledge records from then on."""
+    pi.power_on()
+    pi.wait_started("docker.service")
+    install_writer(pi)
+    start_writer(pi, recorder, rest=20)
+
+
 def count_records(pi: Pi, acknowledged: int, name: str = "writer") -> int:
     """Read all records back, in the Pi; see checked()."""
     data = pi.run(f"docker volume inspect --format '{{{{.Mountpoint}}}}' {name}")

@@ -8,7 +8,7 @@ from tests.support import Tell
 
 from .container import without_network
 from .lab import Lab
-from .records import Recorder, count_records, install_writer, start_writer
+from .records import Recorder, boot_writing, count_records
 from .test_storage import MOUNTS, assert_storage_is_up, image_of
 from .traffic import traffic
 
@@ -27,10 +27,7 @@ def test_the_nas_copies(lab: Lab, tell: Tell, filesystem: str, by: str) -> None:
     pi.write("/etc/rpinfs/rpinfs.conf", CONFIG.format(address=nas.address))
     nas.start()
     with Recorder(lab.nas, lab.folder) as recorder:
-        pi.power_on()
-        pi.wait_started("docker.service")
-        install_writer(pi)
-        start_writer(pi, recorder, rest=20)
+        boot_writing(pi, recorder)
         recorder.wait_beyond(10)
         before, asked = recorder.acknowledged, traffic(pi)
         taken = pi.run("rpinfs snapshot docker").splitlines()[-1]

@@ -133,6 +133,6 @@ def commented(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         raise SystemExit("usage: build.py FOLDER")
     main(Path(sys.argv[1]))
