@@ -10,7 +10,7 @@ import sys
 def main(arguments: "list[str]") -> int:
     """Run a command; returns the exit status."""
     if arguments == ["gate"]:
-        from rpinfs import gate
+        from rpinfs.boot import gate
 
         return gate.main()
     if arguments == ["agent"]:

@@ -21,14 +21,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-from rpinfs import freeze, gate, loss, prepare, snapshots, storage
-from rpinfs.config import Config, Image, load
+from rpinfs import freeze, loss, prepare, snapshots
+from rpinfs.boot import gate, storage
+from rpinfs.boot.config import Config, Image, load
+from rpinfs.boot.escape import mount_unit
+from rpinfs.boot.host import Host, read_text
+from rpinfs.boot.units import GATE, RUNTIME_FOLDER, THAW, fstab_mount_points, link_of, units
 from rpinfs.errors import ConfigError, RpinfsError
-from rpinfs.escape import mount_unit
-from rpinfs.host import Host, read_text
 from rpinfs.image import ShareFailedError
 from rpinfs.lease import LOST, RENEW_SECONDS, Lease, LeaseError, Owner, OwnLockError, acquire
-from rpinfs.units import GATE, RUNTIME_FOLDER, THAW, fstab_mount_points, link_of, units
 
 PULSE_SECONDS = 30.0
 """How often the share is asked whether it answers, and how full it is."""

@@ -4,8 +4,8 @@ import errno
 import os
 from collections.abc import Iterator
 
+from rpinfs.boot.settings import MIB
 from rpinfs.run import Tell
-from rpinfs.settings import MIB
 
 _CHUNK = 4 * MIB
 _ZEROS = bytes(_CHUNK)

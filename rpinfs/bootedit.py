@@ -19,12 +19,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
-from rpinfs import probe, storage
-from rpinfs.config import Config
+from rpinfs import probe
+from rpinfs.boot import storage
+from rpinfs.boot.config import Config
+from rpinfs.boot.host import Host, read_text
+from rpinfs.boot.units import RUNTIME_FOLDER
 from rpinfs.errors import RpinfsError
-from rpinfs.host import Host, read_text
 from rpinfs.run import CommandError, run
-from rpinfs.units import RUNTIME_FOLDER
 
 LOCK_FILE = f"{RUNTIME_FOLDER}/boot.lock"
 DEFAULT_FILE = "cmdline.txt"

@@ -127,7 +127,7 @@ def _insist_on_command(arguments: list[str]) -> None:
 
 
 def _nearest(said: str, word: str, known: Sequence[str]) -> str:
-    from rpinfs.config import distance
+    from rpinfs.boot.config import distance
 
     nearest = min(known, key=lambda candidate: distance(word, candidate))
     if distance(word, nearest) <= max(2, len(word) // 2):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from rpinfs.errors import RpinfsError
 
 if TYPE_CHECKING:
-    from rpinfs.config import Image
+    from rpinfs.boot.config import Image
 
 DATA_ROOT = "/var/lib/docker"
 CONTAINERD_ROOT = "/var/lib/containerd"

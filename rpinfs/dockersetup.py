@@ -18,13 +18,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rpinfs import docker, jsonedit, probe, storage, subids
+from rpinfs import docker, jsonedit, probe, subids
+from rpinfs.boot import storage
+from rpinfs.boot.host import Host, read_text
 from rpinfs.errors import RpinfsError
-from rpinfs.host import Host, read_text
 from rpinfs.run import CommandError, run
 
 if TYPE_CHECKING:
-    from rpinfs.config import Image
+    from rpinfs.boot.config import Image
 
 KEY = "userns-remap"
 NONE = "none"

@@ -15,18 +15,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rpinfs import gate, network, probe, storage, superblock, systemd
-from rpinfs.config import Config, Image, examine
+from rpinfs import network, probe, superblock, systemd
+from rpinfs.boot import gate, storage
+from rpinfs.boot.config import Config, Image, examine
+from rpinfs.boot.escape import mount_unit
+from rpinfs.boot.host import Host, read_text
+from rpinfs.boot.storage import Loop, Mount
+from rpinfs.boot.units import AGENT, GATE
 from rpinfs.errors import ConfigError, RpinfsError
-from rpinfs.escape import mount_unit
 from rpinfs.files import open_regular
-from rpinfs.host import Host, read_text
 from rpinfs.lease import Owner, owner_of
 from rpinfs.network import Link, Route
-from rpinfs.storage import Loop, Mount
 from rpinfs.superblock import Superblock
 from rpinfs.systemd import UnitState
-from rpinfs.units import AGENT, GATE
 
 if TYPE_CHECKING:
     from rpinfs.nic import Manager
@@ -426,7 +427,7 @@ def ask_gate(facts: Facts, image: Image) -> list[RpinfsError]:
 
 def _ask_overlay(facts: Facts, image: Image) -> list[RpinfsError]:
     """What a trial overlay has shown to be wrong, as a list: an error that is raised means that nothing was shown."""
-    from rpinfs.overlay import try_overlay
+    from rpinfs.boot.overlay import try_overlay
 
     if ask_gate(facts, image):
         raise NotAskedError(f"what is mounted at {image.where} is not image {image.name}: it is not written to")

@@ -17,10 +17,10 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 
+from rpinfs.boot.storage import Mount
+from rpinfs.boot.units import RUNTIME_FOLDER
 from rpinfs.errors import RpinfsError
 from rpinfs.publish import is_named
-from rpinfs.storage import Mount
-from rpinfs.units import RUNTIME_FOLDER
 
 FIFREEZE = 0xC0045877
 FITHAW = 0xC0045878

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rpinfs.storage import Mount
+from rpinfs.boot.storage import Mount
 from rpinfs.syscalls import copy_of_mount
 
 NAMES_SHOWN = 3

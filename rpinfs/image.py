@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from rpinfs import blank, loop, signature, superblock
+from rpinfs.boot.settings import human_size, is_kept_name
 from rpinfs.errors import RpinfsError
 from rpinfs.files import open_regular
 from rpinfs.run import CommandError, Completed, Tell, last_line, reporting, run
-from rpinfs.settings import human_size, is_kept_name
 from rpinfs.superblock import Groups, Superblock
 
 

@@ -22,9 +22,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rpinfs import owner as owners
-from rpinfs import storage
+from rpinfs.boot import storage
+from rpinfs.boot.host import read_text
 from rpinfs.files import NoLocks, lock, unlock
-from rpinfs.host import read_text
 from rpinfs.owner import LeaseError, Owner, UnreadableError
 
 if TYPE_CHECKING:

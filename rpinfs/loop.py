@@ -17,10 +17,10 @@ import struct
 import time
 from collections.abc import Iterator
 
+from rpinfs.boot.storage import LOOP_MAJOR, Loop, loop_state, loops
 from rpinfs.errors import RpinfsError
 from rpinfs.files import open_regular
 from rpinfs.run import run
-from rpinfs.storage import LOOP_MAJOR, Loop, loop_state, loops
 
 LOOP_CLR_FD = 0x4C01
 LOOP_GET_STATUS64 = 0x4C05

@@ -24,9 +24,9 @@ import json
 import os
 from collections.abc import Iterable
 
-from rpinfs.host import read_text
+from rpinfs.boot.host import read_text
+from rpinfs.boot.units import RUNTIME_FOLDER
 from rpinfs.systemd import UnitState
-from rpinfs.units import RUNTIME_FOLDER
 
 STOPPED_FILE = f"{RUNTIME_FOLDER}/stopped.json"
 _UP = ("active", "reloading", "activating")

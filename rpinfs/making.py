@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from rpinfs import publish
+from rpinfs.boot.settings import GIB, LARGEST_IMAGE, MIB, SMALLEST_IMAGE, human_size
+from rpinfs.boot.storage import uuid_text
 from rpinfs.files import open_regular, sync_folder
 from rpinfs.image import (
     ImageError,
@@ -30,8 +32,6 @@ from rpinfs.image import (
     verify,
 )
 from rpinfs.run import Tell, run
-from rpinfs.settings import GIB, LARGEST_IMAGE, MIB, SMALLEST_IMAGE, human_size
-from rpinfs.storage import uuid_text
 
 # --- Kinds of file systems ---------------------------------------------------------------------------------
 

@@ -14,9 +14,9 @@ import struct
 import time
 from dataclasses import dataclass
 
+from rpinfs.boot.host import read_text
+from rpinfs.boot.settings import is_ipv4, is_ipv6
 from rpinfs.errors import RpinfsError
-from rpinfs.host import read_text
-from rpinfs.settings import is_ipv4, is_ipv6
 
 NFS_PORT = 2049
 

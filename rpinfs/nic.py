@@ -22,8 +22,8 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from rpinfs.host import read_text
-from rpinfs.units import GENERATED, IFUPDOWN, NETWORKMANAGER_FILE, NIC_DROP_IN
+from rpinfs.boot.host import read_text
+from rpinfs.boot.units import GENERATED, IFUPDOWN, NETWORKMANAGER_FILE, NIC_DROP_IN
 
 NETWORKD, NETWORKMANAGER, IFUPDOWN_NAME, DHCPCD = "systemd-networkd", "NetworkManager", "ifupdown", "dhcpcd"
 

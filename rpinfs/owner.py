@@ -17,9 +17,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 
+from rpinfs.boot.host import Host, read_text
 from rpinfs.errors import RpinfsError
 from rpinfs.files import open_regular, sync_folder
-from rpinfs.host import Host, read_text
 
 _VERSION = 1
 _LONGEST_RECORD = 65536

@@ -22,10 +22,11 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable
 
-from rpinfs import probe, storage, syscalls, systemd
-from rpinfs.config import Image
+from rpinfs import probe, syscalls, systemd
+from rpinfs.boot import storage
+from rpinfs.boot.config import Image
+from rpinfs.boot.host import read_text
 from rpinfs.errors import RpinfsError
-from rpinfs.host import read_text
 
 CONTAINERS = ("docker-*.scope", "cri-containerd-*.scope", "libpod-*.scope")
 """How the groups of containers are called, wherever they are: by Docker, containerd and podman, all by way of runc."""

@@ -4,8 +4,8 @@ import os
 import stat
 from collections.abc import Callable
 
+from rpinfs.boot.settings import MIB
 from rpinfs.run import run
-from rpinfs.settings import MIB
 
 _BLKID_NOTHING, _BLKID_AMBIVALENT = 2, 8
 

@@ -32,19 +32,20 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from rpinfs import copying, freeze, publish, storage
+from rpinfs import copying, freeze, publish
 from rpinfs import image as images
-from rpinfs.config import Image
-from rpinfs.escape import mount_unit
+from rpinfs.boot import storage
+from rpinfs.boot.config import Image
+from rpinfs.boot.escape import mount_unit
+from rpinfs.boot.host import read_text
+from rpinfs.boot.settings import REPLACED, SNAPSHOT_MARK, human_size
+from rpinfs.boot.units import RUNTIME_FOLDER
 from rpinfs.files import open_regular, sync_folder
 from rpinfs.freeze import LIMIT_SECONDS, Check
-from rpinfs.host import read_text
 from rpinfs.image import ImageError, Kind, as_image_error, silent
 from rpinfs.lease import Owner, acquire, let_go
 from rpinfs.making import prove_whole
 from rpinfs.run import Tell
-from rpinfs.settings import REPLACED, SNAPSHOT_MARK, human_size
-from rpinfs.units import RUNTIME_FOLDER
 
 _TIME = "%Y%m%dT%H%M%SZ"
 _LONGEST_RECORD = 4096

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from rpinfs import __version__, probe
-from rpinfs.config import Image
+from rpinfs.boot.config import Image
+from rpinfs.boot.settings import human_size, milliseconds
+from rpinfs.boot.units import AGENT
 from rpinfs.facts import Docker, Facts, File, Machine, Nas, Space, ext4_errors, link_to_nas, nfs_version, route
-from rpinfs.settings import human_size, milliseconds
-from rpinfs.units import AGENT
 
 if TYPE_CHECKING:
     from rpinfs.checks import Result

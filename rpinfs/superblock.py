@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rpinfs.storage import uuid_text
+from rpinfs.boot.storage import uuid_text
 
 # Feature bits that fs/ext4 mounts read-write since Linux 6.1 (EXT4_FEATURE_*_SUPP), and names of the others.
 _INCOMPAT_RECOVER, _INCOMPAT_JOURNAL_DEV = 0x4, 0x8

@@ -15,14 +15,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from rpinfs import probe, storage, syscalls
-from rpinfs.config import Image
+from rpinfs import probe, syscalls
+from rpinfs.boot import storage
+from rpinfs.boot.config import Image
+from rpinfs.boot.host import read_text
+from rpinfs.boot.storage import Loop, Mount
 from rpinfs.errors import RpinfsError
 from rpinfs.facts import nfs_version
 from rpinfs.files import open_regular
-from rpinfs.host import read_text
 from rpinfs.run import Tell, run
-from rpinfs.storage import Loop, Mount
 
 T = TypeVar("T")
 

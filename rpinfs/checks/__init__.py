@@ -11,12 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rpinfs.boot.config import Image, distance
+from rpinfs.boot.gate import mount_anew
 from rpinfs.checks import docker, image, machine, network, share
 from rpinfs.checks.base import Check, Finding, Status
-from rpinfs.config import Image, distance
 from rpinfs.errors import RpinfsError
 from rpinfs.facts import Facts, NotAskedError
-from rpinfs.gate import mount_anew
 
 __all__ = ["CHECKS", "Check", "Finding", "Result", "Status", "judge", "needs", "select", "worst"]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from rpinfs.boot.settings import human_size
+from rpinfs.boot.units import AGENT, GATE
 from rpinfs.checks.base import Check, Finding, critical, ok, warning
 from rpinfs.docker import image_of
 from rpinfs.facts import Docker, DockerConfig, Facts, Machine
-from rpinfs.settings import human_size
-from rpinfs.units import AGENT, GATE
 
 GOOD_DRIVERS = ("overlay2", "overlayfs")
 BAD_DRIVERS = ("vfs", "native", "fuse-overlayfs")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rpinfs.boot.config import Image
+from rpinfs.boot.settings import BLOCK_SIZE, GIB, human_size, size_text
+from rpinfs.boot.units import KEPT_FOLDER, fstab_mount_points
 from rpinfs.checks.base import FULLNESS, Check, Finding, by_fullness, critical, ok, unknown, warning
-from rpinfs.config import Image
 from rpinfs.errors import RpinfsError
 from rpinfs.facts import HIDDEN_SECONDS, NOBODY, Facts, File, Space, ext4_errors, nfs_version
 from rpinfs.lease import Owner
-from rpinfs.settings import BLOCK_SIZE, GIB, human_size, size_text
 from rpinfs.superblock import Superblock
-from rpinfs.units import KEPT_FOLDER, fstab_mount_points
 
 if TYPE_CHECKING:
     from rpinfs.hidden import Hidden

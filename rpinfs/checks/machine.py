@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 
-from rpinfs import bootedit, kernels, storage
+from rpinfs import bootedit, kernels
+from rpinfs.boot import storage
+from rpinfs.boot.escape import mount_unit
+from rpinfs.boot.host import read_text
+from rpinfs.boot.settings import KIB, human_size
+from rpinfs.boot.units import GENERATED, unescape_octal, units
 from rpinfs.checks.base import Check, Finding, critical, ok, warning
-from rpinfs.escape import mount_unit
 from rpinfs.facts import Facts, nfs_version
-from rpinfs.host import read_text
-from rpinfs.settings import KIB, human_size
-from rpinfs.units import GENERATED, unescape_octal, units
 
 OLDEST_CLOCK = 1_767_225_600
 """Seconds since 1970: 2026-01-01. rpinfs is not older; a clock before it was never set."""

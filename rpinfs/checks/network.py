@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rpinfs.boot.settings import milliseconds
 from rpinfs.checks.base import Check, Finding, critical, ok, warning
 from rpinfs.errors import RpinfsError
 from rpinfs.facts import Facts, Nas, NotAskedError, Space, link_to_nas, route
 from rpinfs.probe import TimedOut
-from rpinfs.settings import milliseconds
 
 if TYPE_CHECKING:
     from rpinfs.nic import Manager

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from rpinfs.errors import RpinfsError
 
 if TYPE_CHECKING:
-    from rpinfs.config import Config, Image
-    from rpinfs.host import Host
+    from rpinfs.boot.config import Config, Image
+    from rpinfs.boot.host import Host
     from rpinfs.status import Paint
 
 HOST_SECONDS = 1.0
@@ -20,8 +20,8 @@ HOST_SECONDS = 1.0
 
 def load() -> tuple[Host, Config]:
     """Read this machine and its configuration."""
-    from rpinfs import config
-    from rpinfs.host import Host
+    from rpinfs.boot import config
+    from rpinfs.boot.host import Host
 
     host = Host.read()
     return host, config.load(host)
@@ -29,7 +29,7 @@ def load() -> tuple[Host, Config]:
 
 def image_on_share(name: str) -> tuple[Host, Image]:
     """Find an image of the configuration whose share is really mounted: a lease below an empty mount point is none."""
-    from rpinfs import storage
+    from rpinfs.boot import storage
 
     host, config = load()
     image = image_named(config, name)

@@ -12,7 +12,7 @@ from rpinfs.commands.common import HOST_SECONDS, print_document
 from rpinfs.errors import RpinfsError
 
 if TYPE_CHECKING:
-    from rpinfs.config import Config
+    from rpinfs.boot.config import Config
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -40,8 +40,8 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from rpinfs.config import examine
-    from rpinfs.host import Host
+    from rpinfs.boot.config import examine
+    from rpinfs.boot.host import Host
 
     config, errors = examine(Host.read())
     if options.json:
@@ -71,8 +71,8 @@ def _settings_table(config: Config) -> str:
 
 
 def _check(_: argparse.Namespace) -> int:
-    from rpinfs.config import examine
-    from rpinfs.host import Host
+    from rpinfs.boot.config import examine
+    from rpinfs.boot.host import Host
 
     config, errors = examine(Host.read())
     for error in errors:
@@ -84,7 +84,7 @@ def _check(_: argparse.Namespace) -> int:
 
 
 def _import_fstab(options: argparse.Namespace) -> int:
-    from rpinfs import fstab
+    from rpinfs.boot import fstab
 
     root = os.environ.get("RPINFS_ROOT", "").rstrip("/")
     shown = options.file or "/etc/fstab"

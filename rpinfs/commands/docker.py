@@ -13,7 +13,7 @@ from rpinfs.errors import RpinfsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rpinfs.config import Image
+    from rpinfs.boot.config import Image
     from rpinfs.docker import Choice, Expected, Problem
     from rpinfs.dockersetup import Change, Installed
 
@@ -52,8 +52,8 @@ def add_docker(parser: argparse.ArgumentParser) -> None:
 
 def _installed() -> Installed:
     from rpinfs import dockersetup
-    from rpinfs.config import examine
-    from rpinfs.host import Host
+    from rpinfs.boot.config import examine
+    from rpinfs.boot.host import Host
 
     host = Host.read()
     config, _ = examine(host)

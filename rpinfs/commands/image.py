@@ -67,13 +67,13 @@ def _create(options: argparse.Namespace) -> int:
 
 
 def _made(path: str, size: int, allocated: int, filesystem: str) -> str:
-    from rpinfs.settings import human_size
+    from rpinfs.boot.settings import human_size
 
     return f"{path}: made, {filesystem}, {human_size(size)}, of which {human_size(allocated)} are allocated"
 
 
 def _size_to_create(text: str, filesystem: str) -> int:
-    from rpinfs import settings
+    from rpinfs.boot import settings
 
     try:
         settings.parse_file_system(filesystem)
@@ -89,7 +89,7 @@ def _size_to_create(text: str, filesystem: str) -> int:
 
 
 def _parsed_size(text: str, command: str) -> int:
-    from rpinfs import settings
+    from rpinfs.boot import settings
 
     try:
         return settings.parse_size(text)
@@ -99,7 +99,7 @@ def _parsed_size(text: str, command: str) -> int:
 
 def _grow(options: argparse.Namespace) -> int:
     from rpinfs import growing
-    from rpinfs.settings import human_size
+    from rpinfs.boot.settings import human_size
 
     size = _parsed_size(options.size, "grow")
     with Progress() as progress:
@@ -115,7 +115,7 @@ def _grow(options: argparse.Namespace) -> int:
 
 def _tell_of_smaller_setting(path: str, size: int) -> None:
     """Say it now when the next boot would refuse the image, for being larger than its Size=."""
-    from rpinfs import settings
+    from rpinfs.boot import settings
 
     try:
         _, config = load()
@@ -149,7 +149,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _table(found: Probe) -> str:
-    from rpinfs.settings import human_size
+    from rpinfs.boot.settings import human_size
 
     rows = [
         ("File", found.path),

@@ -29,7 +29,7 @@ def _agent(_: argparse.Namespace) -> int:
 
 
 def _gate(_: argparse.Namespace) -> int:
-    from rpinfs import gate
+    from rpinfs.boot import gate
 
     return gate.main()
 

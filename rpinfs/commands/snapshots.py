@@ -10,7 +10,7 @@ from rpinfs.cli import UsageError, describe
 from rpinfs.commands.common import Progress, image_on_share, load, print_document
 
 if TYPE_CHECKING:
-    from rpinfs.config import Image
+    from rpinfs.boot.config import Image
     from rpinfs.snapshots import Snapshot
 
 LIST_SECONDS = 10.0
@@ -115,7 +115,7 @@ def _document(name: str, snapshot: Snapshot) -> dict[str, object]:
 
 
 def _print(found: list[tuple[str, Snapshot]]) -> None:
-    from rpinfs.settings import human_size
+    from rpinfs.boot.settings import human_size
 
     rows = [("IMAGE", "TIME", "LENGTH", "ON THE NAS", "NAME")]
     for name, snapshot in found:

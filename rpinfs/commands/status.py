@@ -130,8 +130,8 @@ def _print_check(found: list[dict[str, Any]], reason: str, exit_status: int, *, 
 def _facts(seconds: float) -> Facts:
     """Read this machine in a child: with the root on a NAS that is gone, even the configuration cannot be read."""
     from rpinfs import probe
+    from rpinfs.boot.host import Host
     from rpinfs.facts import facts_of
-    from rpinfs.host import Host
 
     try:
         host = probe.within(seconds, Host.read)

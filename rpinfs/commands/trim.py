@@ -10,7 +10,7 @@ from rpinfs.commands.common import Progress, image_named, load
 from rpinfs.errors import RpinfsError
 
 if TYPE_CHECKING:
-    from rpinfs.config import Image
+    from rpinfs.boot.config import Image
     from rpinfs.trim import Trimmed
 
 
@@ -41,7 +41,8 @@ def _trim(options: argparse.Namespace) -> int:
 
 
 def _trim_one(image: Image, mountinfo: str, where_possible: bool) -> int:
-    from rpinfs import storage, trim
+    from rpinfs import trim
+    from rpinfs.boot import storage
 
     try:
         with Progress() as progress:
@@ -57,7 +58,7 @@ def _trim_one(image: Image, mountinfo: str, where_possible: bool) -> int:
 
 
 def _sentence(name: str, done: Trimmed) -> str:
-    from rpinfs.settings import human_size
+    from rpinfs.boot.settings import human_size
 
     takes = f"{done.path} takes {human_size(done.after)} on the NAS and holds {human_size(done.held)}"
     if not done.given_back:

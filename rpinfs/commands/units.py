@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 
+from rpinfs.boot.config import examine
+from rpinfs.boot.host import Host
+from rpinfs.boot.units import GENERATED
 from rpinfs.cli import describe
 from rpinfs.commands.common import load
-from rpinfs.config import examine
 from rpinfs.errors import ConfigError
-from rpinfs.host import Host
-from rpinfs.units import GENERATED
 
 
 def add_units(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def add_units(parser: argparse.ArgumentParser) -> None:
 
 
 def _units(options: argparse.Namespace) -> int:
-    from rpinfs import generator, units
+    from rpinfs.boot import generator, units
 
     try:
         host, config = load()

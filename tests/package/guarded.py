@@ -36,8 +36,8 @@ Facts = dict[str, object]
 
 def program(name: str) -> int:
     """A program of the package, in a world where the folder at SHARE is an NFS mount."""
-    from rpinfs import storage
     from rpinfs.__main__ import main
+    from rpinfs.boot import storage
 
     def on_share(mount: storage.Mount, *_: object) -> bool:
         return mount.where == SHARE

@@ -221,7 +221,7 @@ def test_man_pages_are_clean(deb: Path, tmp_path: Path, page: str) -> None:
 
 
 def test_every_setting_is_in_the_man_page_and_the_example(deb: Path, tmp_path: Path) -> None:
-    from rpinfs.settings import SETTINGS
+    from rpinfs.boot.settings import SETTINGS
 
     subprocess.run(["dpkg-deb", "--extract", deb, tmp_path], check=True)
     example = (tmp_path / "usr/share/doc/rpinfs/examples/rpinfs.conf").read_text()

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs.config import load
+from rpinfs.boot.config import load
+from rpinfs.boot.host import MAIN_FILE, Host
 from rpinfs.errors import ConfigError
-from rpinfs.host import MAIN_FILE, Host
 from tests.package import chroot
 from tests.support import TOP, listing
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import host, storage
+from rpinfs.boot import host, storage
 from tests.tools.crash import points
 
 ROOT = Path(__file__).parents[2]

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import lease, loop, storage
+from rpinfs import lease, loop
 from rpinfs.agent import SHARE_RETRY_SECONDS, Agent, Held, now
-from rpinfs.config import load
-from rpinfs.host import Host
+from rpinfs.boot import storage
+from rpinfs.boot.config import load
+from rpinfs.boot.host import Host
 from rpinfs.lease import Lease, Owner
 from rpinfs.prepare import Prepared
 from tests.support import make_pi
-
-from .conftest import command
+from tests.tools.conftest import command
 
 pytestmark = pytest.mark.root
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import storage
+from rpinfs.boot import storage
 from rpinfs.image import Kind, probe
 from tests.tools.conftest import ROOT, Mount, command
 

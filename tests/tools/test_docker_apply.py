@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from rpinfs import cli, dockersetup
-from rpinfs.config import examine
+from rpinfs.boot.config import examine
+from rpinfs.boot.host import Host
 from rpinfs.errors import RpinfsError
-from rpinfs.host import Host
 from tests.package.chroot import Chroot
 from tests.support import TOP, Content, Installed, Tell, make_pi, make_tree
 from tests.tools.conftest import Traced

@@ -18,15 +18,15 @@ from pathlib import Path
 import pytest
 
 from rpinfs import image as images
-from rpinfs import loop, making, prepare, run, snapshots, storage
-from rpinfs.config import Image
+from rpinfs import loop, making, prepare, run, snapshots
+from rpinfs.boot import storage
+from rpinfs.boot.config import Image
+from rpinfs.boot.settings import MIB
 from rpinfs.errors import RpinfsError
 from rpinfs.image import ImageError
 from rpinfs.lease import Owner
 from rpinfs.run import Completed
-from rpinfs.settings import MIB
-
-from .conftest import Mount, command
+from tests.tools.conftest import Mount, command
 
 pytestmark = pytest.mark.root
 

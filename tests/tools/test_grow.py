@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from rpinfs import growing, image, lease, making, prepare
-from rpinfs.config import Image
+from rpinfs.boot.config import Image
+from rpinfs.boot.host import Host
 from rpinfs.errors import RpinfsError
-from rpinfs.host import Host
 from rpinfs.image import ImageError, Kind, probe
 from rpinfs.lease import Owner
 from tests.support import Tell, thorough

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import checks, hidden, probe, storage
+from rpinfs import checks, hidden, probe
+from rpinfs.boot import storage
+from rpinfs.boot.host import Host
 from rpinfs.checks import Result, Status
 from rpinfs.facts import Facts, ask, facts_of
 from rpinfs.hidden import Hidden
-from rpinfs.host import Host
 from tests.support import listing, make_pi, make_tree
 from tests.tools.conftest import Mount, command, mounts
 from tests.unit.test_status import hanging

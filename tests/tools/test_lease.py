@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import lease, loop, owner, storage
+from rpinfs import lease, loop, owner
+from rpinfs.boot import storage
 from rpinfs.files import NoLocks
 from rpinfs.lease import LeaseError, Owner, OwnLockError, UnreadableError
 from tests.support import Tell
-
-from .conftest import Mount, Traced, command, python
-from .crash import fail_at, kill_at, some
+from tests.tools.conftest import Mount, Traced, command, python
+from tests.tools.crash import fail_at, kill_at, some
 
 ONE = Owner("10000000aaaaaaaa", "pi1", "m" * 32, "boot-1")
 OTHER = Owner("10000000bbbbbbbb", "pi2", "n" * 32, "boot-2")

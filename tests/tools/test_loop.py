@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import loop, storage
+from rpinfs import loop
+from rpinfs.boot import storage
 from rpinfs.loop import LoopDevice, LoopError
 from tests.tools.conftest import Mount, command, python
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rpinfs import copying, freeze, image, lease, making, publish, snapshots
-from rpinfs.config import Image
+from rpinfs.boot.config import Image
 from rpinfs.image import ImageError
 from rpinfs.lease import LeaseError, Owner
 from rpinfs.snapshots import remove_replaced, restore, take
@@ -112,7 +112,7 @@ import os, sys
 random = os.urandom
 os.urandom = lambda count: bytes.fromhex("0123456789abcdef") if count == 8 else random(count)
 from rpinfs import errors, lease, snapshots
-from rpinfs.config import Image
+from rpinfs.boot.config import Image
 def no_links(*_, **__):
     raise PermissionError(1, "no links here")
 image, owner, runtime = Image({values}), lease.Owner("10000000aaaaaaaa", "pi1"), {runtime!r}

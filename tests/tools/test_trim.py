@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import loop, making, storage, trim
-from rpinfs.config import Image
+from rpinfs import loop, making, trim
+from rpinfs.boot import storage
+from rpinfs.boot.config import Image
+from rpinfs.boot.storage import Loop, Mount
 from rpinfs.errors import RpinfsError
-from rpinfs.storage import Loop, Mount
 from rpinfs.trim import CannotTrim, Chain
 from tests.tools.conftest import Mount as Mounted
 from tests.tools.conftest import Traced, command, python
@@ -24,7 +25,8 @@ MIB = 1 << 20
 
 TRIM = """\
 import sys
-from rpinfs import storage, trim
+from rpinfs import trim
+from rpinfs.boot import storage
 from tests.tools.test_trim import image_at
 
 def progress(line):

@@ -25,14 +25,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rpinfs import image as images
-from rpinfs import lease, loop, prepare, storage
-from rpinfs.config import Image
+from rpinfs import lease, loop, prepare
+from rpinfs.boot import storage
+from rpinfs.boot.config import Image
+from rpinfs.boot.settings import MIB
 from rpinfs.errors import RpinfsError
 from rpinfs.lease import LeaseError, Owner, OwnLockError
-from rpinfs.settings import MIB
 from tests.support import thorough
-
-from .conftest import command
+from tests.tools.conftest import command
 
 pytestmark = [pytest.mark.root, pytest.mark.crash]
 

@@ -11,7 +11,10 @@ from typing import NamedTuple
 
 import pytest
 
-from rpinfs import checks, gate
+from rpinfs import checks
+from rpinfs.boot import gate
+from rpinfs.boot.host import Host
+from rpinfs.boot.units import AGENT, GATE, units
 from rpinfs.checks import Result, Status
 from rpinfs.checks.share import ENOUGH_ROOM, LEAST_ROOM
 from rpinfs.errors import RpinfsError
@@ -34,13 +37,11 @@ from rpinfs.facts import (
     facts_of,
 )
 from rpinfs.hidden import Hidden
-from rpinfs.host import Host
 from rpinfs.lease import Owner
 from rpinfs.network import Route
 from rpinfs.probe import TimedOut, _outcome
 from rpinfs.superblock import Groups, Superblock
 from rpinfs.systemd import UnitState
-from rpinfs.units import AGENT, GATE, units
 from tests.support import DOCKER_FILE, SERIAL, Content, make_pi, make_tree
 
 GIB = 1 << 30

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from rpinfs import __version__, cli
+from rpinfs.boot.fstab import parse
 from rpinfs.errors import RpinfsError
-from rpinfs.fstab import parse
 from tests.support import TOP, Installed, listing, make_pi, make_tree
-from tests.unit.test_fstab import RECIPE
+from tests.unit.boot.test_fstab import RECIPE
 
 Captured = pytest.CaptureFixture[str]
 

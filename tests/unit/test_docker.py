@@ -10,9 +10,9 @@ import hypothesis.strategies as st
 import pytest
 
 from rpinfs import docker, subids
-from rpinfs.config import examine
+from rpinfs.boot.config import examine
+from rpinfs.boot.host import Host
 from rpinfs.errors import RpinfsError
-from rpinfs.host import Host
 from rpinfs.jsonedit import remove_member, set_member
 from tests.support import CMDLINE, SERIAL
 

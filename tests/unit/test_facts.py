@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import storage
+from rpinfs.boot import storage
 from rpinfs.errors import RpinfsError
 from rpinfs.facts import (
     BUDGET_SECONDS,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from rpinfs import shutdown
-from rpinfs.config import load
-from rpinfs.host import Host
+from rpinfs.boot.config import load
+from rpinfs.boot.host import Host
 from tests.support import make_pi, make_tree
 
 
@@ -88,7 +88,7 @@ def test_leftovers_are_killed_and_then_given_up(root: Path, monkeypatch: pytest.
     monkeypatch.setattr("time.sleep", sleep)
     monkeypatch.setattr("time.monotonic", lambda: clock)
     monkeypatch.setattr("rpinfs.systemd.system_state", lambda: state)
-    monkeypatch.setattr("rpinfs.storage.is_in_use", is_in_use)
+    monkeypatch.setattr("rpinfs.boot.storage.is_in_use", is_in_use)
     monkeypatch.setattr("rpinfs.shutdown.kill", kill)
     monkeypatch.setattr("rpinfs.shutdown._answers", lambda _: answers)
     monkeypatch.setattr("rpinfs.shutdown._abort_requests", lambda where: told.append(f"abort {where}"))

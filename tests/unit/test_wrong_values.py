@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import pytest
 
-from rpinfs.config import Config, examine
-from rpinfs.host import COMMAND_LINE, MAIN_FILE, Host
-from rpinfs.settings import SETTINGS
+from rpinfs.boot.config import Config, examine
+from rpinfs.boot.host import COMMAND_LINE, MAIN_FILE, Host
+from rpinfs.boot.settings import SETTINGS
 from tests.support import SERIAL, Content, Installed, make_pi
 
 MAIN = MAIN_FILE

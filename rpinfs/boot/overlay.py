@@ -11,8 +11,8 @@ in a folder of a fixed name; the next trial clears them away.
 import fcntl
 import os
 
+from rpinfs.boot.units import KEPT_FOLDER
 from rpinfs.errors import RpinfsError
-from rpinfs.units import KEPT_FOLDER
 
 TRIAL_FOLDER = "overlay-trial"
 _CLOEXEC = 1

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import pytest
 
-from rpinfs.config import examine, load
-from rpinfs.gate import REFUSED, verdict
-from rpinfs.host import Host
+from rpinfs.boot.config import examine, load
+from rpinfs.boot.gate import REFUSED, verdict
+from rpinfs.boot.host import Host
 from tests.support import DOCKER_FILE, Content, Installed, make_pi, make_tree
 
 SHARE = "40 22 0:40 / /nfs/docker rw,noatime shared:9 - nfs4 192.168.1.10:/docker rw,vers=4.1,hard,addr=192.168.1.10\n"

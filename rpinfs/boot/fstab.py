@@ -14,12 +14,12 @@ import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from rpinfs.config import examine
+from rpinfs.boot.config import examine
+from rpinfs.boot.escape import escape_path
+from rpinfs.boot.host import Host
+from rpinfs.boot.settings import BLOCK_SIZE, IMAGE_DEFAULTS, SETTINGS
+from rpinfs.boot.units import KEPT_FOLDER, unescape_octal
 from rpinfs.errors import RpinfsError
-from rpinfs.escape import escape_path
-from rpinfs.host import Host
-from rpinfs.settings import BLOCK_SIZE, IMAGE_DEFAULTS, SETTINGS
-from rpinfs.units import KEPT_FOLDER, unescape_octal
 
 NFS_TYPES = ("nfs", "nfs4")
 BOOT_FOLDERS = ("/boot/firmware", "/boot")

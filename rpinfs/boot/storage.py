@@ -6,8 +6,8 @@ Source: proc_pid_mountinfo(5), Linux Documentation/ABI/testing/sysfs-block-loop.
 
 import os
 
-from rpinfs.host import read_text
-from rpinfs.units import unescape_octal
+from rpinfs.boot.host import read_text
+from rpinfs.boot.units import unescape_octal
 
 LOOP_MAJOR = 7
 

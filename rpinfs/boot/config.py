@@ -3,9 +3,8 @@
 Boot path: imports nothing but its neighbours. Pure: `Host` holds the texts.
 """
 
-from rpinfs.errors import ConfigError
-from rpinfs.host import COMMAND_LINE, Host, words
-from rpinfs.settings import (
+from rpinfs.boot.host import COMMAND_LINE, Host, words
+from rpinfs.boot.settings import (
     IMAGE_DEFAULTS,
     LARGEST_IMAGE,
     SECTIONS,
@@ -15,11 +14,12 @@ from rpinfs.settings import (
     Setting,
     size_text,
 )
+from rpinfs.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rpinfs.settings import Value
+    from rpinfs.boot.settings import Value
 
 DEFAULT = "default"
 LONGEST_QUOTE = 200

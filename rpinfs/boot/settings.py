@@ -5,7 +5,7 @@ Boot path: imports nothing but a neighbour; every parser is a pure function from
 `ValueError(rule)`, where the rule says what was expected and fits behind "Key=value: ".
 """
 
-from rpinfs.escape import mount_unit
+from rpinfs.boot.escape import mount_unit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ Source: systemd.generator(7).
 import os
 import sys
 
-from rpinfs.config import examine
-from rpinfs.host import Host
-from rpinfs.units import Units, guards, units
+from rpinfs.boot.config import examine
+from rpinfs.boot.host import Host
+from rpinfs.boot.units import Units, guards, units
 
 
 def main(arguments: "list[str]") -> int:

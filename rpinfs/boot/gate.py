@@ -7,12 +7,12 @@ nothing on the share. `verdict` decides by them. Only what it finds right is the
 import os
 import sys
 
-from rpinfs.config import Config, Image, load
+from rpinfs.boot.config import Config, Image, load
+from rpinfs.boot.escape import escape_path, mount_unit
+from rpinfs.boot.host import Host, read_text
+from rpinfs.boot.storage import Loop, Mount, ext4_errors, loop_of, mount_at, parse_mountinfo, superblock_uuid
+from rpinfs.boot.units import AGENT, KEPT_FOLDER, RUNTIME_FOLDER, fstab_mount_points
 from rpinfs.errors import RpinfsError
-from rpinfs.escape import escape_path, mount_unit
-from rpinfs.host import Host, read_text
-from rpinfs.storage import Loop, Mount, ext4_errors, loop_of, mount_at, parse_mountinfo, superblock_uuid
-from rpinfs.units import AGENT, KEPT_FOLDER, RUNTIME_FOLDER, fstab_mount_points
 
 REFUSED = 2
 """Exit status when Docker must not start: critical, as for checks."""
@@ -61,7 +61,7 @@ def refusal_of(
 def trials(config: Config, host: Host) -> "list[RpinfsError]":
     """Try an overlay in every image; what failed. Nothing is tried in a world below a folder."""
     # Imported here: there is nothing to try where the mounts are wrong.
-    from rpinfs.overlay import try_overlay
+    from rpinfs.boot.overlay import try_overlay
 
     refusals = []
     for image in config.images if config.in_use and not host.root else []:

@@ -7,7 +7,7 @@ line as it does for systemd itself.
 
 import os
 
-from rpinfs.settings import is_ipv4, is_ipv6
+from rpinfs.boot.settings import is_ipv4, is_ipv6
 
 MAIN_FILE = "/etc/rpinfs/rpinfs.conf"
 DROP_IN_FOLDERS = ("/etc/rpinfs/rpinfs.conf.d", "/run/rpinfs/rpinfs.conf.d", "/usr/lib/rpinfs/rpinfs.conf.d")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpinfs.host import Host, root_server, words
+from rpinfs.boot.host import Host, root_server, words
 from tests.support import Content, Installed, make_pi, make_tree
 
 BY_NFSROOT = "nfsroot= on the kernel command line"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rpinfs import settings
-from rpinfs.settings import SETTINGS, Setting
+from rpinfs.boot import settings
+from rpinfs.boot.settings import SETTINGS, Setting
 
 # DESIGN section 4: what others may rely on.
 DESIGN = {

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpinfs.config import DEFAULT, Config, distance, examine, load, parse_command_line, parse_lines
+from rpinfs.boot.config import DEFAULT, Config, distance, examine, load, parse_command_line, parse_lines
+from rpinfs.boot.host import COMMAND_LINE, MAIN_FILE, Host
 from rpinfs.errors import ConfigError
-from rpinfs.host import COMMAND_LINE, MAIN_FILE, Host
 
 ON_NFS = "root=/dev/nfs nfsroot=10.0.0.1:/pi ip=dhcp"
 NFS_ROOT = "30 1 0:26 / / rw,relatime shared:1 - nfs4 10.0.0.2:/pi rw,vers=4.2,addr=10.0.0.2\n"

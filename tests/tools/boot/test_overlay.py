@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import overlay, probe
+from rpinfs import probe
+from rpinfs.boot import overlay
 from rpinfs.errors import RpinfsError
 from tests.tools.conftest import ROOT, Mount, Traced, command, mounts
 
@@ -98,7 +99,7 @@ def test_where_it_cannot_be_set_up_it_fails(mounted: Mount, kind: str, options: 
 def test_killed_anywhere_no_mount_is_left_and_the_next_trial_clears_up(image: Path, traced: Traced) -> None:
     """SIGKILL in place of each call that changes something."""
     before = mounts(image)
-    code = f"from rpinfs import overlay; overlay.try_overlay({str(image)!r})"
+    code = f"from rpinfs.boot import overlay; overlay.try_overlay({str(image)!r})"
     done = traced(code, [], whole=True)
     assert done.returncode == 0, done.stderr
     calls = ("mkdir", "mkdirat", "unlinkat", "renameat", "rmdir", "fsopen", "fsconfig", "fsmount")
@@ -115,8 +116,8 @@ def test_killed_anywhere_no_mount_is_left_and_the_next_trial_clears_up(image: Pa
 def test_what_it_imports(tmp_path: Path) -> None:
     """On the way to Docker: ctypes and fcntl, and nothing else beyond what they come with."""
     code = (
-        "import sys; import rpinfs.overlay; before = set(sys.modules);"
-        "rpinfs.overlay.try_overlay(sys.argv[1]); print(*sorted(set(sys.modules) - before))"
+        "import sys; import rpinfs.boot.overlay; before = set(sys.modules);"
+        "rpinfs.boot.overlay.try_overlay(sys.argv[1]); print(*sorted(set(sys.modules) - before))"
     )
     done = command("env", "-C", ROOT, "/usr/bin/python3", "-c", code, tmp_path)
     assert set(done.split()) <= {"_ctypes", "_struct", "ctypes", "ctypes._endian", "struct", "types"}

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpinfs.host import read_text
-from rpinfs.storage import ext4_errors, loop_of, loop_state, loops, loops_on, mount_at, parse_mountinfo
+from rpinfs.boot.host import read_text
+from rpinfs.boot.storage import ext4_errors, loop_of, loop_state, loops, loops_on, mount_at, parse_mountinfo
 from tests.support import Content, make_tree
 
 TABLE = (

@@ -31,8 +31,8 @@ The rules, each with the trouble that it avoids:
    unmounted before the image follows from their paths.
 """
 
-from rpinfs.config import Config, Image
-from rpinfs.escape import escape_path, mount_unit, specifier, word
+from rpinfs.boot.config import Config, Image
+from rpinfs.boot.escape import escape_path, mount_unit, specifier, word
 
 AGENT = "rpinfs-agent.service"
 GATE = "rpinfs-gate.service"
