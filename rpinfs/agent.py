@@ -356,7 +356,7 @@ class Agent:
 
     def _lose(self, held: Held) -> None:
         """Stop what would write into the folder below, where the mount has gone behind systemd's back."""
-        from rpinfs import systemd
+        from rpinfs.system import systemd
 
         image = held.image
         unit = mount_unit(image.where)
@@ -380,7 +380,7 @@ class Agent:
 
     def _recall_loss(self, held: Held) -> None:
         """Find out what systemd stopped by itself, where an image was lost and detached while no agent was there."""
-        from rpinfs import systemd
+        from rpinfs.system import systemd
 
         unit = mount_unit(held.image.where)
         try:
@@ -415,7 +415,7 @@ class Agent:
 
     def _mounts_to_bring_back(self, held: Held) -> list[str]:
         """Mount units to start for a lost image, once nothing runs any more that it was lost under."""
-        from rpinfs import systemd
+        from rpinfs.system import systemd
 
         try:
             states = list(systemd.unit_states(held.stopped).values())
@@ -443,7 +443,7 @@ class Agent:
         loss.remember_stopped({held.image.name: held.stopped for held in self.held})
 
     def _stop_units(self, names: list[str]) -> None:
-        from rpinfs import systemd
+        from rpinfs.system import systemd
 
         try:
             systemd.stop_units(names)
@@ -668,7 +668,7 @@ class Agent:
 
     def _start_refused_units(self) -> None:
         """Start what wanted to start while the NAS was silent, where the gate, which writes, has met its time-out."""
-        from rpinfs import systemd
+        from rpinfs.system import systemd
 
         try:
             refused = systemd.unit_states([GATE])[GATE].active == "failed"
@@ -681,7 +681,7 @@ class Agent:
 
     def _start_waiting_units(self, held: Held, why: str) -> None:
         """Start the enabled units that the gate has refused."""
-        from rpinfs import systemd
+        from rpinfs.system import systemd
 
         # A socket that met the gate too often has failed (docker.socket.d/rpinfs.conf): it listens again.
         sockets = [f"{name.removesuffix('.service')}.socket" for name in held.image.before]
@@ -702,7 +702,7 @@ class Agent:
 
     def _start_units(self, names: list[str]) -> None:
         # Imported here: pystemd costs half a thousand requests on a cold root, and an ordinary boot has no need of it.
-        from rpinfs import systemd
+        from rpinfs.system import systemd
 
         for name in names:
             try:

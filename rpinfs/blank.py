@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 
 from rpinfs.boot.settings import MIB
-from rpinfs.run import Tell
+from rpinfs.system.run import Tell
 
 _CHUNK = 4 * MIB
 _ZEROS = bytes(_CHUNK)

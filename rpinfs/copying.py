@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from rpinfs import superblock
 from rpinfs.blank import data_ranges
 from rpinfs.boot.settings import MIB
-from rpinfs.run import CommandError, Tell, run
+from rpinfs.system.run import CommandError, Tell, run
 
 FICLONE = 0x40049409
 

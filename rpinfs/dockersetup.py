@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rpinfs import docker, jsonedit, probe, subids
+from rpinfs import docker, jsonedit, subids
 from rpinfs.boot import storage
 from rpinfs.boot.host import Host, read_text
 from rpinfs.errors import RpinfsError
-from rpinfs.run import CommandError, run
+from rpinfs.system import deadline
+from rpinfs.system.run import CommandError, run
 
 if TYPE_CHECKING:
     from rpinfs.boot.config import Image
@@ -137,7 +138,7 @@ def stored(installed: Installed, expected: docker.Expected) -> Stored:
     unseen = next((folder for folder in folders if not _can_be_seen(installed, folder)), None)
     if unseen:
         raise RpinfsError(f"the image of {unseen} is not mounted", "rpinfs status")
-    return probe.within(_DATA_SECONDS, _count, *(root + folder for folder in folders))
+    return deadline.within(_DATA_SECONDS, _count, *(root + folder for folder in folders))
 
 
 def _count(data: str, layers: str) -> Stored:
@@ -156,7 +157,7 @@ def _count(data: str, layers: str) -> Stored:
 
 def _prior(folder: str) -> list[str]:
     """The folders with something in them, which is how Docker knows a driver that was used."""
-    return [name for name in probe.within(_DATA_SECONDS, _names, folder) if _names(f"{folder}/{name}")]
+    return [name for name in deadline.within(_DATA_SECONDS, _names, folder) if _names(f"{folder}/{name}")]
 
 
 def _names(folder: str) -> list[str]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rpinfs import network, probe, superblock, systemd
+from rpinfs import superblock
 from rpinfs.boot import gate, storage
 from rpinfs.boot.config import Config, Image, examine
 from rpinfs.boot.escape import mount_unit
@@ -23,14 +23,15 @@ from rpinfs.boot.host import Host, read_text
 from rpinfs.boot.storage import Loop, Mount
 from rpinfs.boot.units import AGENT, GATE
 from rpinfs.errors import ConfigError, RpinfsError
-from rpinfs.files import open_regular
 from rpinfs.lease import Owner, owner_of
-from rpinfs.network import Link, Route
 from rpinfs.superblock import Superblock
-from rpinfs.systemd import UnitState
+from rpinfs.system import deadline, network, systemd
+from rpinfs.system.files import open_regular
+from rpinfs.system.network import Link, Route
+from rpinfs.system.systemd import UnitState
 
 if TYPE_CHECKING:
-    from rpinfs.nic import Manager
+    from rpinfs.system.nic import Manager
 
 T = TypeVar("T")
 
@@ -265,7 +266,7 @@ def ask(facts: Facts, seconds: float, wanted: Iterable[str] | None = None) -> No
     questions = _questions(facts)
     kinds = {kind_of(name) for name in questions} - THOROUGH if wanted is None else set(wanted)
     asked = {name: question for name, question in questions.items() if kind_of(name) in kinds}
-    facts.answers.update(probe.gather(asked, seconds))
+    facts.answers.update(deadline.gather(asked, seconds))
 
 
 def kind_of(question: str) -> str:
@@ -440,7 +441,7 @@ def _ask_overlay(facts: Facts, image: Image) -> list[RpinfsError]:
 
 def _ask_hidden(facts: Facts) -> object:
     # Imported here, in a child: ctypes costs `rpinfs status` nothing.
-    from rpinfs import hidden
+    from rpinfs.system import hidden
 
     return hidden.find(facts.mount_points, facts.mounts, HIDDEN_SECONDS)
 
@@ -465,7 +466,7 @@ def _ask_route(address: str) -> Route:
 
 def ask_nic(facts: Facts) -> tuple[str, list[Manager]]:
     """The interface on the way to the NAS and who manages it: read from files, which lie on the root."""
-    from rpinfs import nic
+    from rpinfs.system import nic
 
     address = network.resolve(facts.server_address)
     table = read_text(f"{facts.host.root}/proc/net/route")

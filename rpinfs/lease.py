@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING
 from rpinfs import owner as owners
 from rpinfs.boot import storage
 from rpinfs.boot.host import read_text
-from rpinfs.files import NoLocks, lock, unlock
 from rpinfs.owner import LeaseError, Owner, UnreadableError
+from rpinfs.system.files import NoLocks, lock, unlock
 
 if TYPE_CHECKING:
-    from rpinfs.loop import LoopDevice
+    from rpinfs.system.loop import LoopDevice
 
 __all__ = [
     "Lease",
@@ -84,7 +84,7 @@ class Lease:
         """
         if self.pin is not None or not self.locked:
             return
-        from rpinfs import loop
+        from rpinfs.system import loop
 
         with _on_error(self.leave):
             if os.fstat(self.fd).st_size < _PIN_SIZE:
@@ -255,7 +255,7 @@ def _pinned(image: str) -> Lease | None:
     pinned = storage.loops_on(path_of(image))
     if not pinned:
         return None
-    from rpinfs import loop
+    from rpinfs.system import loop
 
     return Lease(path_of(image), pin=loop.hold(pinned[0].path))
 

@@ -26,7 +26,7 @@ from collections.abc import Iterable
 
 from rpinfs.boot.host import read_text
 from rpinfs.boot.units import RUNTIME_FOLDER
-from rpinfs.systemd import UnitState
+from rpinfs.system.systemd import UnitState
 
 STOPPED_FILE = f"{RUNTIME_FOLDER}/stopped.json"
 _UP = ("active", "reloading", "activating")

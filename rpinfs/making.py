@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from rpinfs import publish
 from rpinfs.boot.settings import GIB, LARGEST_IMAGE, MIB, SMALLEST_IMAGE, human_size
 from rpinfs.boot.storage import uuid_text
-from rpinfs.files import open_regular, sync_folder
 from rpinfs.image import (
     ImageError,
     Kind,
@@ -31,7 +30,8 @@ from rpinfs.image import (
     stamp_of,
     verify,
 )
-from rpinfs.run import Tell, run
+from rpinfs.system.files import open_regular, sync_folder
+from rpinfs.system.run import Tell, run
 
 # --- Kinds of file systems ---------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from rpinfs.boot.host import Host, read_text
 from rpinfs.errors import RpinfsError
-from rpinfs.files import open_regular, sync_folder
+from rpinfs.system.files import open_regular, sync_folder
 
 _VERSION = 1
 _LONGEST_RECORD = 65536

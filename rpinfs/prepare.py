@@ -6,14 +6,15 @@ Everything here may hang with the NAS; the agent calls it in a thread of its own
 import os
 from dataclasses import dataclass, field
 
-from rpinfs import growing, loop, making, publish, snapshots
+from rpinfs import growing, making, publish, snapshots
 from rpinfs import image as images
 from rpinfs.boot import storage
 from rpinfs.boot.config import Image
 from rpinfs.boot.settings import BLOCK_SIZE, human_size, size_text
 from rpinfs.errors import RpinfsError
 from rpinfs.lease import Lease, Owner, acquire, let_go
-from rpinfs.run import Tell, run
+from rpinfs.system import loop
+from rpinfs.system.run import Tell, run
 
 _TAKE_UP = "systemctl daemon-reload; systemctl restart rpinfs-agent"
 

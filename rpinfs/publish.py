@@ -13,8 +13,8 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rpinfs.files import NoLocks, lock, open_regular
-from rpinfs.run import Tell
+from rpinfs.system.files import NoLocks, lock, open_regular
+from rpinfs.system.run import Tell
 
 
 @dataclass

@@ -22,11 +22,11 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable
 
-from rpinfs import probe, syscalls, systemd
 from rpinfs.boot import storage
 from rpinfs.boot.config import Image
 from rpinfs.boot.host import read_text
 from rpinfs.errors import RpinfsError
+from rpinfs.system import deadline, syscalls, systemd
 
 CONTAINERS = ("docker-*.scope", "cri-containerd-*.scope", "libpod-*.scope")
 """How the groups of containers are called, wherever they are: by Docker, containerd and podman, all by way of runc."""
@@ -127,7 +127,7 @@ def _is_stopping() -> bool:
 
 def _answers(share: str) -> bool:
     try:
-        probe.within(_ANSWER_SECONDS, os.statvfs, share)
+        deadline.within(_ANSWER_SECONDS, os.statvfs, share)
     except (RpinfsError, OSError):
         return False
     return True

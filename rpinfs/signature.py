@@ -5,7 +5,7 @@ import stat
 from collections.abc import Callable
 
 from rpinfs.boot.settings import MIB
-from rpinfs.run import run
+from rpinfs.system.run import run
 
 _BLKID_NOTHING, _BLKID_AMBIVALENT = 2, 8
 

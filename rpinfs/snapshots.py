@@ -40,12 +40,12 @@ from rpinfs.boot.escape import mount_unit
 from rpinfs.boot.host import read_text
 from rpinfs.boot.settings import REPLACED, SNAPSHOT_MARK, human_size
 from rpinfs.boot.units import RUNTIME_FOLDER
-from rpinfs.files import open_regular, sync_folder
 from rpinfs.freeze import LIMIT_SECONDS, Check
 from rpinfs.image import ImageError, Kind, as_image_error, silent
 from rpinfs.lease import Owner, acquire, let_go
 from rpinfs.making import prove_whole
-from rpinfs.run import Tell
+from rpinfs.system.files import open_regular, sync_folder
+from rpinfs.system.run import Tell
 
 _TIME = "%Y%m%dT%H%M%SZ"
 _LONGEST_RECORD = 4096

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from rpinfs import __version__, probe
+from rpinfs import __version__
 from rpinfs.boot.config import Image
 from rpinfs.boot.settings import human_size, milliseconds
 from rpinfs.boot.units import AGENT
 from rpinfs.facts import Docker, Facts, File, Machine, Nas, Space, ext4_errors, link_to_nas, nfs_version, route
+from rpinfs.system import deadline
 
 if TYPE_CHECKING:
     from rpinfs.checks import Result
@@ -165,7 +166,7 @@ def _is_reachable(facts: Facts) -> bool | None:
     """Whether the NFS port takes connections; None where there was no time to know, and the share says otherwise."""
     if facts.known("nas", Nas):
         return True
-    silent = isinstance(facts.answers.get("nas"), probe.TimedOut) and facts.known("share", Space) is not None
+    silent = isinstance(facts.answers.get("nas"), deadline.TimedOut) and facts.known("share", Space) is not None
     return None if silent or "nas" not in facts.answers or not facts.live else False
 
 

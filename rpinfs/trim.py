@@ -15,15 +15,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from rpinfs import probe, syscalls
 from rpinfs.boot import storage
 from rpinfs.boot.config import Image
 from rpinfs.boot.host import read_text
 from rpinfs.boot.storage import Loop, Mount
 from rpinfs.errors import RpinfsError
 from rpinfs.facts import nfs_version
-from rpinfs.files import open_regular
-from rpinfs.run import Tell, run
+from rpinfs.system import deadline, syscalls
+from rpinfs.system.files import open_regular
+from rpinfs.system.run import Tell, run
 
 T = TypeVar("T")
 
@@ -193,8 +193,8 @@ def _refuse_without_holes(name: str, path: str) -> None:
 def _ask(chain: Chain, question: Callable[..., T], *args: object) -> T:
     """Ask what touches the share, and do not wait longer than for an answer."""
     try:
-        return probe.within(ANSWER_SECONDS, question, *args)
-    except probe.TimedOut as silence:
+        return deadline.within(ANSWER_SECONDS, question, *args)
+    except deadline.TimedOut as silence:
         raise RpinfsError(f"{chain.below.where} gave {silence.message}", "rpinfs check share") from silence
     except OSError as error:
         raise RpinfsError(f"{chain.loop.backing_file}: {error.strerror}") from error

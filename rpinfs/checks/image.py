@@ -14,7 +14,7 @@ from rpinfs.lease import Owner
 from rpinfs.superblock import Superblock
 
 if TYPE_CHECKING:
-    from rpinfs.hidden import Hidden
+    from rpinfs.system.hidden import Hidden
 
 WASTE = 5 * GIB
 """Bytes that an image may take on the NAS beyond what it holds."""

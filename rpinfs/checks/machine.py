@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from rpinfs import bootedit, kernels
 from rpinfs.boot import storage
 from rpinfs.boot.escape import mount_unit
 from rpinfs.boot.host import read_text
@@ -12,6 +11,7 @@ from rpinfs.boot.settings import KIB, human_size
 from rpinfs.boot.units import GENERATED, unescape_octal, units
 from rpinfs.checks.base import Check, Finding, critical, ok, warning
 from rpinfs.facts import Facts, nfs_version
+from rpinfs.system import bootedit, kernels
 
 OLDEST_CLOCK = 1_767_225_600
 """Seconds since 1970: 2026-01-01. rpinfs is not older; a clock before it was never set."""

@@ -8,10 +8,10 @@ from rpinfs.boot.settings import milliseconds
 from rpinfs.checks.base import Check, Finding, critical, ok, warning
 from rpinfs.errors import RpinfsError
 from rpinfs.facts import Facts, Nas, NotAskedError, Space, link_to_nas, route
-from rpinfs.probe import TimedOut
+from rpinfs.system.deadline import TimedOut
 
 if TYPE_CHECKING:
-    from rpinfs.nic import Manager
+    from rpinfs.system.nic import Manager
 
 SLOW_LINK = 100
 """Mb/s. What a Raspberry Pi has at the least when its cable and switch are well."""

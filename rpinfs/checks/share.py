@@ -8,7 +8,7 @@ from rpinfs.boot.gate import mount_anew
 from rpinfs.boot.settings import GIB, human_size, milliseconds
 from rpinfs.checks.base import FULL, Check, Finding, by_fullness, critical, ok, warning
 from rpinfs.facts import Facts, File, Files, Space, nfs_version
-from rpinfs.probe import TimedOut
+from rpinfs.system.deadline import TimedOut
 
 SLOW_ANSWER = 0.5
 """Seconds. A share that takes longer for one small question makes every sync of a container wait as long."""

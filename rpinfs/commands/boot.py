@@ -31,14 +31,14 @@ def add_boot(parser: argparse.ArgumentParser) -> None:
 
 
 def _edit(options: argparse.Namespace) -> int:
-    from rpinfs import bootedit
+    from rpinfs.system import bootedit
 
     host, config = load()
     return bootedit.edit(host, config, options.file)
 
 
 def _run(options: argparse.Namespace) -> int:
-    from rpinfs import bootedit
+    from rpinfs.system import bootedit
 
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:

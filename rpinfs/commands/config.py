@@ -100,9 +100,9 @@ def _import_fstab(options: argparse.Namespace) -> int:
 
 def _size_of(path: str) -> int | None:
     """Length of a file that may lie on a share whose NAS is gone."""
-    from rpinfs import probe
+    from rpinfs.system import deadline
 
     try:
-        return probe.within(HOST_SECONDS, os.stat, path).st_size
+        return deadline.within(HOST_SECONDS, os.stat, path).st_size
     except (RpinfsError, OSError):
         return None

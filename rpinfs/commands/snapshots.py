@@ -85,11 +85,11 @@ def _end_in_order() -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from rpinfs import probe
+    from rpinfs.system import deadline
 
     names = [options.name] if options.name else [image.name for image in load()[1].images]
     images = [image_on_share(name)[1] for name in names]
-    found = probe.within(LIST_SECONDS, _look, images)
+    found = deadline.within(LIST_SECONDS, _look, images)
     if options.json:
         print_document([_document(name, snapshot) for name, snapshot in found])
     else:

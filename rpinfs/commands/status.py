@@ -129,13 +129,13 @@ def _print_check(found: list[dict[str, Any]], reason: str, exit_status: int, *, 
 
 def _facts(seconds: float) -> Facts:
     """Read this machine in a child: with the root on a NAS that is gone, even the configuration cannot be read."""
-    from rpinfs import probe
     from rpinfs.boot.host import Host
     from rpinfs.facts import facts_of
+    from rpinfs.system import deadline
 
     try:
-        host = probe.within(seconds, Host.read)
-    except probe.TimedOut as silence:
+        host = deadline.within(seconds, Host.read)
+    except deadline.TimedOut as silence:
         raise RpinfsError(
             f"the root file system gave {silence.message}",
             "if the root is on NFS: look at the NAS and at the network to it",

@@ -75,7 +75,7 @@ def first_start() -> Facts:
 
 def window_on_systemd() -> Facts:
     """rpinfs.systemd on the units of this system."""
-    from rpinfs import systemd
+    from rpinfs.system import systemd
 
     unit = "asked-for.service"
     before = systemd.unit_states([unit, "no-such.service", "var-lib-docker.mount"])

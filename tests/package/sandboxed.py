@@ -32,7 +32,8 @@ SECONDS = 30.0
 
 def agent() -> None:
     """Make, check and attach an image, ask systemd for something, and stay."""
-    from rpinfs import image, loop, making, systemd
+    from rpinfs import image, making
+    from rpinfs.system import loop, systemd
 
     if os.path.exists(LINK):
         loop.hold(os.path.realpath(LINK))

@@ -18,14 +18,15 @@ from pathlib import Path
 import pytest
 
 from rpinfs import image as images
-from rpinfs import loop, making, prepare, run, snapshots
+from rpinfs import making, prepare, snapshots
 from rpinfs.boot import storage
 from rpinfs.boot.config import Image
 from rpinfs.boot.settings import MIB
 from rpinfs.errors import RpinfsError
 from rpinfs.image import ImageError
 from rpinfs.lease import Owner
-from rpinfs.run import Completed
+from rpinfs.system import loop, run
+from rpinfs.system.run import Completed
 from tests.tools.conftest import Mount, command
 
 pytestmark = pytest.mark.root

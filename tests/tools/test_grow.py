@@ -433,7 +433,8 @@ def test_boot_after_an_interrupted_larger_grow(subject: Subject) -> None:
 ATTEMPT = """
 import sys
 sys.path.insert(0, {root!r})
-from rpinfs import growing, run
+from rpinfs import growing
+from rpinfs.system import run
 from rpinfs.errors import RpinfsError
 run.ENVIRONMENT["PATH"] = {programs!r} + ":" + run.PATH
 try:

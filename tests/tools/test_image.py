@@ -21,10 +21,11 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import image, loop, making, publish, signature
+from rpinfs import image, making, publish, signature
 from rpinfs.image import ImageError, Kind, check, probe, verify
 from rpinfs.making import create
-from rpinfs.run import ENVIRONMENT, Completed
+from rpinfs.system import loop
+from rpinfs.system.run import ENVIRONMENT, Completed
 from tests.support import Tell
 from tests.tools.conftest import Ended, Mount, Traced, command, python
 from tests.tools.crash import fail_at, kill_at, some
@@ -1114,7 +1115,7 @@ def test_check_dies_with_us(tmp_path: Path) -> None:
     fake.write_text(f"#!/bin/sh\necho $$ >{fifo}\nexec sleep 1000\n")
     fake.chmod(0o755)
     code = (
-        "from rpinfs import image, run\n"
+        "from rpinfs import image; from rpinfs.system import run\n"
         f"run.ENVIRONMENT['PATH'] = '{fake.parent}:' + run.PATH\nimage.check({str(path)!r})"
     )
     with python(code) as process:

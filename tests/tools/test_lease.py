@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import lease, loop, owner
+from rpinfs import lease, owner
 from rpinfs.boot import storage
-from rpinfs.files import NoLocks
 from rpinfs.lease import LeaseError, Owner, OwnLockError, UnreadableError
+from rpinfs.system import loop
+from rpinfs.system.files import NoLocks
 from tests.support import Tell
 from tests.tools.conftest import Mount, Traced, command, python
 from tests.tools.crash import fail_at, kill_at, some

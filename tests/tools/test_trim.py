@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import loop, making, trim
+from rpinfs import making, trim
 from rpinfs.boot import storage
 from rpinfs.boot.config import Image
 from rpinfs.boot.storage import Loop, Mount
 from rpinfs.errors import RpinfsError
+from rpinfs.system import loop
 from rpinfs.trim import CannotTrim, Chain
 from tests.tools.conftest import Mount as Mounted
 from tests.tools.conftest import Traced, command, python

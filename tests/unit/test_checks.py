@@ -36,12 +36,12 @@ from rpinfs.facts import (
     ask_nic,
     facts_of,
 )
-from rpinfs.hidden import Hidden
 from rpinfs.lease import Owner
-from rpinfs.network import Route
-from rpinfs.probe import TimedOut, _outcome
 from rpinfs.superblock import Groups, Superblock
-from rpinfs.systemd import UnitState
+from rpinfs.system.deadline import TimedOut, _outcome
+from rpinfs.system.hidden import Hidden
+from rpinfs.system.network import Route
+from rpinfs.system.systemd import UnitState
 from tests.support import DOCKER_FILE, SERIAL, Content, make_pi, make_tree
 
 GIB = 1 << 30
@@ -520,7 +520,9 @@ def test_only_what_the_selected_checks_need_is_asked(root: Path) -> None:
 def test_what_takes_long_or_writes_is_asked_only_when_it_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = live(facts(root), monkeypatch)
     silence: dict[str, object] = dict.fromkeys(_questions(found), SILENCE)
-    monkeypatch.setattr("rpinfs.probe.gather", lambda questions, _: {name: silence[name] for name in questions})
+    monkeypatch.setattr(
+        "rpinfs.system.deadline.gather", lambda questions, _: {name: silence[name] for name in questions}
+    )
     found.answers = {}
     ask(found, 1.0)
     assert set(silence) - set(found.answers) == {"hidden", "overlay:docker"}

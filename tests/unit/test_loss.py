@@ -8,7 +8,7 @@ import pytest
 
 from rpinfs import loss
 from rpinfs.loss import Cause
-from rpinfs.systemd import UnitState
+from rpinfs.system.systemd import UnitState
 
 
 def unit(

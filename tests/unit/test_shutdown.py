@@ -56,7 +56,7 @@ def test_a_nas_is_given_up_when_a_shutdown_has_waited_for_it(monkeypatch: pytest
             raise EnoughError
 
     monkeypatch.setattr("time.sleep", sleep)
-    monkeypatch.setattr("rpinfs.systemd.system_state", lambda: state)
+    monkeypatch.setattr("rpinfs.system.systemd.system_state", lambda: state)
     monkeypatch.setattr("rpinfs.shutdown._abort_requests", lambda _: forced.append(sum(slept)))
     shutdown.give_up_waiting(lambda: sum(slept) < 1000, "/nfs/docker", print)
     state = "stopping"
@@ -87,7 +87,7 @@ def test_leftovers_are_killed_and_then_given_up(root: Path, monkeypatch: pytest.
 
     monkeypatch.setattr("time.sleep", sleep)
     monkeypatch.setattr("time.monotonic", lambda: clock)
-    monkeypatch.setattr("rpinfs.systemd.system_state", lambda: state)
+    monkeypatch.setattr("rpinfs.system.systemd.system_state", lambda: state)
     monkeypatch.setattr("rpinfs.boot.storage.is_in_use", is_in_use)
     monkeypatch.setattr("rpinfs.shutdown.kill", kill)
     monkeypatch.setattr("rpinfs.shutdown._answers", lambda _: answers)
@@ -115,7 +115,7 @@ MOUNTINFO = "41 30 0:38 / /nfs/docker rw - {kind} 10.77.0.2:/docker rw\n"
 def test_requests_are_aborted_for_good_where_the_kernel_can(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the device of the mount; otherwise by umount2; and never on anything but NFS."""
     forced: list[str] = []
-    monkeypatch.setattr("rpinfs.syscalls.force_unmount", forced.append)
+    monkeypatch.setattr("rpinfs.system.syscalls.force_unmount", forced.append)
     make_tree(root, {"proc/self/mountinfo": MOUNTINFO.format(kind="nfs4"), "sys/fs/nfs/0:38/shutdown": "0\n"})
     shutdown._abort_requests("/nfs/docker", str(root))
     assert (root / "sys/fs/nfs/0:38/shutdown").read_text() == "1"
@@ -132,7 +132,7 @@ def test_requests_are_aborted_for_good_where_the_kernel_can(root: Path, monkeypa
 def test_the_requests_of_the_root_are_not_aborted(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two exports of one file system of a NAS are one to the kernel."""
     forced: list[str] = []
-    monkeypatch.setattr("rpinfs.syscalls.force_unmount", forced.append)
+    monkeypatch.setattr("rpinfs.system.syscalls.force_unmount", forced.append)
     shared = "30 1 0:38 /nfsroot / rw - nfs4 10.77.0.2:/nfsroot rw\n" + MOUNTINFO.format(kind="nfs4")
     make_tree(root, {"proc/self/mountinfo": shared, "sys/fs/nfs/0:38/shutdown": "0\n"})
     shutdown._abort_requests("/nfs/docker", str(root))

@@ -20,8 +20,8 @@ from rpinfs import __version__, checks, status
 from rpinfs.boot.host import Host
 from rpinfs.boot.settings import human_size
 from rpinfs.facts import Facts, facts_of
-from rpinfs.probe import TimedOut
 from rpinfs.status import Paint
+from rpinfs.system.deadline import TimedOut
 from tests.support import DOCKER_FILE, Installed, make_tree
 from tests.unit.test_checks import IMAGE, NAS, SHARE_LINE, agent, facts, live, mountinfo
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import probe
 from rpinfs.boot import overlay
 from rpinfs.errors import RpinfsError
+from rpinfs.system import deadline
 from tests.tools.conftest import ROOT, Mount, Traced, command, mounts
 
 pytestmark = pytest.mark.root
@@ -36,7 +36,7 @@ def made(tmp_path: Path, mounted: Mount, *options: str) -> AbstractContextManage
 
 
 def trial(folder: Path) -> None:
-    probe.within(LONG, overlay.try_overlay, str(folder))
+    deadline.within(LONG, overlay.try_overlay, str(folder))
 
 
 def left(folder: Path) -> list[str]:
@@ -125,7 +125,7 @@ def test_what_it_imports(tmp_path: Path) -> None:
 
 def test_several_at_once_do_not_disturb_each_other(image: Path) -> None:
     questions = {str(number): lambda: overlay.try_overlay(str(image)) for number in range(6)}
-    assert list(probe.gather(questions, LONG).values()) == [None] * 6
+    assert list(deadline.gather(questions, LONG).values()) == [None] * 6
     assert left(image) == []
 
 
@@ -137,5 +137,5 @@ def test_without_root_nothing_is_touched(image: Path) -> None:
         overlay.try_overlay(str(image))
 
     with pytest.raises(PermissionError):
-        probe.within(LONG, as_nobody)
+        deadline.within(LONG, as_nobody)
     assert left(image) == []

@@ -19,13 +19,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
-from rpinfs import probe
 from rpinfs.boot import storage
 from rpinfs.boot.config import Config
 from rpinfs.boot.host import Host, read_text
 from rpinfs.boot.units import RUNTIME_FOLDER
 from rpinfs.errors import RpinfsError
-from rpinfs.run import CommandError, run
+from rpinfs.system import deadline
+from rpinfs.system.run import CommandError, run
 
 LOCK_FILE = f"{RUNTIME_FOLDER}/boot.lock"
 DEFAULT_FILE = "cmdline.txt"
@@ -211,7 +211,7 @@ def _make_writable(where: str) -> None:
         run(["mount", "-o", "remount,rw", where], timeout=REMOUNT_SECONDS)
     except CommandError as error:
         raise RpinfsError(f"{where} cannot be made writable: {error.message}", "rpinfs status") from error
-    if not probe.within(REMOUNT_SECONDS, os.access, where, os.W_OK):
+    if not deadline.within(REMOUNT_SECONDS, os.access, where, os.W_OK):
         raise RpinfsError(
             f"the NAS does not let this Pi write to {where}: exported read-only, or root is squashed",
             "on the NAS, export it rw,no_root_squash for this Pi; or edit the files there",

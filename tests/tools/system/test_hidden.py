@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import checks, hidden, probe
+from rpinfs import checks
 from rpinfs.boot import storage
 from rpinfs.boot.host import Host
 from rpinfs.checks import Result, Status
 from rpinfs.facts import Facts, ask, facts_of
-from rpinfs.hidden import Hidden
+from rpinfs.system import deadline, hidden
+from rpinfs.system.hidden import Hidden
 from tests.support import listing, make_pi, make_tree
 from tests.tools.conftest import Mount, command, mounts
 from tests.unit.test_status import hanging
@@ -44,7 +45,7 @@ def covered(folder: Path) -> Iterator[None]:
 
 def find(*where: Path, seconds: float = LONG) -> list[Hidden]:
     table = storage.parse_mountinfo(Path("/proc/self/mountinfo").read_text())
-    return probe.within(LONG, hidden.find, [str(one) for one in where], table, seconds)
+    return deadline.within(LONG, hidden.find, [str(one) for one in where], table, seconds)
 
 
 def test_files_are_counted_sized_and_named(root: Path) -> None:
@@ -109,7 +110,7 @@ def test_without_root_it_is_refused(root: Path) -> None:
         find(root / "docker")
 
     with covered(root / "docker"), pytest.raises(PermissionError):
-        probe.within(LONG, as_nobody)
+        deadline.within(LONG, as_nobody)
 
 
 Judged = Callable[[str], dict[str, Result]]

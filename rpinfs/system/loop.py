@@ -19,8 +19,8 @@ from collections.abc import Iterator
 
 from rpinfs.boot.storage import LOOP_MAJOR, Loop, loop_state, loops
 from rpinfs.errors import RpinfsError
-from rpinfs.files import open_regular
-from rpinfs.run import run
+from rpinfs.system.files import open_regular
+from rpinfs.system.run import run
 
 LOOP_CLR_FD = 0x4C01
 LOOP_GET_STATUS64 = 0x4C05
@@ -196,7 +196,7 @@ def find(path: str) -> list[Loop]:
     attaching: it differs after a rename, over a bind mount, a hard link or another mount namespace. The ioctl
     asks for the inode number alone, which NFS answers from memory (loop_get_status(), nfs_getattr()): a dead
     share below *another* loop device does not stop us. The file itself is stat()ed: where its own share may
-    hang, call this in rpinfs.probe.within(), or call storage.loops_on().
+    hang, call this in rpinfs.system.deadline.within(), or call storage.loops_on().
 
     Raises:
         OSError: the file cannot be stat()ed.

@@ -8,10 +8,10 @@ from typing import NoReturn
 
 import pytest
 
-from rpinfs import probe
 from rpinfs.errors import ConfigError, RpinfsError
-from rpinfs.probe import TimedOut, gather, within
-from rpinfs.run import CommandError, run
+from rpinfs.system import deadline
+from rpinfs.system.deadline import TimedOut, gather, within
+from rpinfs.system.run import CommandError, run
 from tests.tools.conftest import Mount, command
 
 LONG = 60.0  # seconds; far more than any answer takes
@@ -139,13 +139,13 @@ def test_no_descriptor_and_no_child_stays() -> None:
     with pytest.raises(TimedOut):
         within(SHORT, hang)
     assert set(os.listdir("/proc/self/fd")) == before
-    for pid in list(probe._unreaped):  # killed, and perhaps not dead yet
+    for pid in list(deadline._unreaped):  # killed, and perhaps not dead yet
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     within(LONG, int)
-    for pid in list(probe._unreaped):
+    for pid in list(deadline._unreaped):
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    probe._reap()
-    assert probe._unreaped == set()
+    deadline._reap()
+    assert deadline._unreaped == set()
 
 
 def test_from_a_thread() -> None:
@@ -169,7 +169,7 @@ def test_child_that_cannot_be_killed_holds_nobody(tmp_path: Path, mounted: Mount
         try:
             with pytest.raises(TimedOut):
                 within(SHORT, target.write_bytes, b"x")
-            stuck = set(probe._unreaped)
+            stuck = set(deadline._unreaped)
             assert stuck
             states = {Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] for pid in stuck}
             assert "D" in states
@@ -179,4 +179,4 @@ def test_child_that_cannot_be_killed_holds_nobody(tmp_path: Path, mounted: Mount
         for pid in stuck:
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         within(LONG, int)
-        assert not stuck & probe._unreaped
+        assert not stuck & deadline._unreaped

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rpinfs.boot.storage import Mount
-from rpinfs.syscalls import copy_of_mount
+from rpinfs.system.syscalls import copy_of_mount
 
 NAMES_SHOWN = 3
 """How many of the largest entries are named."""

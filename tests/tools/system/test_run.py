@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rpinfs.errors import RpinfsError
-from rpinfs.run import CommandError, last_line, reporting, run
+from rpinfs.system.run import CommandError, last_line, reporting, run
 from tests.tools.conftest import python
 
 PATIENCE = 30  # seconds; only a bound on how long a failing test hangs
@@ -169,7 +169,7 @@ def test_program_dies_with_us(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     parent = python(
-        f"from rpinfs.run import run\nrun(['sh', '-c', 'echo $$ >{fifo}; exec sleep 1000'], die_with_us=True)"
+        f"from rpinfs.system.run import run\nrun(['sh', '-c', 'echo $$ >{fifo}; exec sleep 1000'], die_with_us=True)"
     )
     pid = int(fifo.read_text())
     parent.kill()

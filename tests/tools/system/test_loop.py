@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import loop
 from rpinfs.boot import storage
-from rpinfs.loop import LoopDevice, LoopError
+from rpinfs.system import loop
+from rpinfs.system.loop import LoopDevice, LoopError
 from tests.tools.conftest import Mount, command, python
 
 SIZE = 64 << 20
@@ -141,9 +141,7 @@ def test_mount_keeps_it_when_we_let_go(image: Path, mounted: Mount) -> None:
 
 @pytest.mark.root
 def test_kill_leaves_nothing_attached(image: Path) -> None:
-    code = (
-        f"from rpinfs import loop\nprint(loop.attach({str(image)!r}).path, flush=True)\nimport signal\nsignal.pause()"
-    )
+    code = f"from rpinfs.system import loop\nprint(loop.attach({str(image)!r}).path, flush=True)\nimport signal\nsignal.pause()"
     with python(code) as process:
         assert process.stdout
         path = process.stdout.readline().strip()
@@ -246,7 +244,7 @@ def test_more_images_than_devices(tmp_path: Path, opened: list[LoopDevice]) -> N
 def test_many_at_once(tmp_path: Path) -> None:
     """Two processes are given the same free device all the time; each has to end up with devices of its own."""
     code = (
-        "import sys\nfrom rpinfs import loop\nsys.stdin.read(1)\n"
+        "import sys\nfrom rpinfs.system import loop\nsys.stdin.read(1)\n"
         "held = [loop.attach(path) for path in sys.argv[1:]]\n"
         "print(*(device.path for device in held), flush=True)\nsys.stdin.read(1)"
     )
@@ -272,7 +270,7 @@ def test_many_at_once(tmp_path: Path) -> None:
 def test_node_is_made_where_dev_lacks_it(image: Path) -> None:
     """As in a container or an old initramfs: /dev with loop-control and no loop device."""
     code = (
-        "import os, stat\nfrom rpinfs import loop\n"
+        "import os, stat\nfrom rpinfs.system import loop\n"
         f"device = loop.attach({str(image)!r})\n"
         "print(device.path, device.direct_io, stat.filemode(os.stat(device.path).st_mode), os.listdir('/dev'))"
     )

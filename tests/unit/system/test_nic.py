@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs.nic import managers
+from rpinfs.system.nic import managers
 from tests.support import Content, make_tree
 
 Files = dict[str, Content]

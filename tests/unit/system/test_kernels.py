@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rpinfs.kernels import REGRESSIONS, Version, regressions_of, version_of
+from rpinfs.system.kernels import REGRESSIONS, Version, regressions_of, version_of
 
 
 @pytest.mark.parametrize(
