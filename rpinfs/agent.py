@@ -29,7 +29,7 @@ from rpinfs.boot.host import Host, read_text
 from rpinfs.boot.units import GATE, RUNTIME_FOLDER, THAW, fstab_mount_points, link_of, units
 from rpinfs.errors import ConfigError, RpinfsError
 from rpinfs.image import ShareFailedError
-from rpinfs.lease import LOST, RENEW_SECONDS, Lease, LeaseError, Owner, OwnLockError, acquire
+from rpinfs.lease.lease import LOST, RENEW_SECONDS, Lease, LeaseError, Owner, OwnLockError, acquire
 
 PULSE_SECONDS = 30.0
 """How often the share is asked whether it answers, and how full it is."""

@@ -23,7 +23,7 @@ from rpinfs.boot.host import Host, read_text
 from rpinfs.boot.storage import Loop, Mount
 from rpinfs.boot.units import AGENT, GATE
 from rpinfs.errors import ConfigError, RpinfsError
-from rpinfs.lease import Owner, owner_of
+from rpinfs.lease.lease import Owner, owner_of
 from rpinfs.superblock import Superblock
 from rpinfs.system import deadline, network, systemd
 from rpinfs.system.files import open_regular

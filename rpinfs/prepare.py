@@ -12,7 +12,7 @@ from rpinfs.boot import storage
 from rpinfs.boot.config import Image
 from rpinfs.boot.settings import BLOCK_SIZE, human_size, size_text
 from rpinfs.errors import RpinfsError
-from rpinfs.lease import Lease, Owner, acquire, let_go
+from rpinfs.lease.lease import Lease, Owner, acquire, let_go
 from rpinfs.system import loop
 from rpinfs.system.run import Tell, run
 

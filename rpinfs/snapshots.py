@@ -42,7 +42,7 @@ from rpinfs.boot.settings import REPLACED, SNAPSHOT_MARK, human_size
 from rpinfs.boot.units import RUNTIME_FOLDER
 from rpinfs.freeze import LIMIT_SECONDS, Check
 from rpinfs.image import ImageError, Kind, as_image_error, silent
-from rpinfs.lease import Owner, acquire, let_go
+from rpinfs.lease.lease import Owner, acquire, let_go
 from rpinfs.making import prove_whole
 from rpinfs.system.files import open_regular, sync_folder
 from rpinfs.system.run import Tell

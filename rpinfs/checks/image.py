@@ -10,7 +10,7 @@ from rpinfs.boot.units import KEPT_FOLDER, fstab_mount_points
 from rpinfs.checks.base import FULLNESS, Check, Finding, by_fullness, critical, ok, unknown, warning
 from rpinfs.errors import RpinfsError
 from rpinfs.facts import HIDDEN_SECONDS, NOBODY, Facts, File, Space, ext4_errors, nfs_version
-from rpinfs.lease import Owner
+from rpinfs.lease.lease import Owner
 from rpinfs.superblock import Superblock
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ def _add_name(parser: argparse.ArgumentParser) -> None:
 
 
 def _adopt(options: argparse.Namespace) -> int:
-    from rpinfs import lease
+    from rpinfs.lease import lease
 
     host, image = image_on_share(options.name)
     before = lease.adopt(image.path, lease.Owner.of(host), image.name)
@@ -46,7 +46,7 @@ def _adopt(options: argparse.Namespace) -> int:
 
 
 def _release(options: argparse.Namespace) -> int:
-    from rpinfs import lease
+    from rpinfs.lease import lease
 
     host, image = image_on_share(options.name)
     lease.release(image.path, lease.Owner.of(host), image.name)

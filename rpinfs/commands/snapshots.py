@@ -66,7 +66,8 @@ def _snapshot(options: argparse.Namespace) -> int:
         return _list(options)
     if options.name is None or options.json:
         raise UsageError("expected an image, or --list: rpinfs snapshot NAME", "rpinfs snapshot")
-    from rpinfs import lease, snapshots
+    from rpinfs import snapshots
+    from rpinfs.lease import lease
 
     host, image = image_on_share(options.name)
     _end_in_order()
@@ -126,7 +127,8 @@ def _print(found: list[tuple[str, Snapshot]]) -> None:
 
 
 def _restore(options: argparse.Namespace) -> int:
-    from rpinfs import lease, snapshots
+    from rpinfs import snapshots
+    from rpinfs.lease import lease
 
     host, image = image_on_share(options.name)
     _end_in_order()

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs.lease import RENEW_SECONDS
+from rpinfs.lease.lease import RENEW_SECONDS
 from tests.support import Tell, thorough
 
 from .conftest import FAILED, LABS

@@ -24,7 +24,7 @@ from rpinfs.boot.config import Image
 from rpinfs.boot.settings import MIB
 from rpinfs.errors import RpinfsError
 from rpinfs.image import ImageError
-from rpinfs.lease import Owner
+from rpinfs.lease.lease import Owner
 from rpinfs.system import loop, run
 from rpinfs.system.run import Completed
 from tests.tools.conftest import Mount, command

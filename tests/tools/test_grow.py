@@ -17,12 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import growing, image, lease, making, prepare
+from rpinfs import growing, image, making, prepare
 from rpinfs.boot.config import Image
 from rpinfs.boot.host import Host
 from rpinfs.errors import RpinfsError
 from rpinfs.image import ImageError, Kind, probe
-from rpinfs.lease import Owner
+from rpinfs.lease import lease
+from rpinfs.lease.lease import Owner
 from tests.support import Tell, thorough
 from tests.tools.conftest import ROOT, Traced, command
 from tests.tools.crash import some, with_errors

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import copying, freeze, image, lease, making, publish, snapshots
+from rpinfs import copying, freeze, image, making, publish, snapshots
 from rpinfs.boot.config import Image
 from rpinfs.image import ImageError
-from rpinfs.lease import LeaseError, Owner
+from rpinfs.lease import lease
+from rpinfs.lease.lease import LeaseError, Owner
 from rpinfs.snapshots import remove_replaced, restore, take
 from tests.support import Tell
 from tests.tools.conftest import Ended, Mount, Traced, command, python
@@ -111,7 +112,8 @@ ATTEMPT = """
 import os, sys
 random = os.urandom
 os.urandom = lambda count: bytes.fromhex("0123456789abcdef") if count == 8 else random(count)
-from rpinfs import errors, lease, snapshots
+from rpinfs import errors, snapshots
+from rpinfs.lease import lease
 from rpinfs.boot.config import Image
 def no_links(*_, **__):
     raise PermissionError(1, "no links here")

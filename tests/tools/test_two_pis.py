@@ -25,12 +25,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rpinfs import image as images
-from rpinfs import lease, prepare
+from rpinfs import prepare
 from rpinfs.boot import storage
 from rpinfs.boot.config import Image
 from rpinfs.boot.settings import MIB
 from rpinfs.errors import RpinfsError
-from rpinfs.lease import LeaseError, Owner, OwnLockError
+from rpinfs.lease import lease
+from rpinfs.lease.lease import LeaseError, Owner, OwnLockError
 from rpinfs.system import loop
 from tests.support import thorough
 from tests.tools.conftest import command

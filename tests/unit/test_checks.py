@@ -36,7 +36,7 @@ from rpinfs.facts import (
     ask_nic,
     facts_of,
 )
-from rpinfs.lease import Owner
+from rpinfs.lease.lease import Owner
 from rpinfs.superblock import Groups, Superblock
 from rpinfs.system.deadline import TimedOut, _outcome
 from rpinfs.system.hidden import Hidden

@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rpinfs import owner as owners
 from rpinfs.boot import storage
 from rpinfs.boot.host import read_text
-from rpinfs.owner import LeaseError, Owner, UnreadableError
+from rpinfs.lease import owner as owners
+from rpinfs.lease.owner import LeaseError, Owner, UnreadableError
 from rpinfs.system.files import NoLocks, lock, unlock
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import lease, owner
 from rpinfs.boot import storage
-from rpinfs.lease import LeaseError, Owner, OwnLockError, UnreadableError
+from rpinfs.lease import lease, owner
+from rpinfs.lease.lease import LeaseError, Owner, OwnLockError, UnreadableError
 from rpinfs.system import loop
 from rpinfs.system.files import NoLocks
 from tests.support import Tell
@@ -327,7 +327,7 @@ def test_a_full_nas_keeps_no_owner_away(mounted: Mount) -> None:
 
 HOLDER = """
 import sys
-from rpinfs import lease
+from rpinfs.lease import lease
 held = lease.acquire({image!r}, lease.Owner("10000000aaaaaaaa", "pi1", "{machine}", "boot-1"))
 {keep}
 print("held", flush=True)
@@ -455,7 +455,8 @@ def test_without_a_loop_device_there_is_no_lock_either(image: str, monkeypatch: 
 ATTEMPT = """
 import os, sys
 os.urandom = lambda count: bytes.fromhex("0123456789abcdef")
-from rpinfs import errors, lease
+from rpinfs import errors
+from rpinfs.lease import lease
 try:
     {do}
 except (errors.RpinfsError, OSError) as error:
