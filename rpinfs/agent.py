@@ -21,14 +21,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-from rpinfs import freeze, loss, prepare, snapshots
+from rpinfs import loss
 from rpinfs.boot import gate, storage
 from rpinfs.boot.config import Config, Image, load
 from rpinfs.boot.escape import mount_unit
 from rpinfs.boot.host import Host, read_text
 from rpinfs.boot.units import GATE, RUNTIME_FOLDER, THAW, fstab_mount_points, link_of, units
 from rpinfs.errors import ConfigError, RpinfsError
-from rpinfs.image import ShareFailedError
+from rpinfs.image import freeze, prepare, snapshots
+from rpinfs.image.probe import ShareFailedError
 from rpinfs.lease.lease import LOST, RENEW_SECONDS, Lease, LeaseError, Owner, OwnLockError, acquire
 
 PULSE_SECONDS = 30.0

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rpinfs import superblock
 from rpinfs.boot import gate, storage
 from rpinfs.boot.config import Config, Image, examine
 from rpinfs.boot.escape import mount_unit
@@ -23,8 +22,9 @@ from rpinfs.boot.host import Host, read_text
 from rpinfs.boot.storage import Loop, Mount
 from rpinfs.boot.units import AGENT, GATE
 from rpinfs.errors import ConfigError, RpinfsError
+from rpinfs.image import superblock
+from rpinfs.image.superblock import Superblock
 from rpinfs.lease.lease import Owner, owner_of
-from rpinfs.superblock import Superblock
 from rpinfs.system import deadline, network, systemd
 from rpinfs.system.files import open_regular
 from rpinfs.system.network import Link, Route

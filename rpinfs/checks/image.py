@@ -10,8 +10,8 @@ from rpinfs.boot.units import KEPT_FOLDER, fstab_mount_points
 from rpinfs.checks.base import FULLNESS, Check, Finding, by_fullness, critical, ok, unknown, warning
 from rpinfs.errors import RpinfsError
 from rpinfs.facts import HIDDEN_SECONDS, NOBODY, Facts, File, Space, ext4_errors, nfs_version
+from rpinfs.image.superblock import Superblock
 from rpinfs.lease.lease import Owner
-from rpinfs.superblock import Superblock
 
 if TYPE_CHECKING:
     from rpinfs.system.hidden import Hidden

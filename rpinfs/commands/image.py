@@ -11,7 +11,7 @@ from rpinfs.commands.common import Progress, load, print_document
 from rpinfs.errors import RpinfsError
 
 if TYPE_CHECKING:
-    from rpinfs.image import Probe
+    from rpinfs.image.probe import Probe
 
 
 def add_image(parser: argparse.ArgumentParser) -> None:
@@ -57,11 +57,11 @@ def add_image(parser: argparse.ArgumentParser) -> None:
 
 
 def _create(options: argparse.Namespace) -> int:
-    from rpinfs import making
+    from rpinfs.image import make
 
     size = _size_to_create(options.size, options.filesystem)
     with Progress() as progress:
-        made = making.create(options.file, size, options.filesystem, label=options.label, progress=progress)
+        made = make.create(options.file, size, options.filesystem, label=options.label, progress=progress)
     print(_made(made.path, made.size, made.allocated, options.filesystem))
     return 0
 
@@ -98,12 +98,12 @@ def _parsed_size(text: str, command: str) -> int:
 
 
 def _grow(options: argparse.Namespace) -> int:
-    from rpinfs import growing
     from rpinfs.boot.settings import human_size
+    from rpinfs.image import grow
 
     size = _parsed_size(options.size, "grow")
     with Progress() as progress:
-        grown = growing.grow_by_hand(options.file, size, progress=progress)
+        grown = grow.grow_by_hand(options.file, size, progress=progress)
     where = f", mounted at {grown.where}" if grown.where else ""
     if grown.after == grown.before:
         print(f"{grown.path}: has {human_size(grown.after)} already{where}")
@@ -122,23 +122,23 @@ def _tell_of_smaller_setting(path: str, size: int) -> None:
     except (RpinfsError, OSError):
         return  # No configuration that could say anything of this file.
     real_path = os.path.realpath(path)
-    for image in config.images if config.in_use else ():
-        if image.path == real_path and image.size_is_set and image.size < size:
+    for images in config.images if config.in_use else ():
+        if images.path == real_path and images.size_is_set and images.size < size:
             wanted = settings.size_text(-(-size // settings.BLOCK_SIZE) * settings.BLOCK_SIZE)
             print(
-                f"Size={settings.size_text(image.size)} in the configuration is less, which the next boot refuses: "
-                f"set Size={wanted} in [Image {image.name}]"
+                f"Size={settings.size_text(images.size)} in the configuration is less, which the next boot refuses: "
+                f"set Size={wanted} in [Image {images.name}]"
             )
 
 
 def _show(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from rpinfs import image
+    from rpinfs.image import probe as images
 
     with Progress() as progress:
-        found = image.probe(options.file, progress)
-    if found.kind is image.Kind.MISSING:
+        found = images.probe(options.file, progress)
+    if found.kind is images.Kind.MISSING:
         raise RpinfsError(f"{options.file}: no such file")
     if options.json:
         values = {key: value for key, value in asdict(found).items() if key not in ("stamp", "groups")}
@@ -179,10 +179,10 @@ def _state(found: Probe) -> str:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from rpinfs import image
+    from rpinfs.image import probe as images
 
     with Progress() as progress:
-        result = image.check(options.file, progress)
+        result = images.check(options.file, progress)
     outcome = "errors were corrected" if result.corrected else "no errors"
     if result.needs_recovery:
         outcome = "its log is to be replayed, which the next mount does"

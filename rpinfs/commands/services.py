@@ -35,7 +35,7 @@ def _gate(_: argparse.Namespace) -> int:
 
 
 def _thaw(_: argparse.Namespace) -> int:
-    from rpinfs import freeze
+    from rpinfs.image import freeze
 
     for where in freeze.thaw_abandoned():
         print(f"{where} was frozen for a snapshot that died; it is thawed")

@@ -11,7 +11,7 @@ from rpinfs.commands.common import Progress, image_on_share, load, print_documen
 
 if TYPE_CHECKING:
     from rpinfs.boot.config import Image
-    from rpinfs.snapshots import Snapshot
+    from rpinfs.image.snapshots import Snapshot
 
 LIST_SECONDS = 10.0
 """For a look into the folders of the share."""
@@ -19,7 +19,7 @@ LIST_SECONDS = 10.0
 
 def add_snapshot(parser: argparse.ArgumentParser) -> None:
     """Say what `rpinfs snapshot` takes."""
-    from rpinfs.freeze import LIMIT_SECONDS
+    from rpinfs.image.freeze import LIMIT_SECONDS
 
     describe(
         parser,
@@ -66,7 +66,7 @@ def _snapshot(options: argparse.Namespace) -> int:
         return _list(options)
     if options.name is None or options.json:
         raise UsageError("expected an image, or --list: rpinfs snapshot NAME", "rpinfs snapshot")
-    from rpinfs import snapshots
+    from rpinfs.image import snapshots
     from rpinfs.lease import lease
 
     host, image = image_on_share(options.name)
@@ -99,7 +99,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _look(images: list[Image]) -> list[tuple[str, Snapshot]]:
-    from rpinfs import snapshots
+    from rpinfs.image import snapshots
 
     return [(image.name, snapshot) for image in images for snapshot in snapshots.snapshots(image.path)]
 
@@ -127,7 +127,7 @@ def _print(found: list[tuple[str, Snapshot]]) -> None:
 
 
 def _restore(options: argparse.Namespace) -> int:
-    from rpinfs import snapshots
+    from rpinfs.image import snapshots
     from rpinfs.lease import lease
 
     host, image = image_on_share(options.name)

@@ -11,7 +11,7 @@ from rpinfs.errors import RpinfsError
 
 if TYPE_CHECKING:
     from rpinfs.boot.config import Image
-    from rpinfs.trim import Trimmed
+    from rpinfs.image.trim import Trimmed
 
 
 def add_trim(parser: argparse.ArgumentParser) -> None:
@@ -41,8 +41,8 @@ def _trim(options: argparse.Namespace) -> int:
 
 
 def _trim_one(image: Image, mountinfo: str, where_possible: bool) -> int:
-    from rpinfs import trim
     from rpinfs.boot import storage
+    from rpinfs.image import trim
 
     try:
         with Progress() as progress:

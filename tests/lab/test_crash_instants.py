@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import making
+from rpinfs.image import make
 from tests.support import Tell, random_seed, thorough
 
 from . import block_log
@@ -69,7 +69,7 @@ def test_fast_commit_is_off_for_a_reason(
     plain_lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tell: Tell, release: str
 ) -> None:
     """It loses data with nothing but power cuts. When this fails, it has been mended, and may be thought of again."""
-    monkeypatch.setattr(making, "EXT4_FEATURES", f"fast_commit,{making.EXT4_FEATURES}")
+    monkeypatch.setattr(make, "EXT4_FEATURES", f"fast_commit,{make.EXT4_FEATURES}")
     before, writes = image_and_writes(plain_lab, tmp_path, "ext4")
     chance, seed = random_seed()
     cuts = 200
@@ -94,7 +94,7 @@ def test_fast_commit_is_off_for_a_reason(
 def image_and_writes(lab: Lab, folder: Path, filesystem: str) -> tuple[Path, list[Write]]:
     """A new image as rpinfs makes it, and what it got as a disk under load, up to its unmounting."""
     before, disk, log = (folder / name for name in ("before.img", "disk.img", "writes.log"))
-    making.create(str(before), SIZE, filesystem)
+    make.create(str(before), SIZE, filesystem)
     block_log.copy(before, disk)
     machine = lab.kernel_nas()
     machine.install("/writer", writer())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import making
+from rpinfs.image import make
 from tests.support import Tell, random_seed, thorough
 
 from .container import without_network
@@ -95,7 +95,7 @@ def test_power_cuts_with_fast_commit(lab: Lab, monkeypatch: pytest.MonkeyPatch, 
     test_crash_instants.py proves why it is off. Here it is counted how much of that a pulled cable shows; and Docker
     is up, or down with the agent's reason.
     """
-    monkeypatch.setattr(making, "EXT4_FEATURES", f"fast_commit,{making.EXT4_FEATURES}")
+    monkeypatch.setattr(make, "EXT4_FEATURES", f"fast_commit,{make.EXT4_FEATURES}")
     pi = lab.pi("fast")
     without_network(pi)
     image = image_of(lab, pi)
@@ -103,7 +103,7 @@ def test_power_cuts_with_fast_commit(lab: Lab, monkeypatch: pytest.MonkeyPatch, 
     cuts, done, images, refused, lost = 20, 0, 0, 0, 0
     while done < cuts:
         empty(lab.nas.share)
-        making.create(str(image), 10 << 30)
+        make.create(str(image), 10 << 30)
         assert "fast_commit" in superblock(image)["Filesystem features"].split()
         images += 1
         with Recorder(lab.nas, lab.folder) as recorder:

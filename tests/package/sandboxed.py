@@ -32,15 +32,16 @@ SECONDS = 30.0
 
 def agent() -> None:
     """Make, check and attach an image, ask systemd for something, and stay."""
-    from rpinfs import image, making
+    from rpinfs.image import make
+    from rpinfs.image import probe as images
     from rpinfs.system import loop, systemd
 
     if os.path.exists(LINK):
         loop.hold(os.path.realpath(LINK))
     else:
         # A blank file of another owner takes every way through the making that asks for privileges.
-        making.create(IMAGE, SIZE)
-        image.check(IMAGE)
+        make.create(IMAGE, SIZE)
+        images.check(IMAGE)
         grow()
         os.symlink(loop.attach(IMAGE).path, LINK)
     assert systemd.unit_states(["docker.service"])["docker.service"].load == "loaded"
@@ -57,13 +58,13 @@ def agent() -> None:
 
 def grow() -> None:
     """Grow an image that is not mounted, of either kind; ext4 where this machine has the right to at all."""
-    from rpinfs import growing, making
-    from rpinfs.image import ImageError
+    from rpinfs.image import grow, make
+    from rpinfs.image.probe import ImageError
 
     for filesystem, before in (("xfs", 300 << 20), ("ext4", SIZE)):
-        making.create(GROWING, before, filesystem)
+        make.create(GROWING, before, filesystem)
         try:
-            assert growing.grow(GROWING, 2 * before).after == 2 * before
+            assert grow.grow(GROWING, 2 * before).after == 2 * before
         except ImageError as error:
             lacks_right = "no CAP_SYS_RESOURCE" in error.message and "no CAP_SYS_ADMIN" not in error.message
             if filesystem == "xfs" or not lacks_right:

@@ -15,9 +15,9 @@ from rpinfs.agent import SHARE_RETRY_SECONDS, Agent, Held, now
 from rpinfs.boot import storage
 from rpinfs.boot.config import load
 from rpinfs.boot.host import Host
+from rpinfs.image.prepare import Prepared
 from rpinfs.lease import lease
 from rpinfs.lease.lease import Lease, Owner
-from rpinfs.prepare import Prepared
 from rpinfs.system import loop
 from tests.support import make_pi
 from tests.tools.conftest import command

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rpinfs.boot import storage
-from rpinfs.image import Kind, probe
+from rpinfs.image.probe import Kind, probe
 from tests.tools.conftest import ROOT, Mount, command
 
 MIB = 1 << 20

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import image as images
-from rpinfs import making, prepare, snapshots
 from rpinfs.boot import storage
 from rpinfs.boot.config import Image
 from rpinfs.boot.settings import MIB
 from rpinfs.errors import RpinfsError
-from rpinfs.image import ImageError
+from rpinfs.image import make, prepare, snapshots
+from rpinfs.image import probe as images
+from rpinfs.image.probe import ImageError
 from rpinfs.lease.lease import Owner
 from rpinfs.system import loop, run
 from rpinfs.system.run import Completed
@@ -115,7 +115,7 @@ def checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_protection_is_there_from_the_start_and_stays(wanted: Image, mounted: Mount) -> None:
-    making.create(wanted.path, wanted.size, mmp=True)
+    make.create(wanted.path, wanted.size, mmp=True)
     assert images.probe(wanted.path).mmp
     os.unlink(wanted.path)
     prepared(wanted)
@@ -131,7 +131,7 @@ def test_the_protection_is_there_from_the_start_and_stays(wanted: Image, mounted
 
 
 def test_the_protection_is_set_where_it_is_missing(wanted: Image) -> None:
-    making.create(wanted.path, wanted.size)
+    make.create(wanted.path, wanted.size)
     assert not images.probe(wanted.path).mmp
     prepared(with_fence(wanted, "mmp"))
     assert images.probe(wanted.path).mmp
@@ -139,7 +139,7 @@ def test_the_protection_is_set_where_it_is_missing(wanted: Image) -> None:
 
 def test_e2fsck_reads_the_protection_over_direct_io(wanted: Image, checked: Path) -> None:
     """Of a file it would read what our own page cache has; so it gets a device, and nothing stays of that."""
-    making.create(wanted.path, wanted.size, mmp=True)
+    make.create(wanted.path, wanted.size, mmp=True)
     checked.unlink()  # The look at the new image was a file's.
     prepared(with_fence(wanted, "mmp"))
     assert re.fullmatch(r"/dev/loop\d+ 1\n", checked.read_text())
@@ -192,7 +192,7 @@ def test_another_host_that_has_it_mounted_is_noticed(
 
 
 def test_a_check_that_was_cut_short_needs_a_lock_to_be_told_from_one_that_runs(wanted: Image) -> None:
-    making.create(wanted.path, wanted.size)
+    make.create(wanted.path, wanted.size)
     # Else the block would need a checksum.
     command("tune2fs", "-O", "^metadata_csum", wanted.path)
     command("tune2fs", "-O", "mmp", wanted.path)
@@ -208,7 +208,7 @@ def test_a_check_that_was_cut_short_needs_a_lock_to_be_told_from_one_that_runs(w
 
 
 def test_an_xfs_image_has_no_such_protection(wanted: Image) -> None:
-    making.create(wanted.path, 300 * MIB, "xfs")
+    make.create(wanted.path, 300 * MIB, "xfs")
     with pytest.raises(RpinfsError, match="Fence=both needs ext4, but the image holds xfs"):
         prepared(wanted)
     assert prepared(with_fence(wanted, "lease")) == []
@@ -225,7 +225,7 @@ def test_the_wait_for_a_protected_image_is_no_error_of_its_own() -> None:
 
 
 def test_fast_commit_is_used_and_remarked_on(wanted: Image) -> None:
-    making.create(wanted.path, wanted.size)
+    make.create(wanted.path, wanted.size)
     command("tune2fs", "-O", "fast_commit", wanted.path)
     (remark,) = prepared(with_fence(wanted, "lease"))
     assert remark == (

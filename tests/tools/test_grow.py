@@ -17,11 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import growing, image, making, prepare
 from rpinfs.boot.config import Image
 from rpinfs.boot.host import Host
 from rpinfs.errors import RpinfsError
-from rpinfs.image import ImageError, Kind, probe
+from rpinfs.image import grow, make, prepare
+from rpinfs.image import probe as images
+from rpinfs.image.probe import ImageError, Kind, probe
 from rpinfs.lease import lease
 from rpinfs.lease.lease import Owner
 from tests.support import Tell, thorough
@@ -63,7 +64,7 @@ class Subject:
         """Put the image back as it was at first."""
         template = self.path.with_name("template")
         if not template.exists():
-            making.create(str(template), self.before, self.filesystem, label="disk")
+            make.create(str(template), self.before, self.filesystem, label="disk")
             with self.mounted(template):
                 (self.folder / "data").write_bytes(CONTENT)
         command("cp", "--sparse=always", template, self.path)
@@ -79,8 +80,8 @@ class Subject:
     def mounted_if(self, wanted: bool) -> contextlib.AbstractContextManager[object]:
         return self.mounted() if wanted else contextlib.nullcontext()
 
-    def grow(self, size: int | None = None) -> growing.Grown:
-        return growing.grow(str(self.path), size or self.after)
+    def grow(self, size: int | None = None) -> grow.Grown:
+        return grow.grow(str(self.path), size or self.after)
 
     def assert_whole(self, size: int | None = None) -> None:
         """Not mounted: nothing is lost, nothing is amiss. Mounting replays what is in the log of xfs."""
@@ -246,7 +247,7 @@ def test_ext4_with_recorded_errors_is_refused(subject: Subject) -> None:
     command("debugfs", "-w", "-R", "set_super_value state 2", subject.path)
     with pytest.raises(ImageError, match=r"cannot be grown: resize2fs: "):
         subject.grow()
-    image.check(str(subject.path))
+    images.check(str(subject.path))
     assert subject.grow().after == subject.after
     subject.assert_whole(subject.after)
 
@@ -266,11 +267,11 @@ def test_what_is_no_image_is_left_alone(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "disk.img"
     path.write_bytes(content)
     with pytest.raises(ImageError, match="expected an ext4 or xfs file system, found"):
-        growing.grow(str(path), 64 * MIB)
+        grow.grow(str(path), 64 * MIB)
     assert path.read_bytes() == content
     path.unlink()
     with pytest.raises(ImageError, match="expected an ext4 or xfs file system, found nothing"):
-        growing.grow(str(path), 64 * MIB)
+        grow.grow(str(path), 64 * MIB)
 
 
 def test_no_room(subject: Subject, tmp_path: Path) -> None:
@@ -283,7 +284,7 @@ def test_no_room(subject: Subject, tmp_path: Path) -> None:
         left = os.statvfs(small)
         (small / "fill").write_bytes(bytes(left.f_bavail * left.f_frsize - 4 * MIB))
         with pytest.raises(ImageError, match=r"expected 8\.0\d* MiB of free space to grow it, found 4 MiB"):
-            growing.grow(str(path), subject.after)
+            grow.grow(str(path), subject.after)
         assert path.stat().st_size == subject.before
     finally:
         command("umount", small)
@@ -357,7 +358,7 @@ def test_by_hand_past_the_configuration(subject: Subject, tmp_path: Path) -> Non
 def test_by_hand_an_image_of_another_pi(subject: Subject) -> None:
     lease.acquire(str(subject.path), Owner("10000000abcdef99", "other")).close()
     with pytest.raises(ImageError, match=r"belongs to other \(serial 10000000abcdef99\)") as refused:
-        growing.grow_by_hand(str(subject.path), subject.after)
+        grow.grow_by_hand(str(subject.path), subject.after)
     assert str(refused.value.remedy).startswith("on the Pi that has it: rpinfs image grow")
     assert subject.path.stat().st_size == subject.before
 
@@ -366,7 +367,7 @@ def test_by_hand_an_image_of_another_pi(subject: Subject) -> None:
 def test_by_hand_an_image_of_this_pi(subject: Subject) -> None:
     own = Owner.of(Host.read())
     lease.acquire(str(subject.path), own).close()
-    assert growing.grow_by_hand(str(subject.path), subject.after).after == subject.after
+    assert grow.grow_by_hand(str(subject.path), subject.after).after == subject.after
     # It does not stay held.
     lease.acquire(str(subject.path), own).close()
     subject.assert_whole(subject.after)
@@ -394,7 +395,7 @@ def settings_for(subject: Subject, size: int) -> Image:
 
 
 def prepared(subject: Subject, size: int) -> prepare.Prepared:
-    return prepare.prepare(settings_for(subject, size), Owner("10000000abcdef01"), image.silent)
+    return prepare.prepare(settings_for(subject, size), Owner("10000000abcdef01"), images.silent)
 
 
 def test_boot_grows(subject: Subject) -> None:
@@ -411,7 +412,7 @@ def test_boot_grows(subject: Subject) -> None:
 
 def test_boot_goes_on_where_it_cannot_grow(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     """The share is full: what was large enough yesterday is large enough today."""
-    monkeypatch.setattr(growing, "room_needed", lambda _: 1 << 60)
+    monkeypatch.setattr(grow, "room_needed", lambda _: 1 << 60)
     with contextlib.closing(prepared(subject, subject.after)) as ready:
         assert ready.size == subject.before
         assert ready.not_grown.startswith(f"{subject.path}: expected 1048576 TiB of free space to grow it, found ")
@@ -434,7 +435,7 @@ def test_boot_after_an_interrupted_larger_grow(subject: Subject) -> None:
 ATTEMPT = """
 import sys
 sys.path.insert(0, {root!r})
-from rpinfs import growing
+from rpinfs.image import grow
 from rpinfs.system import run
 from rpinfs.errors import RpinfsError
 run.ENVIRONMENT["PATH"] = {programs!r} + ":" + run.PATH

@@ -24,12 +24,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from rpinfs import image as images
-from rpinfs import prepare
 from rpinfs.boot import storage
 from rpinfs.boot.config import Image
 from rpinfs.boot.settings import MIB
 from rpinfs.errors import RpinfsError
+from rpinfs.image import prepare
+from rpinfs.image import probe as images
 from rpinfs.lease import lease
 from rpinfs.lease.lease import LeaseError, Owner, OwnLockError
 from rpinfs.system import loop

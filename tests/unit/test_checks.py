@@ -36,8 +36,8 @@ from rpinfs.facts import (
     ask_nic,
     facts_of,
 )
+from rpinfs.image.superblock import Groups, Superblock
 from rpinfs.lease.lease import Owner
-from rpinfs.superblock import Groups, Superblock
 from rpinfs.system.deadline import TimedOut, _outcome
 from rpinfs.system.hidden import Hidden
 from rpinfs.system.network import Route

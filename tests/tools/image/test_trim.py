@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import making, trim
 from rpinfs.boot import storage
 from rpinfs.boot.config import Image
 from rpinfs.boot.storage import Loop, Mount
 from rpinfs.errors import RpinfsError
+from rpinfs.image import make, trim
+from rpinfs.image.trim import CannotTrim, Chain
 from rpinfs.system import loop
-from rpinfs.trim import CannotTrim, Chain
 from tests.tools.conftest import Mount as Mounted
 from tests.tools.conftest import Traced, command, python
 
@@ -26,9 +26,9 @@ MIB = 1 << 20
 
 TRIM = """\
 import sys
-from rpinfs import trim
+from rpinfs.image import trim
 from rpinfs.boot import storage
-from tests.tools.test_trim import image_at
+from tests.tools.image.test_trim import image_at
 
 def progress(line):
     print(line, flush=True)
@@ -62,7 +62,7 @@ def write_and_remove(where: Path) -> None:
 def attached(mounted: Mounted, folder: Path, filesystem: str = "ext4") -> Iterator[Path]:
     """A new image in a folder, attached and mounted as on a Pi."""
     path = folder / "docker.img"
-    making.create(str(path), SIZE, filesystem)
+    make.create(str(path), SIZE, filesystem)
     with contextlib.ExitStack() as stack:
         # As after a restart of the agent: only the mount holds the device, and no child of ours inherits it.
         with loop.attach(str(path)) as device:
@@ -225,7 +225,7 @@ def test_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_full_share_is_trimmed_all_the_same(tmp_path: Path, traced: Traced) -> None:
     path = tmp_path / ".docker.img.rpinfs-trim"
-    code = f"import sys; from rpinfs import trim; sys.exit(0 if trim.punches_holes({str(path)!r}) else 7)"
+    code = f"import sys; from rpinfs.image import trim; sys.exit(0 if trim.punches_holes({str(path)!r}) else 7)"
     assert traced(code, [path], inject="openat:error=ENOSPC").returncode == 0
     assert traced(code, [path], inject="fallocate:error=EOPNOTSUPP").returncode == 7
     assert not path.exists()

@@ -32,18 +32,18 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from rpinfs import copying, freeze, publish
-from rpinfs import image as images
 from rpinfs.boot import storage
 from rpinfs.boot.config import Image
 from rpinfs.boot.escape import mount_unit
 from rpinfs.boot.host import read_text
 from rpinfs.boot.settings import REPLACED, SNAPSHOT_MARK, human_size
 from rpinfs.boot.units import RUNTIME_FOLDER
-from rpinfs.freeze import LIMIT_SECONDS, Check
-from rpinfs.image import ImageError, Kind, as_image_error, silent
+from rpinfs.image import copying, freeze, publish
+from rpinfs.image import probe as images
+from rpinfs.image.freeze import LIMIT_SECONDS, Check
+from rpinfs.image.make import prove_whole
+from rpinfs.image.probe import ImageError, Kind, as_image_error, silent
 from rpinfs.lease.lease import Owner, acquire, let_go
-from rpinfs.making import prove_whole
 from rpinfs.system.files import open_regular, sync_folder
 from rpinfs.system.run import Tell
 

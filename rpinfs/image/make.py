@@ -14,10 +14,10 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from rpinfs import publish
 from rpinfs.boot.settings import GIB, LARGEST_IMAGE, MIB, SMALLEST_IMAGE, human_size
 from rpinfs.boot.storage import uuid_text
-from rpinfs.image import (
+from rpinfs.image import publish
+from rpinfs.image.probe import (
     ImageError,
     Kind,
     Probe,

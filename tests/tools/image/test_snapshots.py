@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import copying, freeze, image, making, publish, snapshots
 from rpinfs.boot.config import Image
-from rpinfs.image import ImageError
+from rpinfs.image import copying, freeze, make, publish, snapshots
+from rpinfs.image import probe as images
+from rpinfs.image.probe import ImageError
+from rpinfs.image.snapshots import remove_replaced, restore, take
 from rpinfs.lease import lease
 from rpinfs.lease.lease import LeaseError, Owner
-from rpinfs.snapshots import remove_replaced, restore, take
 from tests.support import Tell
 from tests.tools.conftest import Ended, Mount, Traced, command, python
 from tests.tools.crash import fail_at, kill_at, some
@@ -54,7 +55,7 @@ class Pi:
         self.runtime = folder / "run"
         for made in (self.share, self.where, self.runtime):
             made.mkdir(exist_ok=True)
-        making.create(str(self.path), size, filesystem)
+        make.create(str(self.path), size, filesystem)
         self.image = Image(
             name="docker", file="docker.img", path=str(self.path), size=size, size_is_set=False, filesystem=filesystem,
             filesystem_is_set=False, where=str(self.where), options=[], bind=[], before=["docker.service"],
@@ -112,7 +113,8 @@ ATTEMPT = """
 import os, sys
 random = os.urandom
 os.urandom = lambda count: bytes.fromhex("0123456789abcdef") if count == 8 else random(count)
-from rpinfs import errors, snapshots
+from rpinfs import errors
+from rpinfs.image import snapshots
 from rpinfs.lease import lease
 from rpinfs.boot.config import Image
 def no_links(*_, **__):
@@ -158,7 +160,7 @@ def fill(folder: Path) -> None:
 
 
 def assert_whole(path: Path) -> None:
-    assert image.probe(str(path)).clean
+    assert images.probe(str(path)).clean
     command("e2fsck", "-f", "-n", path)
 
 
@@ -278,11 +280,11 @@ def test_an_image_that_was_not_unmounted(pi: Pi, tmp_path: Path) -> None:
         command("sync", "-f", docker)
         shutil.copy(pi.path, tmp_path / "cut")
     shutil.copy(tmp_path / "cut", pi.path)
-    assert image.probe(str(pi.path)).needs_recovery
+    assert images.probe(str(pi.path)).needs_recovery
     taken = take(pi.image, OWNER, runtime=str(pi.runtime))
     assert "not been unmounted" in taken.remarks[0]
     assert_whole(Path(taken.path))
-    assert image.probe(str(pi.path)).needs_recovery
+    assert images.probe(str(pi.path)).needs_recovery
 
 
 def test_names(pi: Pi) -> None:
@@ -305,7 +307,7 @@ def test_names(pi: Pi) -> None:
 
 def test_a_snapshot_is_no_image(pi: Pi) -> None:
     taken = pi.take()
-    for use in (image.check, lambda path: image.verify(image.probe(path))):
+    for use in (images.check, lambda path: images.verify(images.probe(path))):
         with pytest.raises(ImageError, match="expected an image, found a snapshot"):
             use(str(taken))
 
@@ -380,7 +382,7 @@ def test_one_at_a_time(pi: Pi) -> None:
 
 HOLD_STILL = """
 import os, signal, sys
-from rpinfs import freeze, snapshots
+from rpinfs.image import freeze, snapshots
 mount = snapshots._mount_of(image)
 with freeze.guarded("docker", mount, runtime=runtime) as freezer, freezer.frozen():
     print(open("/proc/self/task/%d/children" % os.getpid()).read(), flush=True)
@@ -462,7 +464,7 @@ def test_who_looks_is_not_kept_waiting(pi: Pi) -> None:
 
 
 def label(path: Path) -> str | None:
-    return image.probe(str(path)).label
+    return images.probe(str(path)).label
 
 
 @pytest.fixture
@@ -639,7 +641,7 @@ def assert_restore_completes(pi: Pi, taken: Path, point: str) -> None:
         restore(pi.image, OWNER, taken.name)
     assert label(pi.path) == "then", point
     assert label(pi.share / "docker.img.replaced") == "now", point
-    publish.remove_leftovers(str(pi.path), image.silent)
+    publish.remove_leftovers(str(pi.path), images.silent)
     assert remove_replaced(str(pi.path)), point
     assert pi.strays() == set(), point
     assert_whole(pi.path)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from rpinfs.boot.storage import Mount
 from rpinfs.boot.units import RUNTIME_FOLDER
 from rpinfs.errors import RpinfsError
-from rpinfs.publish import is_named
+from rpinfs.image.publish import is_named
 
 FIFREEZE = 0xC0045877
 FITHAW = 0xC0045878

@@ -18,11 +18,11 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rpinfs import image as images
 from rpinfs.boot import storage
 from rpinfs.boot.host import Host, read_text
 from rpinfs.boot.settings import MIB, human_size
-from rpinfs.image import ImageError, Kind, Probe, absolute, as_image_error, refuse_without_room, silent
+from rpinfs.image import probe as images
+from rpinfs.image.probe import ImageError, Kind, Probe, absolute, as_image_error, refuse_without_room, silent
 from rpinfs.lease import lease
 from rpinfs.system import loop
 from rpinfs.system.files import NoLocks, lock, open_regular

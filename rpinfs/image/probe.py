@@ -16,10 +16,10 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from rpinfs import blank, signature, superblock
 from rpinfs.boot.settings import human_size, is_kept_name
 from rpinfs.errors import RpinfsError
-from rpinfs.superblock import Groups, Superblock
+from rpinfs.image import blank, signature, superblock
+from rpinfs.image.superblock import Groups, Superblock
 from rpinfs.system import loop
 from rpinfs.system.files import open_regular
 from rpinfs.system.run import CommandError, Completed, Tell, last_line, reporting, run

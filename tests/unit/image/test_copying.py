@@ -7,8 +7,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpinfs import copying
-from rpinfs.copying import Range
+from rpinfs.image import copying
+from rpinfs.image.copying import Range
 
 GAP = copying._GAP
 

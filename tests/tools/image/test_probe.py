@@ -21,9 +21,10 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import image, making, publish, signature
-from rpinfs.image import ImageError, Kind, check, probe, verify
-from rpinfs.making import create
+from rpinfs.image import make, publish, signature
+from rpinfs.image import probe as images
+from rpinfs.image.make import create
+from rpinfs.image.probe import ImageError, Kind, check, probe, verify
 from rpinfs.system import loop
 from rpinfs.system.run import ENVIRONMENT, Completed
 from tests.support import Tell
@@ -333,7 +334,7 @@ def test_file_without_permissions(tmp_path: Path) -> None:
     command("chmod", "a+x", *list(tmp_path.parents)[:-2])
     before = path.stat()
     code = (
-        "import os, sys\nsys.path.insert(0, '.')\nfrom rpinfs import image, making\nos.setresuid(65534, 65534, 65534)\n"
+        "import os, sys\nsys.path.insert(0, '.')\nfrom rpinfs.image import probe as image, make as making\nos.setresuid(65534, 65534, 65534)\n"
         f"try: making.create({str(path)!r}, {SIZE})\nexcept image.ImageError as error: print(error.message)"
     )
     with python(code) as process:
@@ -509,7 +510,7 @@ def test_create_ext4_as_the_design_says(tmp_path: Path) -> None:
     shown = command("dumpe2fs", "-h", path)
     assert (made.kind, made.size, made.fs_size, made.label) == (Kind.EXT4, 10 << 30, 10 << 30, "docker")
     for line in (
-        f"Filesystem features: +{making.EXT4_FEATURES.replace(',', ' ')}$",
+        f"Filesystem features: +{make.EXT4_FEATURES.replace(',', ' ')}$",
         r"Errors behavior: +Remount read-only$",
         r"Filesystem state: +clean$",
         r"Reserved block count: +0$",
@@ -572,13 +573,13 @@ def test_room_asked_for_is_enough(tmp_path: Path, size: int) -> None:
     journal_size = re.search(r"Total journal size: +(\d+)([kM])", shown)
     assert journal_size
     journal_bytes = int(journal_size[1]) << (20 if journal_size[2] == "M" else 10)
-    assert made.allocated + journal_bytes <= making.room_needed(size)
+    assert made.allocated + journal_bytes <= make.room_needed(size)
 
 
 def test_room_asked_for_is_enough_for_xfs(tmp_path: Path) -> None:
     for size in (XFS_SIZE, 10 << 30, 1 << 40):
         made = create(str(tmp_path / f"{size}"), size, "xfs")
-        assert made.allocated <= making.room_needed(size, "xfs")
+        assert made.allocated <= make.room_needed(size, "xfs")
 
 
 @pytest.mark.parametrize(
@@ -732,7 +733,7 @@ def test_only_our_own_leftovers_go(tmp_path: Path) -> None:
     (tmp_path / ".disk.img.rpinfs-new-0000000000000001").mkdir()
     (tmp_path / ".disk.img.rpinfs-new-0000000000000002").symlink_to(others[0])
     os.mkfifo(tmp_path / ".disk.img.rpinfs-new-0000000000000003")
-    assert publish.remove_leftovers(str(path), image.silent) == [str(tmp_path / name) for name in sorted(ours)]
+    assert publish.remove_leftovers(str(path), images.silent) == [str(tmp_path / name) for name in sorted(ours)]
     create(str(path), SIZE)
     strange = [f".disk.img.rpinfs-new-000000000000000{number}" for number in (1, 2, 3)]
     assert sorted(os.listdir(tmp_path)) == sorted([*others, *strange, "disk.img"])
@@ -742,8 +743,8 @@ def test_leftover_that_somebody_works_on_stays(tmp_path: Path) -> None:
     leftover = tmp_path / ".disk.img.rpinfs-new-0123456789abcdef"
     with leftover.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert publish.remove_leftovers(str(tmp_path / "disk.img"), image.silent) == []
-    assert publish.remove_leftovers(str(tmp_path / "disk.img"), image.silent) == [str(leftover)]
+        assert publish.remove_leftovers(str(tmp_path / "disk.img"), images.silent) == []
+    assert publish.remove_leftovers(str(tmp_path / "disk.img"), images.silent) == [str(leftover)]
 
 
 def test_second_name_of_the_image_goes_even_when_locked(tmp_path: Path) -> None:
@@ -753,14 +754,14 @@ def test_second_name_of_the_image_goes_even_when_locked(tmp_path: Path) -> None:
     os.link(path, leftover)
     with path.open("r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert publish.remove_leftovers(str(path), image.silent) == [str(leftover)]
+        assert publish.remove_leftovers(str(path), images.silent) == [str(leftover)]
     assert_whole(path)
 
 
 def test_two_at_once_make_one_image(tmp_path: Path) -> None:
     path = tmp_path / "disk.img"
     code = (
-        "import sys\nfrom rpinfs import image, making\nsys.stdin.read(1)\n"
+        "import sys\nfrom rpinfs.image import probe as image, make as making\nsys.stdin.read(1)\n"
         f"try: print(making.create({str(path)!r}, {SIZE}).uuid)\n"
         "except image.ImageError as error: print(error.message)"
     )
@@ -785,7 +786,7 @@ ATTEMPT = """
 import os, sys
 random = os.urandom
 os.urandom = lambda count: bytes.fromhex("0123456789abcdef") if count == 8 else random(count)
-from rpinfs import image, making
+from rpinfs.image import probe as images, make
 try:
     making.create({path!r}, {size})
 except image.ImageError as error:
@@ -813,7 +814,7 @@ def assert_next_attempt_completes(path: Path, blank: bool) -> None:
     """Whatever is left: under the name nothing (or the blank file) or a whole image; and then all is well."""
     found = probe(str(path))
     if found.kind is Kind.EXT4:
-        publish.remove_leftovers(str(path), image.silent)
+        publish.remove_leftovers(str(path), images.silent)
     else:
         assert found.kind is (Kind.BLANK if blank else Kind.MISSING)
         create(str(path), SIZE)
@@ -1003,10 +1004,10 @@ def test_read_only_share(tmp_path: Path, mounted: Mount) -> None:
 def test_exit_statuses_of_e2fsck(code: int) -> None:
     done = Completed(code, "", "why\n")
     if code in (0, 1, 2, 3):
-        image.judge_e2fsck("disk.img", done)
+        images.judge_e2fsck("disk.img", done)
         return
     with pytest.raises(ImageError) as caught:
-        image.judge_e2fsck("disk.img", done)
+        images.judge_e2fsck("disk.img", done)
     words = {
         4: ("only a person can decide", "e2fsck -f disk.img"),
         8: ("could not do its work", "e2fsck -f disk.img"),
@@ -1021,7 +1022,7 @@ def test_exit_statuses_of_e2fsck(code: int) -> None:
 
 def test_multi_mount_protection_is_named() -> None:
     with pytest.raises(ImageError, match="another host uses it: e2fsck: MMP: device currently active"):
-        image.judge_e2fsck("disk.img", Completed(8, "", "e2fsck: MMP: device currently active\n"))
+        images.judge_e2fsck("disk.img", Completed(8, "", "e2fsck: MMP: device currently active\n"))
 
 
 def test_clean(tmp_path: Path) -> None:
@@ -1115,7 +1116,7 @@ def test_check_dies_with_us(tmp_path: Path) -> None:
     fake.write_text(f"#!/bin/sh\necho $$ >{fifo}\nexec sleep 1000\n")
     fake.chmod(0o755)
     code = (
-        "from rpinfs import image; from rpinfs.system import run\n"
+        "from rpinfs.image import probe as image; from rpinfs.system import run\n"
         f"run.ENVIRONMENT['PATH'] = '{fake.parent}:' + run.PATH\nimage.check({str(path)!r})"
     )
     with python(code) as process:

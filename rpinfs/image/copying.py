@@ -16,9 +16,9 @@ import os
 import re
 from collections.abc import Callable, Iterator
 
-from rpinfs import superblock
-from rpinfs.blank import data_ranges
 from rpinfs.boot.settings import MIB
+from rpinfs.image import superblock
+from rpinfs.image.blank import data_ranges
 from rpinfs.system.run import CommandError, Tell, run
 
 FICLONE = 0x40049409

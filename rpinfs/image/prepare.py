@@ -6,12 +6,12 @@ Everything here may hang with the NAS; the agent calls it in a thread of its own
 import os
 from dataclasses import dataclass, field
 
-from rpinfs import growing, making, publish, snapshots
-from rpinfs import image as images
 from rpinfs.boot import storage
 from rpinfs.boot.config import Image
 from rpinfs.boot.settings import BLOCK_SIZE, human_size, size_text
 from rpinfs.errors import RpinfsError
+from rpinfs.image import grow, make, publish, snapshots
+from rpinfs.image import probe as images
 from rpinfs.lease.lease import Lease, Owner, acquire, let_go
 from rpinfs.system import loop
 from rpinfs.system.run import Tell, run
@@ -101,7 +101,7 @@ def _attach(image: Image, lease: Lease | None, progress: Tell) -> Prepared:
     if found.kind in (images.Kind.MISSING, images.Kind.BLANK):
         progress(f"making {image.path}")
         protected = image.fence != "lease"
-        found = making.create(
+        found = make.create(
             image.path, image.size, image.filesystem, label=image.name, mmp=protected, progress=progress
         )
         remarks.append(
@@ -162,7 +162,7 @@ def _repair(image: Image, found: images.Probe, lease: Lease | None, progress: Te
 
 def _grow(image: Image, remarks: list[str], progress: Tell) -> int:
     """Grow an image to what Size= asks for; returns its size."""
-    grown = growing.grow(image.path, image.size, progress=progress)
+    grown = grow.grow(image.path, image.size, progress=progress)
     if grown.after > grown.before:
         remarks.append(f"grew {image.path} from {human_size(grown.before)} to {human_size(grown.after)}")
     return grown.after
