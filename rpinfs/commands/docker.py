@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rpinfs.boot.config import Image
-    from rpinfs.docker import Choice, Expected, Problem
-    from rpinfs.dockersetup import Change, Installed
+    from rpinfs.docker.rules import Choice, Expected, Problem
+    from rpinfs.docker.settings import Change, Installed
 
 
 def add_docker(parser: argparse.ArgumentParser) -> None:
@@ -51,25 +51,25 @@ def add_docker(parser: argparse.ArgumentParser) -> None:
 
 
 def _installed() -> Installed:
-    from rpinfs import dockersetup
     from rpinfs.boot.config import examine
     from rpinfs.boot.host import Host
+    from rpinfs.docker import settings
 
     host = Host.read()
     config, _ = examine(host)
-    return dockersetup.read(host, config.images if config.in_use else [])
+    return settings.read(host, config.images if config.in_use else [])
 
 
 # show
 
 
 def _show(options: argparse.Namespace) -> int:
-    from rpinfs import docker, dockersetup
+    from rpinfs.docker import rules, settings
 
     installed = _installed()
     images = installed.images
-    expected = dockersetup.expect(installed)
-    problems = [*expected.problems, *docker.placement(expected, images)]
+    expected = settings.expect(installed)
+    problems = [*expected.problems, *rules.placement(expected, images)]
     if options.json:
         print_document(_document(expected, images, problems))
     else:
@@ -123,9 +123,9 @@ def _placed(folder: str, images: Sequence[Image]) -> str:
 
 
 def _image_name(folder: str, images: Sequence[Image]) -> str | None:
-    from rpinfs import docker
+    from rpinfs.docker import rules
 
-    image = docker.image_of(folder, images)
+    image = rules.image_of(folder, images)
     return image.name if image else None
 
 
@@ -138,20 +138,20 @@ def _remapping(expected: Expected) -> str:
 
 
 def _apply(options: argparse.Namespace) -> int:
-    from rpinfs import docker, dockersetup
+    from rpinfs.docker import rules, settings
 
     wanted = options.userns_remap
-    odd = wanted.startswith(("-", ":")) or wanted.count(":") > 1 or not wanted.isprintable() or docker.is_root(wanted)
+    odd = wanted.startswith(("-", ":")) or wanted.count(":") > 1 or not wanted.isprintable() or rules.is_root(wanted)
     if not wanted or odd:
         raise UsageError(f"--userns-remap={wanted}: expected default, USER, USER:GROUP or none", "rpinfs docker apply")
-    change = dockersetup.plan(_installed(), wanted)
+    change = settings.plan(_installed(), wanted)
     file = change.installed.settings.file
     if change.is_none:
         print(f"{file}: userns-remap is {_word(change.after)} already; nothing to change")
         return 0
     if change.hidden:
         _insist_on_consent(change, wanted, options.yes)
-    dockersetup.apply(change)
+    settings.apply(change)
     print(f"{file}: userns-remap is {_word(change.after)} now; before, it was {_word(change.before)}")
     print(f"Docker will keep its data in {change.after.root}")
     print("to use it: systemctl restart docker (the containers are stopped)")

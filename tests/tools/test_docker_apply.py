@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import cli, dockersetup
+from rpinfs import cli
 from rpinfs.boot.config import examine
 from rpinfs.boot.host import Host
+from rpinfs.docker import settings
 from rpinfs.errors import RpinfsError
 from tests.package.chroot import Chroot
 from tests.support import TOP, Content, Installed, Tell, make_pi, make_tree
@@ -274,7 +275,7 @@ def test_on_a_terminal_it_asks(pi: Pi, installed: Installed, answer: str, status
 ATTEMPT = """
 import os, sys
 sys.path.insert(0, {top!r})
-from rpinfs import dockersetup
+from rpinfs.docker import settings
 dockersetup.os.urandom = bytes
 try:
     dockersetup.replace_file({path!r}, {content!r}, lambda temporary: None)
@@ -286,7 +287,7 @@ except OSError as error:
 
 def attempt(file: Path) -> tuple[str, list[Path]]:
     """The code, and the paths that it touches."""
-    temporary = file.parent / f".{file.name}{dockersetup._TEMPORARY}{bytes(8).hex()}"
+    temporary = file.parent / f".{file.name}{settings._TEMPORARY}{bytes(8).hex()}"
     code = ATTEMPT.format(top=str(TOP), path=str(file), content=NEW.encode())
     return code, [file, file.parent, temporary]
 
@@ -336,10 +337,10 @@ def test_old_or_new_and_whole(tmp_path: Path, traced: Traced, killed: bool, ther
 def test_somebody_else_was_faster(pi: Pi) -> None:
     root = pi()
     host = Host.read(str(root))
-    change = dockersetup.plan(dockersetup.read(host, examine(host)[0].images), "default")
+    change = settings.plan(settings.read(host, examine(host)[0].images), "default")
     (root / FILE).write_text("{}")
     with pytest.raises(RpinfsError, match="was changed by somebody else meanwhile"):
-        dockersetup.apply(change)
+        settings.apply(change)
     assert ((root / FILE).read_text(), os.listdir((root / FILE).parent)) == ("{}", ["daemon.json"])
 
 

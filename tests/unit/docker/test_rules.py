@@ -9,11 +9,11 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from rpinfs import docker, subids
 from rpinfs.boot.config import examine
 from rpinfs.boot.host import Host
+from rpinfs.docker import rules, subids
+from rpinfs.docker.jsonedit import remove_member, set_member
 from rpinfs.errors import RpinfsError
-from rpinfs.jsonedit import remove_member, set_member
 from tests.support import CMDLINE, SERIAL
 
 V20, V23, V24, V26, V28, V29, V30 = "20.10.24+dfsg1", "23.0.6", "24.0.9", "26.1.5+dfsg1", "28.5.2", "29.7.2", "30.0.0"
@@ -23,17 +23,17 @@ NO_SNAPSHOTTER: dict[str, object] = {"features": {"containerd-snapshotter": Fals
 REMAP: dict[str, object] = {"userns-remap": "default"}
 
 
-def expect(version: str, keys: dict[str, Any], prior: tuple[str, ...] = (), on: str = "ext4") -> docker.Expected:
-    return docker.expected(
+def expect(version: str, keys: dict[str, Any], prior: tuple[str, ...] = (), on: str = "ext4") -> rules.Expected:
+    return rules.expected(
         version,
-        docker.Settings(keys),
+        rules.Settings(keys),
         prior=lambda folder: prior if folder.startswith("/var/lib/docker") else (),
         filesystem=lambda _: on,
         remapped=(100000, 100000) if keys.get("userns-remap") else None,
     )
 
 
-def shown(expected: docker.Expected) -> str:
+def shown(expected: rules.Expected) -> str:
     """Driver and root, and ! where Docker does not start or stores badly."""
     store = "containerd:" if expected.snapshotter else ""
     fatal = any(problem.fatal for problem in expected.problems)
@@ -106,19 +106,19 @@ def test_expected(version: str, keys: dict[str, object], prior: tuple[str, ...],
 
 
 def test_rules_that_were_not_tried_say_so() -> None:
-    seen = {version: docker.rules_for(version).seen for version in ALL}
+    seen = {version: rules.rules_for(version).seen for version in ALL}
     assert {version for version, package in seen.items() if package} == {V20, V26}
 
 
 def test_rules_are_in_order() -> None:
-    since = [rules.since for rules in docker.RULES]
+    since = [rules.since for rules in rules.RULES]
     assert since == sorted(since)
-    assert [docker.rules_for(version).validate for version in ALL] == [False] + [True] * 6
+    assert [rules.rules_for(version).validate for version in ALL] == [False] + [True] * 6
 
 
 @pytest.mark.parametrize("version", ["5:29.0.1-1~debian.12~bookworm", "v29.0.1", "29.0"])
 def test_versions_of_packages(version: str) -> None:
-    assert docker.short(version) == "29.0"
+    assert rules.short(version) == "29.0"
 
 
 @pytest.mark.parametrize("version", ["", "dev", "19.03.15", "1.13.1"])
@@ -130,19 +130,19 @@ def test_versions_that_are_not_known(version: str) -> None:
 def test_where_it_comes_from() -> None:
     found = expect(V26, {"data-root": "/srv/docker", "storage-driver": "overlay2"})
     assert (found.data_root.origin, found.driver.origin) == ("/etc/docker/daemon.json", "/etc/docker/daemon.json")
-    assert found.userns_remap == docker.Choice("", "default of Docker 26.1")
-    assert found.containerd_root == docker.Choice("/var/lib/containerd", "default of containerd")
+    assert found.userns_remap == rules.Choice("", "default of Docker 26.1")
+    assert found.containerd_root == rules.Choice("/var/lib/containerd", "default of containerd")
     found = expect(V26, {}, prior=("overlay2",))
     assert found.driver.origin == "data of an earlier Docker in /var/lib/docker"
     assert expect(V29, SNAPSHOTTER).driver.origin == "features.containerd-snapshotter in /etc/docker/daemon.json"
 
 
 def test_an_option_of_dockerd_counts_and_excludes_the_key() -> None:
-    flags = {"data-root": docker.Choice("/srv/d", "--data-root in docker.service")}
-    found = docker.expected(V26, docker.Settings({}, flags=flags))
+    flags = {"data-root": rules.Choice("/srv/d", "--data-root in docker.service")}
+    found = rules.expected(V26, rules.Settings({}, flags=flags))
     assert (found.root, found.problems) == ("/srv/d", ())
     assert found.data_root.origin == "--data-root in docker.service"
-    found = docker.expected(V26, docker.Settings({"data-root": "/srv/d"}, flags=flags))
+    found = rules.expected(V26, rules.Settings({"data-root": "/srv/d"}, flags=flags))
     assert [problem.fatal for problem in found.problems] == [True]
 
 
@@ -169,7 +169,7 @@ def test_values_of_the_wrong_kind(keys: dict[str, object], message: str) -> None
 def placement(version: str, keys: dict[str, Any], config: str = "") -> list[str]:
     found, errors = examine(Host(cmdline=CMDLINE, serial=SERIAL, config_files=[("/etc/rpinfs/rpinfs.conf", config)]))
     assert errors == []
-    return [problem.message for problem in docker.placement(expect(version, keys), found.images)]
+    return [problem.message for problem in rules.placement(expect(version, keys), found.images)]
 
 
 def test_data_on_an_image() -> None:

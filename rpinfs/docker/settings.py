@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rpinfs import docker, jsonedit, subids
 from rpinfs.boot import storage
 from rpinfs.boot.host import Host, read_text
+from rpinfs.docker import jsonedit, rules, subids
 from rpinfs.errors import RpinfsError
 from rpinfs.system import deadline
 from rpinfs.system.run import CommandError, run
@@ -67,7 +67,7 @@ class Installed:
     version: str
     path: str
     text: str
-    settings: docker.Settings
+    settings: rules.Settings
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class Change:
     """
 
     installed: Installed
-    before: docker.Expected
-    after: docker.Expected
+    before: rules.Expected
+    after: rules.Expected
     text: str
     hidden: str
 
@@ -103,22 +103,22 @@ def read(host: Host, images: Sequence[Image]) -> Installed:
     file = given.value if given else _DAEMON_JSON
     path = _followed(host.root, file)
     text = _text_of(path, file)
-    settings = docker.Settings(_object(text, file), file, flags, _containerd_root(host.root))
+    settings = rules.Settings(_object(text, file), file, flags, _containerd_root(host.root))
     return Installed(host, images, _version(host.root), path, text, settings)
 
 
-def expect(installed: Installed) -> docker.Expected:
+def expect(installed: Installed) -> rules.Expected:
     """What Docker will do on this machine; what is wrong with the numbers of userns-remap is among the problems."""
     root, settings = installed.host.root, installed.settings
-    wanted = docker.expected(installed.version, settings).userns_remap.value
+    wanted = rules.expected(installed.version, settings).userns_remap.value
     remapped, problems = None, []
-    if wanted and not docker.is_root(wanted):
+    if wanted and not rules.is_root(wanted):
         try:
             remap = subids.resolve(wanted, _accounts(root))
             remapped = (remap.uid, remap.gid)
         except RpinfsError as error:
-            problems.append(docker.Problem(error.message, error.remedy, fatal=True))
-    expected = docker.expected(
+            problems.append(rules.Problem(error.message, error.remedy, fatal=True))
+    expected = rules.expected(
         installed.version,
         settings,
         prior=lambda folder: _prior(root + folder) if _can_be_seen(installed, folder) else (),
@@ -128,7 +128,7 @@ def expect(installed: Installed) -> docker.Expected:
     return replace(expected, problems=(*problems, *expected.problems))
 
 
-def stored(installed: Installed, expected: docker.Expected) -> Stored:
+def stored(installed: Installed, expected: rules.Expected) -> Stored:
     """Count what there is in Docker's folders.
 
     Raises:
@@ -169,13 +169,13 @@ def _names(folder: str) -> list[str]:
 
 def _can_be_seen(installed: Installed, folder: str) -> bool:
     """Whether a folder shows what Docker will find there: not where the image that it is on is not mounted yet."""
-    image = docker.image_of(folder, installed.images)
+    image = rules.image_of(folder, installed.images)
     return image is None or storage.mount_at(storage.parse_mountinfo(installed.host.mountinfo), image.where) is not None
 
 
 def _filesystem(installed: Installed, folder: str) -> str:
     """The type of the file system on which a folder is, or will be: the gate lets Docker start on its image only."""
-    image = docker.image_of(folder, installed.images)
+    image = rules.image_of(folder, installed.images)
     if image:
         return image.filesystem
     mounts = storage.parse_mountinfo(installed.host.mountinfo)
@@ -258,24 +258,24 @@ def _followed(root: str, file: str) -> str:
     raise RpinfsError(f"{file}: expected a file, found a circle of symbolic links")
 
 
-def _containerd_root(root: str) -> docker.Choice | None:
+def _containerd_root(root: str) -> rules.Choice | None:
     text = read_text(root + _CONTAINERD_TOML)
     try:
         value = tomllib.loads(text).get("root")
     except tomllib.TOMLDecodeError as error:
         raise RpinfsError(f"{_CONTAINERD_TOML}: expected TOML: {error}", status=2) from error
-    return docker.Choice(value, _CONTAINERD_TOML) if isinstance(value, str) else None
+    return rules.Choice(value, _CONTAINERD_TOML) if isinstance(value, str) else None
 
 
-def _flags(root: str) -> dict[str, docker.Choice]:
+def _flags(root: str) -> dict[str, rules.Choice]:
     """The settings that docker.service gives dockerd as options, and where."""
     flags = {}
     for words, origin in _command_line(root):
         for word, following in zip(words, [*words, ""][1:], strict=True):
             option, equals, value = word.partition("=")
-            key = "config-file" if option == "--config-file" else docker.FLAGS.get(option)
+            key = "config-file" if option == "--config-file" else rules.FLAGS.get(option)
             if key:
-                flags[key] = docker.Choice(value if equals else following, f"{option} in {origin}")
+                flags[key] = rules.Choice(value if equals else following, f"{option} in {origin}")
     return flags
 
 
@@ -360,7 +360,7 @@ def _edited(text: str, wanted: str) -> str:
     return mark + (jsonedit.remove_member(text, KEY) if wanted == NONE else jsonedit.set_member(text, KEY, wanted))
 
 
-def _hidden(installed: Installed, before: docker.Expected, after: docker.Expected) -> str:
+def _hidden(installed: Installed, before: rules.Expected, after: rules.Expected) -> str:
     """What Docker does not find any more: userns-remap has another data folder and another namespace of containerd."""
     if before.root == after.root and before.snapshotter == after.snapshotter:
         return ""
