@@ -12,7 +12,7 @@ from rpinfs.errors import RpinfsError
 if TYPE_CHECKING:
     from rpinfs.boot.config import Config, Image
     from rpinfs.boot.host import Host
-    from rpinfs.status import Paint
+    from rpinfs.health.status import Paint
 
 HOST_SECONDS = 1.0
 """For reading the configuration and the machine, when the root is on a NAS that does not answer."""
@@ -55,7 +55,7 @@ def print_document(found: object) -> None:
 
 def paint() -> Paint:
     """Colours for a terminal, none for a file or where NO_COLOR asks for none."""
-    from rpinfs.status import Paint
+    from rpinfs.health.status import Paint
 
     return Paint(sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
 

@@ -13,7 +13,7 @@ from rpinfs.commands.common import HOST_SECONDS, paint, print_document
 from rpinfs.errors import RpinfsError
 
 if TYPE_CHECKING:
-    from rpinfs.facts import Facts
+    from rpinfs.health.facts import Facts
 
 CHECK_SECONDS = 10.0
 """For the questions of `rpinfs check`, which is not looked at by an impatient person."""
@@ -47,7 +47,7 @@ def add_check(parser: argparse.ArgumentParser) -> None:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from rpinfs import facts, status
+    from rpinfs.health import facts, status
 
     if options.watch:
         return _watch(status.WATCH_SECONDS)
@@ -58,8 +58,8 @@ def _status(options: argparse.Namespace) -> int:
 
 def _look(seconds: Callable[[], float]) -> dict[str, Any]:
     """Find out everything there is to show; the questions have as many seconds as are left when they are asked."""
-    from rpinfs import checks, status
-    from rpinfs.facts import ask
+    from rpinfs.health import checks, status
+    from rpinfs.health.facts import ask
 
     # On a slow machine there is more time; and some of it must be left for the questions.
     facts = _facts(max(HOST_SECONDS, seconds() / 2))
@@ -87,14 +87,14 @@ def _watch(seconds: float) -> int:
 
 
 def _print_status(found: dict[str, Any]) -> None:
-    from rpinfs import status
+    from rpinfs.health import status
 
     sys.stdout.write(status.render(found, paint()))
 
 
 def _check(options: argparse.Namespace) -> int:
-    from rpinfs import checks
-    from rpinfs.facts import ask
+    from rpinfs.health import checks
+    from rpinfs.health.facts import ask
 
     selected = checks.select(options.names)
     facts = _facts(CHECK_SECONDS)
@@ -110,7 +110,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _print_check(found: list[dict[str, Any]], reason: str, exit_status: int, *, as_json: bool) -> None:
-    from rpinfs import checks, status
+    from rpinfs.health import checks, status
 
     if as_json:
         word = checks.Status(exit_status).word
@@ -130,7 +130,7 @@ def _print_check(found: list[dict[str, Any]], reason: str, exit_status: int, *, 
 def _facts(seconds: float) -> Facts:
     """Read this machine in a child: with the root on a NAS that is gone, even the configuration cannot be read."""
     from rpinfs.boot.host import Host
-    from rpinfs.facts import facts_of
+    from rpinfs.health.facts import facts_of
     from rpinfs.system import deadline
 
     try:

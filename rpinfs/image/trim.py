@@ -20,7 +20,7 @@ from rpinfs.boot.config import Image
 from rpinfs.boot.host import read_text
 from rpinfs.boot.storage import Loop, Mount
 from rpinfs.errors import RpinfsError
-from rpinfs.facts import nfs_version
+from rpinfs.health.facts import nfs_version
 from rpinfs.system import deadline, syscalls
 from rpinfs.system.files import open_regular
 from rpinfs.system.run import Tell, run

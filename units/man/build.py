@@ -26,8 +26,8 @@ PLACES = re.compile(r"\{(\w+)\}")
 sys.path.insert(0, str(TREE))
 
 from rpinfs.boot.settings import SETTINGS, Setting  # noqa: E402
-from rpinfs.checks import CHECKS, Check  # noqa: E402  the tree is in the path only now
 from rpinfs.commands.status import CHECK_SECONDS  # noqa: E402
+from rpinfs.health.checks import CHECKS, Check  # noqa: E402  the tree is in the path only now
 
 
 def main(folder: Path) -> None:

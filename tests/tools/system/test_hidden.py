@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import checks
 from rpinfs.boot import storage
 from rpinfs.boot.host import Host
-from rpinfs.checks import Result, Status
-from rpinfs.facts import Facts, ask, facts_of
+from rpinfs.health import checks
+from rpinfs.health.checks import Result, Status
+from rpinfs.health.facts import Facts, ask, facts_of
 from rpinfs.system import deadline, hidden
 from rpinfs.system.hidden import Hidden
 from tests.support import listing, make_pi, make_tree
 from tests.tools.conftest import Mount, command, mounts
-from tests.unit.test_status import hanging
+from tests.unit.health.test_status import hanging
 
 pytestmark = pytest.mark.root
 

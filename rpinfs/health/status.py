@@ -12,11 +12,11 @@ from rpinfs import __version__
 from rpinfs.boot.config import Image
 from rpinfs.boot.settings import human_size, milliseconds
 from rpinfs.boot.units import AGENT
-from rpinfs.facts import Docker, Facts, File, Machine, Nas, Space, ext4_errors, link_to_nas, nfs_version, route
+from rpinfs.health.facts import Docker, Facts, File, Machine, Nas, Space, ext4_errors, link_to_nas, nfs_version, route
 from rpinfs.system import deadline
 
 if TYPE_CHECKING:
-    from rpinfs.checks import Result
+    from rpinfs.health.checks import Result
 
 SCHEMA = 1
 """Version of the JSON. Keys are only ever added within a version."""

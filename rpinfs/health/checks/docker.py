@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rpinfs.boot.settings import human_size
 from rpinfs.boot.units import AGENT, GATE
-from rpinfs.checks.base import Check, Finding, critical, ok, warning
 from rpinfs.docker.rules import image_of
-from rpinfs.facts import Docker, DockerConfig, Facts, Machine
+from rpinfs.health.checks.base import Check, Finding, critical, ok, warning
+from rpinfs.health.facts import Docker, DockerConfig, Facts, Machine
 
 GOOD_DRIVERS = ("overlay2", "overlayfs")
 BAD_DRIVERS = ("vfs", "native", "fuse-overlayfs")

@@ -13,10 +13,10 @@ from typing import Any
 
 from rpinfs.boot.config import Image, distance
 from rpinfs.boot.gate import mount_anew
-from rpinfs.checks import docker, image, machine, network, share
-from rpinfs.checks.base import Check, Finding, Status
 from rpinfs.errors import RpinfsError
-from rpinfs.facts import Facts, NotAskedError
+from rpinfs.health.checks import docker, image, machine, network, share
+from rpinfs.health.checks.base import Check, Finding, Status
+from rpinfs.health.facts import Facts, NotAskedError
 
 __all__ = ["CHECKS", "Check", "Finding", "Result", "Status", "judge", "needs", "select", "worst"]
 

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rpinfs.facts import THOROUGH
+from rpinfs.health.facts import THOROUGH
 
 FULL = (90.0, 97.0)
 """Percent from which a file system is a warning, and from which it is critical."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rpinfs.boot.settings import milliseconds
-from rpinfs.checks.base import Check, Finding, critical, ok, warning
 from rpinfs.errors import RpinfsError
-from rpinfs.facts import Facts, Nas, NotAskedError, Space, link_to_nas, route
+from rpinfs.health.checks.base import Check, Finding, critical, ok, warning
+from rpinfs.health.facts import Facts, Nas, NotAskedError, Space, link_to_nas, route
 from rpinfs.system.deadline import TimedOut
 
 if TYPE_CHECKING:

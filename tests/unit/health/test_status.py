@@ -16,14 +16,15 @@ from typing import Any
 
 import pytest
 
-from rpinfs import __version__, checks, status
+from rpinfs import __version__
 from rpinfs.boot.host import Host
 from rpinfs.boot.settings import human_size
-from rpinfs.facts import Facts, facts_of
-from rpinfs.status import Paint
+from rpinfs.health import checks, status
+from rpinfs.health.facts import Facts, facts_of
+from rpinfs.health.status import Paint
 from rpinfs.system.deadline import TimedOut
 from tests.support import DOCKER_FILE, Installed, make_tree
-from tests.unit.test_checks import IMAGE, NAS, SHARE_LINE, agent, facts, live, mountinfo
+from tests.unit.health.test_checks import IMAGE, NAS, SHARE_LINE, agent, facts, live, mountinfo
 
 PLAIN = Paint(on=False)
 

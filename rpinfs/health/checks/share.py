@@ -6,8 +6,8 @@ import errno
 
 from rpinfs.boot.gate import mount_anew
 from rpinfs.boot.settings import GIB, human_size, milliseconds
-from rpinfs.checks.base import FULL, Check, Finding, by_fullness, critical, ok, warning
-from rpinfs.facts import Facts, File, Files, Space, nfs_version
+from rpinfs.health.checks.base import FULL, Check, Finding, by_fullness, critical, ok, warning
+from rpinfs.health.facts import Facts, File, Files, Space, nfs_version
 from rpinfs.system.deadline import TimedOut
 
 SLOW_ANSWER = 0.5

@@ -12,7 +12,7 @@ import pytest
 
 from rpinfs.boot import storage
 from rpinfs.errors import RpinfsError
-from rpinfs.facts import (
+from rpinfs.health.facts import (
     BUDGET_SECONDS,
     LEAST_SECONDS,
     DockerConfig,
@@ -24,7 +24,7 @@ from rpinfs.facts import (
     _get,
 )
 from tests.support import TOP, make_tree
-from tests.unit.test_checks import NAS, facts
+from tests.unit.health.test_checks import NAS, facts
 
 
 def test_the_answer_of_docker(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_the_mount_that_a_file_lies_on(root: Path) -> None:
 
 
 def test_the_budget_is_counted_from_the_start_of_the_process() -> None:
-    code = "import time; time.sleep(0.6); from rpinfs.facts import seconds_left; print(seconds_left())"
+    code = "import time; time.sleep(0.6); from rpinfs.health.facts import seconds_left; print(seconds_left())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=TOP, check=True)
     left = float(done.stdout)
     assert LEAST_SECONDS <= left <= BUDGET_SECONDS - 0.5

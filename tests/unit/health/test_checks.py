@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 import pytest
 
-from rpinfs import checks
 from rpinfs.boot import gate
 from rpinfs.boot.host import Host
 from rpinfs.boot.units import AGENT, GATE, units
-from rpinfs.checks import Result, Status
-from rpinfs.checks.share import ENOUGH_ROOM, LEAST_ROOM
 from rpinfs.errors import RpinfsError
-from rpinfs.facts import (
+from rpinfs.health import checks
+from rpinfs.health.checks import Result, Status
+from rpinfs.health.checks.share import ENOUGH_ROOM, LEAST_ROOM
+from rpinfs.health.facts import (
     NOBODY,
     THOROUGH,
     Docker,

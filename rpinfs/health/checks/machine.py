@@ -9,8 +9,8 @@ from rpinfs.boot.escape import mount_unit
 from rpinfs.boot.host import read_text
 from rpinfs.boot.settings import KIB, human_size
 from rpinfs.boot.units import GENERATED, unescape_octal, units
-from rpinfs.checks.base import Check, Finding, critical, ok, warning
-from rpinfs.facts import Facts, nfs_version
+from rpinfs.health.checks.base import Check, Finding, critical, ok, warning
+from rpinfs.health.facts import Facts, nfs_version
 from rpinfs.system import bootedit, kernels
 
 OLDEST_CLOCK = 1_767_225_600

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from rpinfs.boot.config import Image
 from rpinfs.boot.settings import BLOCK_SIZE, GIB, human_size, size_text
 from rpinfs.boot.units import KEPT_FOLDER, fstab_mount_points
-from rpinfs.checks.base import FULLNESS, Check, Finding, by_fullness, critical, ok, unknown, warning
 from rpinfs.errors import RpinfsError
-from rpinfs.facts import HIDDEN_SECONDS, NOBODY, Facts, File, Space, ext4_errors, nfs_version
+from rpinfs.health.checks.base import FULLNESS, Check, Finding, by_fullness, critical, ok, unknown, warning
+from rpinfs.health.facts import HIDDEN_SECONDS, NOBODY, Facts, File, Space, ext4_errors, nfs_version
 from rpinfs.image.superblock import Superblock
 from rpinfs.lease.lease import Owner
 
