@@ -14,7 +14,7 @@ def main(arguments: "list[str]") -> int:
 
         return gate.main()
     if arguments == ["agent"]:
-        from rpinfs import agent
+        from rpinfs.agent import agent
 
         return agent.main()
     if arguments == ["--version"]:

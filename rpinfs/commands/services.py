@@ -23,7 +23,7 @@ def add_thaw(parser: argparse.ArgumentParser) -> None:
 
 
 def _agent(_: argparse.Namespace) -> int:
-    from rpinfs import agent
+    from rpinfs.agent import agent
 
     return agent.main()
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import loss
-from rpinfs.loss import Cause
+from rpinfs.agent import loss
+from rpinfs.agent.loss import Cause
 from rpinfs.system.systemd import UnitState
 
 

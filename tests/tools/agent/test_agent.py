@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs.agent import SHARE_RETRY_SECONDS, Agent, Held, now
+from rpinfs.agent.agent import SHARE_RETRY_SECONDS, Agent, Held, now
 from rpinfs.boot import storage
 from rpinfs.boot.config import load
 from rpinfs.boot.host import Host
@@ -118,7 +118,7 @@ def test_a_full_nas_is_no_loss(
 
 
 def test_a_share_without_room_is_tried_again(idle: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rpinfs.agent._publish", lambda *_: None)
+    monkeypatch.setattr("rpinfs.agent.agent._publish", lambda *_: None)
     held = Held(idle.config.images[0])
     assert held.is_to_prepare(now())
     command("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path / "share"))

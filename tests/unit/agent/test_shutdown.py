@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import shutdown
+from rpinfs.agent import shutdown
 from rpinfs.boot.config import load
 from rpinfs.boot.host import Host
 from tests.support import make_pi, make_tree
@@ -57,7 +57,7 @@ def test_a_nas_is_given_up_when_a_shutdown_has_waited_for_it(monkeypatch: pytest
 
     monkeypatch.setattr("time.sleep", sleep)
     monkeypatch.setattr("rpinfs.system.systemd.system_state", lambda: state)
-    monkeypatch.setattr("rpinfs.shutdown._abort_requests", lambda _: forced.append(sum(slept)))
+    monkeypatch.setattr("rpinfs.agent.shutdown._abort_requests", lambda _: forced.append(sum(slept)))
     shutdown.give_up_waiting(lambda: sum(slept) < 1000, "/nfs/docker", print)
     state = "stopping"
     shutdown.give_up_waiting(lambda: sum(slept) < 1000 + shutdown.GONE_SECONDS / 2, "/nfs/docker", print)
@@ -89,9 +89,9 @@ def test_leftovers_are_killed_and_then_given_up(root: Path, monkeypatch: pytest.
     monkeypatch.setattr("time.monotonic", lambda: clock)
     monkeypatch.setattr("rpinfs.system.systemd.system_state", lambda: state)
     monkeypatch.setattr("rpinfs.boot.storage.is_in_use", is_in_use)
-    monkeypatch.setattr("rpinfs.shutdown.kill", kill)
-    monkeypatch.setattr("rpinfs.shutdown._answers", lambda _: answers)
-    monkeypatch.setattr("rpinfs.shutdown._abort_requests", lambda where: told.append(f"abort {where}"))
+    monkeypatch.setattr("rpinfs.agent.shutdown.kill", kill)
+    monkeypatch.setattr("rpinfs.agent.shutdown._answers", lambda _: answers)
+    monkeypatch.setattr("rpinfs.agent.shutdown._abort_requests", lambda where: told.append(f"abort {where}"))
     config = "[Image podman]\nWhere=/var/lib/containers\nBefore=podman.service\n"
     images = load(Host.read(str(make_pi(root, config)))).images
 

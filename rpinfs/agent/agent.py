@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-from rpinfs import loss
+from rpinfs.agent import loss
 from rpinfs.boot import gate, storage
 from rpinfs.boot.config import Config, Image, load
 from rpinfs.boot.escape import mount_unit
@@ -591,7 +591,7 @@ class Agent:
 
     def _watch_for_shutdown(self) -> None:
         """Thread: for as long as the share is silent. What it imports may be on the NAS that is gone."""
-        from rpinfs import shutdown
+        from rpinfs.agent import shutdown
 
         shutdown.give_up_waiting(
             lambda: self.share.state == "silent",
@@ -764,7 +764,7 @@ class Agent:
             # The last one to close a loop device detaches it, and so frees the share for its unmounting.
             held.prepared.close()
         if self.share.state != "mounted":
-            from rpinfs import shutdown
+            from rpinfs.agent import shutdown
 
             shutdown.abort_until_detached([held.image for held in self.held], self.config.share.where)
         with contextlib.suppress(FileNotFoundError):
@@ -780,7 +780,7 @@ class Agent:
         if not busy:
             return
         # Imported here: the root may be on a NAS that is gone, and an ordinary stop is not to wait for it.
-        from rpinfs import shutdown
+        from rpinfs.agent import shutdown
 
         try:
             if killed := shutdown.end_leftovers(busy, self.config.share.where):
