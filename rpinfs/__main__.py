@@ -22,7 +22,7 @@ def main(arguments: "list[str]") -> int:
 
         print(f"rpinfs {__version__}")
         return 0
-    from rpinfs import cli
+    from rpinfs.commands import cli
 
     return cli.main(arguments)
 

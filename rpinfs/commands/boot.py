@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from rpinfs.cli import UsageError, add_command, add_group
+from rpinfs.commands.cli import UsageError, add_command, add_group
 from rpinfs.commands.common import load
 
 

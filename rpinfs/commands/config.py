@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from rpinfs.cli import BAD_USAGE, add_command, add_group, tell
+from rpinfs.commands.cli import BAD_USAGE, add_command, add_group, tell
 from rpinfs.commands.common import HOST_SECONDS, print_document
 from rpinfs.errors import RpinfsError
 

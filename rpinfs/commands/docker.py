@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from rpinfs.cli import UsageError, add_command, add_group, tell
+from rpinfs.commands.cli import UsageError, add_command, add_group, tell
 from rpinfs.commands.common import print_document
 from rpinfs.errors import RpinfsError
 

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from rpinfs.cli import UsageError, add_command, add_group
+from rpinfs.commands.cli import UsageError, add_command, add_group
 from rpinfs.commands.common import Progress, load, print_document
 from rpinfs.errors import RpinfsError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from rpinfs.cli import describe
+from rpinfs.commands.cli import describe
 
 
 def add_agent(parser: argparse.ArgumentParser) -> None:

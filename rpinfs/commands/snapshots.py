@@ -6,7 +6,7 @@ import argparse
 import signal
 from typing import TYPE_CHECKING
 
-from rpinfs.cli import UsageError, describe
+from rpinfs.commands.cli import UsageError, describe
 from rpinfs.commands.common import Progress, image_on_share, load, print_document
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from rpinfs.cli import BAD_USAGE, describe
+from rpinfs.commands.cli import BAD_USAGE, describe
 from rpinfs.commands.common import HOST_SECONDS, paint, print_document
 from rpinfs.errors import RpinfsError
 

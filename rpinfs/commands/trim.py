@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from rpinfs.cli import describe, tell
+from rpinfs.commands.cli import describe, tell
 from rpinfs.commands.common import Progress, image_named, load
 from rpinfs.errors import RpinfsError
 

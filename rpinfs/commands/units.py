@@ -8,7 +8,7 @@ import sys
 from rpinfs.boot.config import examine
 from rpinfs.boot.host import Host
 from rpinfs.boot.units import GENERATED
-from rpinfs.cli import describe
+from rpinfs.commands.cli import describe
 from rpinfs.commands.common import load
 from rpinfs.errors import ConfigError
 

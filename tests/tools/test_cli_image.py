@@ -108,7 +108,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 RUN = """
 import sys
 sys.path.insert(0, {root!r})
-from rpinfs import cli
+from rpinfs.commands import cli
 from rpinfs.system import bootedit
 bootedit.LOCK_FILE = {lock!r}
 bootedit.BUSY_SECONDS = {busy}

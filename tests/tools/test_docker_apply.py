@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import cli
 from rpinfs.boot.config import examine
 from rpinfs.boot.host import Host
+from rpinfs.commands import cli
 from rpinfs.docker import settings
 from rpinfs.errors import RpinfsError
 from tests.package.chroot import Chroot

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs import __version__, cli
+from rpinfs import __version__
 from rpinfs.boot.fstab import parse
+from rpinfs.commands import cli
 from rpinfs.errors import RpinfsError
 from tests.support import TOP, Installed, listing, make_pi, make_tree
 from tests.unit.boot.test_fstab import RECIPE
