@@ -52,6 +52,12 @@ class Mount:
         """Whether this is a mount from an NFS server."""
         return self.kind in ("nfs", "nfs4")
 
+    @property
+    def nfs_version(self) -> "str | None":
+        """The version of NFS, as nfs(5) writes it in the mount table; None where this is no NFS mount."""
+        version = next((option[5:] for option in self.super_options if option.startswith("vers=")), None)
+        return "4.0" if version == "4" else version
+
     def is_from(self, source: str) -> bool:
         """Whether this is a mount of `SERVER:EXPORT`; a slash at its end means nothing."""
         return self.source.rstrip("/") == source.rstrip("/")

@@ -162,7 +162,7 @@ More: man rpinfs, man rpinfs.conf""",
     for name, command in COMMANDS.items():
         added = add_command(commands, name, command.help)
         if name == called:
-            module = __import__(f"{__package__}.commands.{command.module}", fromlist=[command.module])
+            module = __import__(f"{__package__}.{command.module}", fromlist=[command.module])
             getattr(module, f"add_{name}")(added)
     return parser
 

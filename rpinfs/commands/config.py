@@ -84,7 +84,7 @@ def _check(_: argparse.Namespace) -> int:
 
 
 def _import_fstab(options: argparse.Namespace) -> int:
-    from rpinfs.boot import fstab
+    from rpinfs.image import fstab
 
     root = os.environ.get("RPINFS_ROOT", "").rstrip("/")
     shown = options.file or "/etc/fstab"

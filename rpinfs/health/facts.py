@@ -488,12 +488,6 @@ def _ask_nas(address: str) -> Nas:
 # What follows from them
 
 
-def nfs_version(mount: Mount) -> str | None:
-    """The NFS version of a mount, as nfs(5) writes it in the mount table."""
-    version = next((option[5:] for option in mount.super_options if option.startswith("vers=")), None)
-    return "4.0" if version == "4" else version
-
-
 def ext4_errors(facts: Facts, image: Image) -> int | None:
     """Number of errors that ext4 has recorded in a mounted image; None where it is not mounted, or is not ext4."""
     mount, loop = facts.image_mount(image), facts.loop(image)

@@ -12,7 +12,7 @@ from rpinfs import __version__
 from rpinfs.boot.config import Image
 from rpinfs.boot.settings import human_size, milliseconds
 from rpinfs.boot.units import AGENT
-from rpinfs.health.facts import Docker, Facts, File, Machine, Nas, Space, ext4_errors, link_to_nas, nfs_version, route
+from rpinfs.health.facts import Docker, Facts, File, Machine, Nas, Space, ext4_errors, link_to_nas, route
 from rpinfs.system import deadline
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _mount_document(facts: Facts, where: str, expected: str) -> dict[str, Any]:
         "mounted": mount is not None,
         "source": mount.source if mount else None,
         "type": mount.kind if mount else None,
-        "nfs_version": nfs_version(mount) if mount else None,
+        "nfs_version": mount.nfs_version if mount else None,
         "read_only": not mount.writable if mount else None,
     }
 

@@ -20,7 +20,6 @@ from rpinfs.boot.config import Image
 from rpinfs.boot.host import read_text
 from rpinfs.boot.storage import Loop, Mount
 from rpinfs.errors import RpinfsError
-from rpinfs.health.facts import nfs_version
 from rpinfs.system import deadline, syscalls
 from rpinfs.system.files import open_regular
 from rpinfs.system.run import Tell, run
@@ -101,7 +100,7 @@ def refuse(name: str, chain: Chain) -> None:
     Raises:
         CannotTrim, RpinfsError: see trim().
     """
-    version = nfs_version(chain.below)
+    version = chain.below.nfs_version
     if chain.below.is_nfs and version != "4.2":
         raise CannotTrim(
             f"image {name}: the share {chain.below.where} is mounted with NFS {version}, and only NFS 4.2 can free"

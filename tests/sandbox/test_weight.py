@@ -17,8 +17,11 @@ from tests.support import PATH, Installed, make_pi
 
 PYTHON = ("/usr/bin/python3", "-ISB")
 NOTHING = (*PYTHON, "-c", "import os, sys")
-DECISION = ["config", "errors", "escape", "host", "settings", "units"]
-MODULES = {"generator": ["generator", *DECISION], "gate": ["__main__", "gate", "storage", "overlay", *DECISION]}
+DECISION = ["boot", "boot.config", "errors", "boot.escape", "boot.host", "boot.settings", "boot.units"]
+MODULES = {
+    "generator": ["boot.generator", *DECISION],
+    "gate": ["__main__", "boot.gate", "boot.storage", "boot.overlay", *DECISION],
+}
 # On a Pi that has everything: relative to the root.
 READ = [
     "etc/fstab",
@@ -111,11 +114,13 @@ def opened(root: Path, *argv: str | Path) -> Counter[str]:
     return Counter(re.sub(r"\.cpython-\d+\.pyc$", ".pyc", path) for path in found)
 
 
-def program(shim: Path, installed: Installed, modules: list[str]) -> list[str]:
-    """What running the shim opens: itself twice (kernel and Python), the two folders of the package, each module."""
+def program(installed: Installed, modules: list[str]) -> list[str]:
+    """What running the shim opens: not itself, but the folders on the way to the modules, and each module."""
     package = installed.share / "rpinfs"
-    byte_code = [str(package / "__pycache__" / f"{name}.pyc") for name in ["__init__", *modules]]
-    return [str(shim), str(shim), str(installed.share), str(package), *byte_code]
+    files = ["__init__.pyc", *(f"{name.replace('.', '/')}.pyc" for name in modules)]
+    paths = [package / file.replace("boot.pyc", "boot/__init__.pyc") for file in files]
+    byte_code = [str(path.parent / "__pycache__" / path.name) for path in paths]
+    return [str(installed.share), str(package), str(package / "boot"), *byte_code]
 
 
 def test_the_generator_imports_its_own_modules_only(pi: Path, installed: Installed, tmp_path: Path) -> None:
@@ -135,7 +140,7 @@ def test_files_that_the_generator_opens(pi: Path, installed: Installed, tmp_path
     units = tmp_path / "units"
     more = opened(pi, installed.generator, units) - opened(pi, *NOTHING)
     assert sorted(more.elements()) == sorted([
-        *program(installed.generator, installed, MODULES["generator"]),
+        *program(installed, MODULES["generator"]),
         *(str(pi / name) for name in READ),
         *(str(units / name) for name in WRITTEN),
         str(pi / "run/NetworkManager/conf.d/50-rpinfs.conf"),
@@ -145,7 +150,7 @@ def test_files_that_the_generator_opens(pi: Path, installed: Installed, tmp_path
 def test_files_that_the_gate_opens(pi: Path, installed: Installed) -> None:
     more = opened(pi, installed.rpinfs, "gate") - opened(pi, *NOTHING)
     assert sorted(more.elements()) == sorted([
-        *program(installed.rpinfs, installed, MODULES["gate"]),
+        *program(installed, MODULES["gate"]),
         *(str(pi / name) for name in READ),
         *(str(pi / LOOP / name) for name in LOOP_FILES),
         # The verified file system, and errors recorded in it: none of these is a file of the NAS.

@@ -9,7 +9,7 @@ from rpinfs.boot.settings import BLOCK_SIZE, GIB, human_size, size_text
 from rpinfs.boot.units import KEPT_FOLDER, fstab_mount_points
 from rpinfs.errors import RpinfsError
 from rpinfs.health.checks.base import FULLNESS, Check, Finding, by_fullness, critical, ok, unknown, warning
-from rpinfs.health.facts import HIDDEN_SECONDS, NOBODY, Facts, File, Space, ext4_errors, nfs_version
+from rpinfs.health.facts import HIDDEN_SECONDS, NOBODY, Facts, File, Space, ext4_errors
 from rpinfs.image.superblock import Superblock
 from rpinfs.lease.lease import Owner
 
@@ -89,7 +89,7 @@ def _image_allocated(facts: Facts, image: Image) -> Finding | None:
     message = f"{takes}, and holds {human_size(used)}"
     if file.allocated - used <= WASTE:
         return ok(message)
-    version = nfs_version(facts.share)
+    version = facts.share.nfs_version
     if version != "4.2":
         return ok(f"{message}; to give the rest back takes NFS 4.2, and the share is mounted with {version}")
     return warning(message)

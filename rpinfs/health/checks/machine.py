@@ -10,7 +10,7 @@ from rpinfs.boot.host import read_text
 from rpinfs.boot.settings import KIB, human_size
 from rpinfs.boot.units import GENERATED, unescape_octal, units
 from rpinfs.health.checks.base import Check, Finding, critical, ok, warning
-from rpinfs.health.facts import Facts, nfs_version
+from rpinfs.health.facts import Facts
 from rpinfs.system import bootedit, kernels
 
 OLDEST_CLOCK = 1_767_225_600
@@ -89,7 +89,7 @@ def _root_options(facts: Facts) -> Finding | None:
         return critical("the root is mounted soft: a pause of the NAS becomes an I/O error of every program")
     if "proto=udp" in root.super_options:
         return warning("the root is mounted over UDP, which can damage data without anybody noticing")
-    version = nfs_version(root)
+    version = root.nfs_version
     if version == "3" and "nolock" not in root.super_options:
         return warning(
             "the root is mounted with NFS 3 and the locks of the server: before rpc.statd runs, every lock waits"

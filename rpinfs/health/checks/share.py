@@ -7,7 +7,7 @@ import errno
 from rpinfs.boot.gate import mount_anew
 from rpinfs.boot.settings import GIB, human_size, milliseconds
 from rpinfs.health.checks.base import FULL, Check, Finding, by_fullness, critical, ok, warning
-from rpinfs.health.facts import Facts, File, Files, Space, nfs_version
+from rpinfs.health.facts import Facts, File, Files, Space
 from rpinfs.system.deadline import TimedOut
 
 SLOW_ANSWER = 0.5
@@ -47,7 +47,7 @@ def _share_options(facts: Facts) -> Finding | None:
         return critical(f"{mount.where} is mounted soft: a pause of the NAS becomes an I/O error and damages the image")
     if "proto=udp" in mount.super_options:
         return critical(f"{mount.where} is mounted over UDP, which can damage data without anybody noticing")
-    version, wanted = nfs_version(mount), facts.config.server.version
+    version, wanted = mount.nfs_version, facts.config.server.version
     if version != wanted:
         return warning(f"{mount.where} is mounted with NFS {version}, the configuration says {wanted}")
     return ok(f"{mount.where} is mounted hard, with NFS {version}")

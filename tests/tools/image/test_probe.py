@@ -334,8 +334,9 @@ def test_file_without_permissions(tmp_path: Path) -> None:
     command("chmod", "a+x", *list(tmp_path.parents)[:-2])
     before = path.stat()
     code = (
-        "import os, sys\nsys.path.insert(0, '.')\nfrom rpinfs.image import probe as image, make as making\nos.setresuid(65534, 65534, 65534)\n"
-        f"try: making.create({str(path)!r}, {SIZE})\nexcept image.ImageError as error: print(error.message)"
+        "import os, sys\nsys.path.insert(0, '.')\nfrom rpinfs.image import make, probe\n"
+        "os.setresuid(65534, 65534, 65534)\n"
+        f"try: make.create({str(path)!r}, {SIZE})\nexcept probe.ImageError as error: print(error.message)"
     )
     with python(code) as process:
         assert process.communicate()[0] == f"{path}: cannot be read: Permission denied\n"

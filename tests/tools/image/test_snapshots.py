@@ -526,8 +526,8 @@ def test_a_file_that_is_in_the_way(changed: tuple[Pi, Path]) -> None:
     """Also a second name that somebody else gave the image: only our record makes it ours."""
     pi, taken = changed
     replaced = pi.share / "docker.img.replaced"
-    for make in (lambda: replaced.write_text("mine"), lambda: os.link(pi.path, replaced)):
-        make()
+    for put_there in (lambda: replaced.write_text("mine"), lambda: os.link(pi.path, replaced)):
+        put_there()
         with pytest.raises(ImageError, match="is in the way, and not of rpinfs's making"):
             restore(pi.image, OWNER, taken.name)
         assert remove_replaced(str(pi.path)) is None

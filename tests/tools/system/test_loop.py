@@ -141,7 +141,10 @@ def test_mount_keeps_it_when_we_let_go(image: Path, mounted: Mount) -> None:
 
 @pytest.mark.root
 def test_kill_leaves_nothing_attached(image: Path) -> None:
-    code = f"from rpinfs.system import loop\nprint(loop.attach({str(image)!r}).path, flush=True)\nimport signal\nsignal.pause()"
+    code = (
+        "import signal\nfrom rpinfs.system import loop\n"
+        f"print(loop.attach({str(image)!r}).path, flush=True)\nsignal.pause()"
+    )
     with python(code) as process:
         assert process.stdout
         path = process.stdout.readline().strip()

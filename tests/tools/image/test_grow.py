@@ -589,7 +589,7 @@ for folder in /run /tmp /var/tmp; do mount -t tmpfs tmpfs $folder; done
 insmod $(find /usr/lib/uml/modules -name 'loop.ko*' | tail -n 1)
 mount -t hostfs -o {root} none /opt && cd /opt
 export PYTEST_DEBUG_TEMPROOT=/var/tmp PYTEST_ADDOPTS='-o cache_dir=/tmp/cache --color=no'
-{python} -m pytest -q -rP -k 'ext4 and not own' tests/tools/test_grow.py
+{python} -m pytest -q -rP -k 'ext4 and not own' tests/tools/image/test_grow.py
 echo "exit status $?"
 echo o >/proc/sysrq-trigger
 exec sleep infinity

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpinfs.boot import fstab
 from rpinfs.boot.config import Config, load
 from rpinfs.boot.host import Host
 from rpinfs.errors import RpinfsError
+from rpinfs.image import fstab
 
 RECIPE = """\
 nas.local:/tftpboot /boot nfs defaults,vers=4.1,ro 0 0
