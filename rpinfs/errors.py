@@ -4,8 +4,16 @@ Boot path: imports nothing.
 """
 
 
+def printable(text: str) -> str:
+    """Replace by `?` what a terminal, the journal or sd_notify(3) would act on: control characters, newlines, ESC.
+
+    Names, labels and records on the share are written by whoever can write there; so is what programs say of them.
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
 class RpinfsError(Exception):
-    """Something a person should read.
+    """Something a person should read. Message and remedy are made printable: they may quote what the share says.
 
     Args:
         message: one line that says what was expected and what was found.
@@ -14,10 +22,10 @@ class RpinfsError(Exception):
     """
 
     def __init__(self, message: str, remedy: "str | None" = None, status: int = 1) -> None:
-        super().__init__(message)
-        self.message = message
-        self.remedy = remedy
+        self.message = printable(message)
+        self.remedy = remedy and printable(remedy)
         self.status = status
+        super().__init__(self.message)
 
 
 class ConfigError(RpinfsError):
@@ -39,5 +47,5 @@ class ConfigError(RpinfsError):
         self.rule = rule
 
     def __reduce__(self) -> "tuple[object, ...]":
-        # So that it comes whole out of a child process, see probe.py.
+        # So that it comes whole out of a child process, see system/deadline.py.
         return ConfigError, (self.file, self.line, self.what, self.rule, self.remedy)
