@@ -5,11 +5,14 @@ Boot path: imports nothing.
 
 
 def printable(text: str) -> str:
-    """Replace by `?` what a terminal, the journal or sd_notify(3) would act on: control characters, newlines, ESC.
+    """Make one line of a text, without what a terminal, the journal or sd_notify(3) would act on, such as ESC.
 
     Names, labels and records on the share are written by whoever can write there; so is what programs say of them.
+    Bytes of names that are no UTF-8 stay surrogates: who writes them out escapes them.
     """
-    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or "\ud800" <= c <= "\udfff" else " " for c in text)
 
 
 class RpinfsError(Exception):

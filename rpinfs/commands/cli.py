@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from rpinfs import __version__
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, printable
 
 BAD_USAGE = 2
 INTERRUPTED = 130
@@ -102,8 +102,7 @@ def tell(message: str, remedy: str | None) -> None:
 
 
 def _one_line(text: str) -> str:
-    printable = "".join(c if c.isprintable() or "\ud800" <= c <= "\udfff" else " " for c in text)
-    return printable.encode("utf-8", "backslashreplace").decode()
+    return printable(text).encode("utf-8", "backslashreplace").decode()
 
 
 # Words
