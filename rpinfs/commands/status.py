@@ -47,11 +47,11 @@ def add_check(parser: argparse.ArgumentParser) -> None:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from rpinfs.health import facts, status
+    from rpinfs.health import questions, status
 
     if options.watch:
         return _watch(status.WATCH_SECONDS)
-    found = _look(facts.seconds_left)
+    found = _look(questions.seconds_left)
     print_document(found) if options.json else _print_status(found)
     return int(found["exit_status"])
 
@@ -59,7 +59,7 @@ def _status(options: argparse.Namespace) -> int:
 def _look(seconds: Callable[[], float]) -> dict[str, Any]:
     """Find out everything there is to show; the questions have as many seconds as are left when they are asked."""
     from rpinfs.health import checks, status
-    from rpinfs.health.facts import ask
+    from rpinfs.health.questions import ask
 
     # On a slow machine there is more time; and some of it must be left for the questions.
     facts = _facts(max(HOST_SECONDS, seconds() / 2))
@@ -94,7 +94,7 @@ def _print_status(found: dict[str, Any]) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     from rpinfs.health import checks
-    from rpinfs.health.facts import ask
+    from rpinfs.health.questions import ask
 
     selected = checks.select(options.names)
     facts = _facts(CHECK_SECONDS)

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rpinfs.health.facts import THOROUGH
+from rpinfs.health.questions import THOROUGH
 
 FULL = (90.0, 97.0)
 """Percent from which a file system is a warning, and from which it is critical."""
@@ -45,7 +45,7 @@ class Check:
         remedy: what to do when it is not ok and the finding does not say so itself; {image}, {name}, {where}, {anew}
             (gate.mount_anew), {share} and {boot} are filled in.
         explanation: for rpinfs-checks(7): what is looked at and how, why it matters, what each status means.
-        needs: kinds of questions that must be asked first, see facts.ask().
+        needs: kinds of questions that must be asked first, see questions.ask().
         without_config: whether it means something although the configuration is wrong.
     """
 

@@ -9,7 +9,8 @@ from rpinfs.boot.settings import BLOCK_SIZE, GIB, human_size, size_text
 from rpinfs.boot.units import KEPT_FOLDER, fstab_mount_points
 from rpinfs.errors import RpinfsError
 from rpinfs.health.checks.base import FULLNESS, Check, Finding, by_fullness, critical, ok, unknown, warning
-from rpinfs.health.facts import HIDDEN_SECONDS, NOBODY, Facts, File, Space, ext4_errors
+from rpinfs.health.facts import NOBODY, Facts, File, Space, ext4_errors
+from rpinfs.health.questions import HIDDEN_SECONDS
 from rpinfs.image.superblock import Superblock
 from rpinfs.lease.lease import Owner
 

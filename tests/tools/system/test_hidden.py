@@ -13,7 +13,8 @@ from rpinfs.boot import storage
 from rpinfs.boot.host import Host
 from rpinfs.health import checks
 from rpinfs.health.checks import Result, Status
-from rpinfs.health.facts import Facts, ask, facts_of
+from rpinfs.health.facts import Facts, facts_of
+from rpinfs.health.questions import ask
 from rpinfs.system import deadline, hidden
 from rpinfs.system.hidden import Hidden
 from tests.support import listing, make_pi, make_tree

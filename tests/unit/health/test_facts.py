@@ -1,100 +1,11 @@
-"""Facts: what is asked, and what is made of the answers."""
+"""Facts: what follows from what is known."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
-import pytest
-
 from rpinfs.boot import storage
-from rpinfs.errors import RpinfsError
-from rpinfs.health.facts import (
-    BUDGET_SECONDS,
-    LEAST_SECONDS,
-    DockerConfig,
-    Space,
-    _ask_docker_config,
-    _ask_files,
-    _ask_space,
-    _ask_superblock,
-    _get,
-)
-from tests.support import TOP, make_tree
-from tests.unit.health.test_checks import NAS, facts
-
-
-def test_the_answer_of_docker(tmp_path: Path) -> None:
-    """A real socket; the daemon's side is played."""
-    import socket
-
-    address = str(tmp_path / "docker.sock")
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(address)
-        server.listen()
-
-        def serve() -> None:
-            connection, _ = server.accept()
-            with connection:
-                assert connection.recv(4096).startswith(b"GET /info HTTP/1.0\r\n")
-                connection.sendall(b"HTTP/1.0 200 OK\r\nServer: x\r\n\r\n" + b'{"Driver": "overlay2"}')
-
-        player = threading.Thread(target=serve)
-        player.start()
-        assert json.loads(_get(address, "/info")) == {"Driver": "overlay2"}
-        player.join()
-
-
-def test_what_a_folder_has(tmp_path: Path) -> None:
-    (tmp_path / "a.img").write_bytes(b"x" * 5000)
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "link").symlink_to("a.img")
-    files = _ask_files(str(tmp_path))
-    assert files.complete
-    assert {name: file.size for name, file in files.files.items()} == {"a.img": 5000}
-    space = _ask_space(str(tmp_path))
-    assert isinstance(space, Space)
-    assert space.size >= space.available > 0
-
-
-@pytest.mark.parametrize(
-    ("daemon", "containerd", "expected"),
-    [
-        (None, None, DockerConfig("", "/var/lib/containerd")),
-        ("", "", DockerConfig("", "/var/lib/containerd")),
-        ('{"userns-remap": "default"}', 'version = 2\nroot = "/srv/c"\n', DockerConfig("default", "/srv/c")),
-        ("[]", 'disabled_plugins = ["cri"]\n', DockerConfig("", "/var/lib/containerd")),
-    ],
-)
-def test_what_the_configuration_of_docker_says(
-    root: Path, daemon: str | None, containerd: str | None, expected: DockerConfig
-) -> None:
-    files = {"etc/docker/daemon.json": daemon, "etc/containerd/config.toml": containerd}
-    make_tree(root, {name: text for name, text in files.items() if text is not None})
-    assert _ask_docker_config(str(root)) == expected
-
-
-@pytest.mark.parametrize("name", ["etc/docker/daemon.json", "etc/containerd/config.toml"])
-def test_a_configuration_of_docker_that_cannot_be_read_is_named(root: Path, name: str) -> None:
-    make_tree(root, {name: "{not = json"})
-    with pytest.raises(RpinfsError, match=name):
-        _ask_docker_config(str(root))
-
-
-def test_the_superblock_of_an_image(tmp_path: Path) -> None:
-    file = tmp_path / "image"
-    with file.open("wb") as opened:
-        opened.truncate(8 << 20)
-    assert _ask_superblock(str(file)) is None
-    subprocess.run(["mkfs.ext4", "-q", "-L", "docker", file], check=True)
-    found = _ask_superblock(str(file))
-    assert found is not None
-    assert (found.label, found.clean, found.errors_recorded) == ("docker", True, 0)
-    file.write_bytes(b"short")
-    assert _ask_superblock(str(file)) is None
+from tests.unit.health.pi import NAS, facts
 
 
 def test_the_mount_that_a_file_lies_on(root: Path) -> None:
@@ -110,10 +21,3 @@ def test_the_mount_that_a_file_lies_on(root: Path) -> None:
     assert source("/nfs/docker/image") == f"{NAS}:/other"  # the one on top
     found.mounts.clear()
     assert source("/swap") == ""
-
-
-def test_the_budget_is_counted_from_the_start_of_the_process() -> None:
-    code = "import time; time.sleep(0.6); from rpinfs.health.facts import seconds_left; print(seconds_left())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=TOP, check=True)
-    left = float(done.stdout)
-    assert LEAST_SECONDS <= left <= BUDGET_SECONDS - 0.5

@@ -24,7 +24,7 @@ from rpinfs.health.facts import Facts, facts_of
 from rpinfs.health.status import Paint
 from rpinfs.system.deadline import TimedOut
 from tests.support import DOCKER_FILE, Installed, make_tree
-from tests.unit.health.test_checks import IMAGE, NAS, SHARE_LINE, agent, facts, live, mountinfo
+from tests.unit.health.pi import IMAGE, NAS, SHARE_LINE, agent, facts, live, mountinfo
 
 PLAIN = Paint(on=False)
 
