@@ -8,6 +8,7 @@ from rpinfs.boot.gate import mount_anew
 from rpinfs.boot.settings import GIB, human_size, milliseconds
 from rpinfs.health.checks.base import FULL, Check, Finding, by_fullness, critical, ok, warning
 from rpinfs.health.facts import Facts, File, Files, Space
+from rpinfs.image.names import Role, role_of
 from rpinfs.system.deadline import TimedOut
 
 SLOW_ANSWER = 0.5
@@ -91,7 +92,9 @@ def _image_fits_share(facts: Facts) -> Finding | None:
         own = facts.known(f"image:{image.name}", File)
         if own:
             files[image.file] = own
-    growth = sum(max(0, file.size - file.allocated) for file in files.values())
+    # A snapshot is as long as its image, and nobody writes to it.
+    images = [file for path, file in files.items() if role_of(path.rpartition("/")[2]) is Role.IMAGE]
+    growth = sum(max(0, file.size - file.allocated) for file in images)
     message = (
         f"the images on the share may still grow by {human_size(growth)}, and {human_size(space.available)} are free"
     )
@@ -157,10 +160,10 @@ CHECKS = (
         _image_fits_share,
         remedy="make room on the NAS, or remove images that nobody needs, before they have grown",
         explanation=f"""
-            Adds up, for all files at the top of the share and for the images of this Pi, what each may still grow
-            by: its length less what it takes on the NAS. Warning: that is more than is free, so that the NAS will
-            be full if all images are filled; it is long before it happens. Critical: and less than
-            {human_size(LEAST_ROOM)} are free.
+            Adds up, for all images at the top of the share and those of this Pi, what each may still grow by: its
+            length less what it takes on the NAS. Snapshots grow no more, and are not counted. Warning: that is more
+            than is free, so that the NAS will be full if all images are filled; it is long before it happens.
+            Critical: and less than {human_size(LEAST_ROOM)} are free.
         """,
         needs=("share", "files", "image"),
     ),

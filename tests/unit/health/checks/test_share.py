@@ -54,6 +54,14 @@ CASES = [
     Case("image.fits-share", OK, "may still grow by 9 GiB, and 60 GiB are free"),
     Case("image.fits-share", WARNING, "may still grow by 108 GiB, and 60 GiB are free", answers={
         "files": Files({DOCKER_FILE: File(10 * GIB, GIB), "other.img": File(99 * GIB, 0)}, complete=True)}),
+    # As long as their image, and nobody writes to them: only what is an image can grow.
+    Case("image.fits-share", OK, "may still grow by 9 GiB, and 60 GiB are free", answers={
+        "files": Files({
+            DOCKER_FILE: File(10 * GIB, GIB),
+            f"{DOCKER_FILE}.snapshot-20261122T201500Z": File(60 * GIB, GIB),
+            f"{DOCKER_FILE}.replaced": File(60 * GIB, GIB),
+            f".{DOCKER_FILE}.rpinfs-new-0123456789abcdef": File(60 * GIB, 0),
+        }, complete=True)}),
     Case("image.fits-share", WARNING, "may still grow by 9 GiB, and 5 GiB are free", answers={
         "share": room(LEAST_ROOM)}),
     Case("image.fits-share", CRITICAL, "may still grow by 9 GiB, and 4 GiB are free", answers={
