@@ -276,9 +276,9 @@ ATTEMPT = """
 import os, sys
 sys.path.insert(0, {top!r})
 from rpinfs.docker import settings
-dockersetup.os.urandom = bytes
+settings.os.urandom = bytes
 try:
-    dockersetup.replace_file({path!r}, {content!r}, lambda temporary: None)
+    settings.replace_file({path!r}, {content!r}, lambda temporary: None)
 except OSError as error:
     sys.stderr.write(str(error))
     sys.exit(3)

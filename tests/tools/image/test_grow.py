@@ -440,7 +440,7 @@ from rpinfs.system import run
 from rpinfs.errors import RpinfsError
 run.ENVIRONMENT["PATH"] = {programs!r} + ":" + run.PATH
 try:
-    growing.grow({path!r}, {size})
+    grow.grow({path!r}, {size})
 except RpinfsError as error:
     sys.exit(" ".join(error.message.splitlines()))
 """

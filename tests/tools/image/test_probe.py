@@ -787,10 +787,10 @@ ATTEMPT = """
 import os, sys
 random = os.urandom
 os.urandom = lambda count: bytes.fromhex("0123456789abcdef") if count == 8 else random(count)
-from rpinfs.image import probe as images, make
+from rpinfs.image import make, probe
 try:
-    making.create({path!r}, {size})
-except image.ImageError as error:
+    make.create({path!r}, {size})
+except probe.ImageError as error:
     print(error.message, "|", error.remedy, file=sys.stderr)
     sys.exit(3)
 """

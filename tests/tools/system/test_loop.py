@@ -12,7 +12,7 @@ import pytest
 from rpinfs.boot import storage
 from rpinfs.system import loop
 from rpinfs.system.loop import LoopDevice, LoopError
-from tests.tools.conftest import Mount, command, python
+from tests.tools.conftest import ROOT, Mount, command, python
 
 SIZE = 64 << 20
 
@@ -281,7 +281,7 @@ def test_node_is_made_where_dev_lacks_it(image: Path) -> None:
         "mount -t tmpfs none /dev && mknod /dev/loop-control c 10 237 && mknod -m 666 /dev/null c 1 3 &&"
         ' exec /usr/bin/python3 -c "$1"'
     )
-    shown = command("unshare", "--mount", "sh", "-c", f"cd {Path(__file__).parents[2]} && {script}", "sh", code)
+    shown = command("unshare", "--mount", "sh", "-c", f"cd {ROOT} && {script}", "sh", code)
     path, direct_io, mode = shown.split()[:3]
     assert (direct_io, mode) == ("True", "brw-r-----") or (direct_io, mode) == ("True", "brw-rw----")
     assert os.path.basename(path) in shown.split("[")[1]
