@@ -29,7 +29,7 @@ from rpinfs.boot.host import Host, read_text
 from rpinfs.boot.units import GATE, RUNTIME_FOLDER, THAW, fstab_mount_points, link_of, units
 from rpinfs.errors import ConfigError, RpinfsError
 from rpinfs.image import freeze, prepare, snapshots
-from rpinfs.image.probe import ShareFailedError
+from rpinfs.image.errors import ShareFailedError
 from rpinfs.lease.lease import LOST, RENEW_SECONDS, Lease, LeaseError, Owner, OwnLockError, acquire
 
 PULSE_SECONDS = 30.0

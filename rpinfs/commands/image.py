@@ -134,11 +134,11 @@ def _tell_of_smaller_setting(path: str, size: int) -> None:
 def _show(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from rpinfs.image import probe as images
+    from rpinfs.image.probe import Kind, probe
 
     with Progress() as progress:
-        found = images.probe(options.file, progress)
-    if found.kind is images.Kind.MISSING:
+        found = probe(options.file, progress)
+    if found.kind is Kind.MISSING:
         raise RpinfsError(f"{options.file}: no such file")
     if options.json:
         values = {key: value for key, value in asdict(found).items() if key not in ("stamp", "groups")}
@@ -179,10 +179,10 @@ def _state(found: Probe) -> str:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from rpinfs.image import probe as images
+    from rpinfs.image.check import check
 
     with Progress() as progress:
-        result = images.check(options.file, progress)
+        result = check(options.file, progress)
     outcome = "errors were corrected" if result.corrected else "no errors"
     if result.needs_recovery:
         outcome = "its log is to be replayed, which the next mount does"

@@ -21,12 +21,14 @@ from dataclasses import dataclass
 from rpinfs.boot import storage
 from rpinfs.boot.host import Host, read_text
 from rpinfs.boot.settings import MIB, human_size
-from rpinfs.image import probe as images
-from rpinfs.image.probe import ImageError, Kind, Probe, absolute, as_image_error, refuse_without_room, silent
+from rpinfs.image.check import check
+from rpinfs.image.errors import ImageError, as_image_error
+from rpinfs.image.probe import Kind, Probe, absolute, probe, verify
+from rpinfs.image.publish import refuse_without_room
 from rpinfs.lease import lease
 from rpinfs.system import loop
 from rpinfs.system.files import NoLocks, lock, open_regular
-from rpinfs.system.run import CommandError, Tell, last_line, run
+from rpinfs.system.run import CommandError, Tell, last_line, run, silent
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class _Place:
 
 
 def grow(path: str, size: int, *, progress: Tell = silent) -> Grown:
-    """Make an image larger. What is not mounted here must be in nobody else's use, and checked (image.check()).
+    """Make an image larger. What is not mounted here must be in nobody else's use, and checked (check.py).
 
     Args:
         size: of the file system, in bytes; a last piece too small for a block group is left out.
@@ -65,8 +67,8 @@ def grow(path: str, size: int, *, progress: Tell = silent) -> Grown:
     """
     path = absolute(path)
     with as_image_error(path, "cannot be grown"):
-        found = images.probe(path, progress)
-        images.verify(found)
+        found = probe(path, progress)
+        verify(found)
         place = _place_of(path)
         before = _size_now(found, place)
         _refuse_smaller(path, size, before)
@@ -83,7 +85,7 @@ def grow(path: str, size: int, *, progress: Tell = silent) -> Grown:
             else:
                 _grow_in_private(found, size, new_end_is_blank)
         # A file system that we have unmounted again is all in the file; of another the kernel knows best.
-        after = _size_now(found, place) if place else images.probe(path).fs_size
+        after = _size_now(found, place) if place else probe(path).fs_size
         if not reaches(found, after, size):
             raise ImageError(f"{path}: expected a file system of {size} bytes, found one of {after}")
         return Grown(path, before, after, where)
@@ -101,11 +103,11 @@ def grow_by_hand(path: str, size: int, *, progress: Tell = silent) -> Grown:
     if attached:
         return grow(path, size, progress=progress)
     with _lease_of(path):
-        found = images.probe(path, progress)
-        images.verify(found)
+        found = probe(path, progress)
+        verify(found)
         _refuse_smaller(path, size, found.fs_size)
         if found.kind is Kind.EXT4 and not reaches(found, found.fs_size, size):
-            images.check(path, progress)
+            check(path, progress)
         return grow(path, size, progress=progress)
 
 
@@ -239,7 +241,7 @@ def _place_of(path: str) -> _Place | None:
 def _size_now(found: Probe, place: _Place | None) -> int:
     """Size of the file system in bytes. That of a mounted xfs may stand in its log alone; ext4 writes it at once."""
     if not place or found.kind is not Kind.XFS:
-        return found.fs_size if not place else images.probe(found.path).fs_size
+        return found.fs_size if not place else probe(found.path).fs_size
     fd = os.open(place.where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         geometry = _XFS_GEOMETRY.unpack(fcntl.ioctl(fd, _XFS_IOC_FSGEOMETRY_V1, bytes(_XFS_GEOMETRY.size)))

@@ -17,21 +17,10 @@ from dataclasses import dataclass, replace
 from rpinfs.boot.settings import GIB, LARGEST_IMAGE, MIB, SMALLEST_IMAGE, human_size
 from rpinfs.boot.storage import uuid_text
 from rpinfs.image import publish
-from rpinfs.image.probe import (
-    ImageError,
-    Kind,
-    Probe,
-    absolute,
-    as_image_error,
-    probe,
-    refuse_attached,
-    refuse_without_room,
-    silent,
-    stamp_of,
-    verify,
-)
+from rpinfs.image.errors import ImageError, as_image_error
+from rpinfs.image.probe import Kind, Probe, absolute, probe, refuse_attached, stamp_of, verify
 from rpinfs.system.files import open_regular, sync_folder
-from rpinfs.system.run import Tell, run
+from rpinfs.system.run import Tell, run, silent
 
 # --- Kinds of file systems ---------------------------------------------------------------------------------
 
@@ -151,7 +140,7 @@ def create(
     _refuse_size(path, size, filesystem)
     with as_image_error(path, "cannot be made"):
         publish.remove_leftovers(path, progress)
-        refuse_without_room(path, maker.room(size), "for a new file system")
+        publish.refuse_without_room(path, maker.room(size), "for a new file system")
         with publish.temporary(path, progress) as temporary:
             if target.kind is Kind.BLANK:
                 publish.take_ownership(temporary.fd, path, progress)

@@ -11,7 +11,10 @@ from rpinfs.boot.config import Image
 from rpinfs.boot.settings import BLOCK_SIZE, human_size, size_text
 from rpinfs.errors import RpinfsError
 from rpinfs.image import grow, make, publish, snapshots
-from rpinfs.image import probe as images
+from rpinfs.image.check import CheckResult, check
+from rpinfs.image.errors import CutShortError
+from rpinfs.image.probe import Kind, Probe, probe, verify
+from rpinfs.image.protection import refuse_without_direct_io
 from rpinfs.lease.lease import Lease, Owner, acquire, let_go
 from rpinfs.system import loop
 from rpinfs.system.run import Tell, run
@@ -97,8 +100,8 @@ def _attach(image: Image, lease: Lease | None, progress: Tell) -> Prepared:
     remarks = [lease.remark] if lease is not None and lease.remark else []
     if snapshots.put_back(image.path):
         remarks.append(f"{image.path}: a restore was interrupted; the image has its name again")
-    found = images.probe(image.path)
-    if found.kind in (images.Kind.MISSING, images.Kind.BLANK):
+    found = probe(image.path)
+    if found.kind in (Kind.MISSING, Kind.BLANK):
         progress(f"making {image.path}")
         protected = image.fence != "lease"
         found = make.create(
@@ -108,14 +111,14 @@ def _attach(image: Image, lease: Lease | None, progress: Tell) -> Prepared:
             f"made {image.path}: {human_size(found.size)} {image.filesystem}, {human_size(found.allocated)} on the NAS"
         )
     else:
-        images.verify(found)
+        verify(found)
         _refuse_differences(image, found)
         # A power cut between the last two steps of making it leaves a second name of the image.
         publish.remove_leftovers(image.path, progress)
         if _repair(image, found, lease, progress):
             remarks.append(f"{image.path} was not unmounted in order; e2fsck has put it right")
     if found.fast_commit:
-        # Somebody's choice, and not ours to undo: why we do not make it is in making.py.
+        # Somebody's choice, and not ours to undo: why we do not make it is in make.py.
         without = f"with the image unmounted: tune2fs -O ^fast_commit {image.path}"
         remarks.append(f"{image.path} has fast_commit, which loses data in a power cut; {without}")
     remarks += _set_protection(image, found, progress)
@@ -145,15 +148,15 @@ def _attach(image: Image, lease: Lease | None, progress: Tell) -> Prepared:
 def _accept(image: Image, device: loop.LoopDevice) -> list[str]:
     """Compare a device with what the image needs; returns remarks."""
     if image.fence == "mmp":
-        images.refuse_without_direct_io(image.path, device)
+        refuse_without_direct_io(image.path, device)
     if image.direct_io and not device.direct_io:
         return ["the kernel refuses direct I/O on this share; attached buffered, which takes twice the memory"]
     return []
 
 
-def _repair(image: Image, found: images.Probe, lease: Lease | None, progress: Tell) -> bool:
+def _repair(image: Image, found: Probe, lease: Lease | None, progress: Tell) -> bool:
     """Put right what is safe to put right; whether there was anything."""
-    if found.kind is not images.Kind.EXT4:
+    if found.kind is not Kind.EXT4:
         # xfs replays its log when it is mounted; xfs_repair at a boot would only delay it.
         return False
     progress(f"checking {image.path}")
@@ -168,19 +171,19 @@ def _grow(image: Image, remarks: list[str], progress: Tell) -> int:
     return grown.after
 
 
-def _check(image: Image, lease: Lease | None, progress: Tell) -> images.CheckResult:
+def _check(image: Image, lease: Lease | None, progress: Tell) -> CheckResult:
     try:
-        return images.check(image.path, progress, locked=lease is not None)
-    except images.CutShortError:
+        return check(image.path, progress, locked=lease is not None)
+    except CutShortError:
         # Only the lock can tell a check that was cut short by a power cut from one that another Pi is at.
         if lease is None or not lease.locked:
             raise
         progress("an earlier check was cut short; checking again")
         run(["tune2fs", "-f", "-E", "clear_mmp", image.path], die_with_us=True)
-        return images.check(image.path, progress)
+        return check(image.path, progress)
 
 
-def _set_protection(image: Image, found: images.Probe, progress: Tell) -> list[str]:
+def _set_protection(image: Image, found: Probe, progress: Tell) -> list[str]:
     """Have the kernel refuse to mount what another host has mounted, where Fence= asks for that; returns remarks.
 
     Nobody takes it off again: whoever set it may count on it. And tune2fs takes 11 s even where there is nothing to do.
@@ -188,7 +191,7 @@ def _set_protection(image: Image, found: images.Probe, progress: Tell) -> list[s
     if image.fence == "lease":
         without = f"without it, they are 11 s shorter; with the image unmounted: tune2fs -O ^mmp {image.path}"
         return [f"{image.path} has multi-mount protection, though Fence=lease: its checks wait; {without}"] * found.mmp
-    if found.kind is images.Kind.XFS:
+    if found.kind is Kind.XFS:
         raise RpinfsError(
             f"{image.path}: Fence={image.fence} needs ext4, but the image holds xfs",
             f"set Fence=lease in [Image {image.name}], then: {_TAKE_UP}",
@@ -199,7 +202,7 @@ def _set_protection(image: Image, found: images.Probe, progress: Tell) -> list[s
     return []
 
 
-def _refuse_differences(image: Image, found: images.Probe) -> None:
+def _refuse_differences(image: Image, found: Probe) -> None:
     """Compare an image that is there with what the config says of it."""
     # Not the length of the file: that may be longer, where a larger grow was interrupted or refused.
     if image.size_is_set and image.size < found.fs_size:
@@ -210,7 +213,7 @@ def _refuse_differences(image: Image, found: images.Probe) -> None:
             f"{image.path}: Size= asks for {asked}, less than the {present} that the image has",
             f"set Size={enough} or more in [Image {image.name}], then: {_TAKE_UP}",
         )
-    kind = "xfs" if found.kind is images.Kind.XFS else "ext4"
+    kind = "xfs" if found.kind is Kind.XFS else "ext4"
     if image.filesystem_is_set and kind != image.filesystem:
         raise RpinfsError(
             f"{image.path}: FileSystem= asks for {image.filesystem}, but the image holds {kind}",

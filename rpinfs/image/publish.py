@@ -13,6 +13,8 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rpinfs.boot.settings import human_size
+from rpinfs.image.errors import REMEDIES, ShareFailedError
 from rpinfs.system.files import NoLocks, lock, open_regular
 from rpinfs.system.run import Tell
 
@@ -191,3 +193,19 @@ def _claim(path: str) -> None:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
     finally:
         os.close(fd)
+
+
+def refuse_without_room(path: str, needed: int, purpose: str) -> None:
+    """Insist on so many bytes of free space on the share of a file, before the first of them is written.
+
+    Raises:
+        ShareFailedError: there are fewer.
+        OSError: the share failed.
+    """
+    share = os.statvfs(os.path.dirname(path))
+    free = share.f_bavail * share.f_frsize
+    if free < needed:
+        raise ShareFailedError(
+            f"{path}: expected {human_size(needed)} of free space {purpose}, found {human_size(free)}",
+            REMEDIES[errno.ENOSPC],
+        )

@@ -39,13 +39,15 @@ from rpinfs.boot.host import read_text
 from rpinfs.boot.settings import REPLACED, SNAPSHOT_MARK, human_size
 from rpinfs.boot.units import RUNTIME_FOLDER
 from rpinfs.image import copying, freeze, publish
-from rpinfs.image import probe as images
+from rpinfs.image.check import check as check_image
+from rpinfs.image.errors import ImageError, as_image_error
 from rpinfs.image.freeze import LIMIT_SECONDS, Check
 from rpinfs.image.make import prove_whole
-from rpinfs.image.probe import ImageError, Kind, as_image_error, silent
+from rpinfs.image.probe import Kind, probe, refuse_attached, verify
+from rpinfs.image.protection import refuse_marked
 from rpinfs.lease.lease import Owner, acquire, let_go
 from rpinfs.system.files import open_regular, sync_folder
-from rpinfs.system.run import Tell
+from rpinfs.system.run import Tell, silent
 
 _TIME = "%Y%m%dT%H%M%SZ"
 _LONGEST_RECORD = 4096
@@ -164,7 +166,7 @@ def _held(image: Image, owner: Owner, limit: float, runtime: str, progress: Tell
             yield freezer.frozen
     else:
         with _leased(image, owner, progress):
-            images.verify(images.probe(image.path))
+            verify(probe(image.path))
             yield _unused
 
 
@@ -186,9 +188,9 @@ def _leased(image: Image, owner: Owner, progress: Tell) -> Iterator[None]:
     lease = acquire(image.path, owner, image.name, take_up=False) if image.fence != "mmp" else None
     try:
         if os.path.lexists(image.path):
-            images.refuse_attached(image.path)
+            refuse_attached(image.path)
             if lease is None:
-                images.refuse_marked(image.path, progress)
+                refuse_marked(image.path, progress)
         yield
     finally:
         if lease is not None:
@@ -255,9 +257,9 @@ def _settle(new: publish.Temporary, copied: _Copied, progress: Tell) -> None:
     progress("waiting for the share to store it")
     os.fsync(new.fd)
     os.posix_fadvise(new.fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    images.check(new.path, progress)
+    check_image(new.path, progress)
     progress("verifying the copy")
-    is_ext4 = images.probe(new.path).kind is Kind.EXT4
+    is_ext4 = probe(new.path).kind is Kind.EXT4
     prove_whole(new, copied.size, copied.uuid, ["e2fsck", "-f", "-n", new.path] if is_ext4 else None)
     os.fsync(new.fd)
 
@@ -360,7 +362,7 @@ def _refuse_replaced(image: Image) -> None:
 def _replace(new: publish.Temporary, path: str) -> None:
     """Let the copy take the image's name, and the image have another one."""
     replaced = path + REPLACED
-    images.refuse_attached(path)
+    refuse_attached(path)
     try:
         _write_record(path, os.lstat(path).st_ino)
         try:

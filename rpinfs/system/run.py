@@ -28,6 +28,10 @@ Tell = Callable[[str], None]
 """What is called with each line of a log or of a progress, in ASCII."""
 
 
+def silent(_: str) -> None:
+    """Progress that nobody wants to hear of."""
+
+
 @dataclass(frozen=True)
 class Completed:
     """What a program left behind: its exit status and its texts."""

@@ -33,7 +33,7 @@ SECONDS = 30.0
 def agent() -> None:
     """Make, check and attach an image, ask systemd for something, and stay."""
     from rpinfs.image import make
-    from rpinfs.image import probe as images
+    from rpinfs.image.check import check
     from rpinfs.system import loop, systemd
 
     if os.path.exists(LINK):
@@ -41,7 +41,7 @@ def agent() -> None:
     else:
         # A blank file of another owner takes every way through the making that asks for privileges.
         make.create(IMAGE, SIZE)
-        images.check(IMAGE)
+        check(IMAGE)
         grow()
         os.symlink(loop.attach(IMAGE).path, LINK)
     assert systemd.unit_states(["docker.service"])["docker.service"].load == "loaded"
@@ -59,7 +59,7 @@ def agent() -> None:
 def grow() -> None:
     """Grow an image that is not mounted, of either kind; ext4 where this machine has the right to at all."""
     from rpinfs.image import grow, make
-    from rpinfs.image.probe import ImageError
+    from rpinfs.image.errors import ImageError
 
     for filesystem, before in (("xfs", 300 << 20), ("ext4", SIZE)):
         make.create(GROWING, before, filesystem)

@@ -22,11 +22,13 @@ from rpinfs.boot.config import Image
 from rpinfs.boot.settings import MIB
 from rpinfs.errors import RpinfsError
 from rpinfs.image import make, prepare, snapshots
-from rpinfs.image import probe as images
-from rpinfs.image.probe import ImageError
+from rpinfs.image.check import judge_e2fsck
+from rpinfs.image.errors import ImageError
+from rpinfs.image.probe import probe
+from rpinfs.image.protection import refuse_marked
 from rpinfs.lease.lease import Owner
 from rpinfs.system import loop, run
-from rpinfs.system.run import Completed
+from rpinfs.system.run import Completed, silent
 from tests.tools.conftest import Mount, command
 
 pytestmark = pytest.mark.root
@@ -54,7 +56,7 @@ def wanted(tmp_path: Path) -> Image:
 
 def prepared(image: Image) -> list[str]:
     """Prepare an image and let go of it; the remarks."""
-    done = prepare.prepare(image, PI, images.silent)
+    done = prepare.prepare(image, PI, silent)
     assert done.direct_io
     done.close()
     assert [one for one in storage.loops() if one.backing_file.startswith(os.path.dirname(image.path))] == []
@@ -116,25 +118,25 @@ def checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_protection_is_there_from_the_start_and_stays(wanted: Image, mounted: Mount) -> None:
     make.create(wanted.path, wanted.size, mmp=True)
-    assert images.probe(wanted.path).mmp
+    assert probe(wanted.path).mmp
     os.unlink(wanted.path)
     prepared(wanted)
-    assert images.probe(wanted.path).mmp
+    assert probe(wanted.path).mmp
     with mounted("-o", "loop", wanted.path) as folder:
         (folder / "data").write_text("kept")
     assert prepared(wanted) == []
     (remark,) = prepared(with_fence(wanted, "lease"))
     assert remark.startswith(f"{wanted.path} has multi-mount protection, though Fence=lease: its checks wait; ")
     assert remark.endswith(f"tune2fs -O ^mmp {wanted.path}")
-    assert images.probe(wanted.path).mmp
+    assert probe(wanted.path).mmp
     assert mmp_sequence(wanted.path) == MMP_CLEAN
 
 
 def test_the_protection_is_set_where_it_is_missing(wanted: Image) -> None:
     make.create(wanted.path, wanted.size)
-    assert not images.probe(wanted.path).mmp
+    assert not probe(wanted.path).mmp
     prepared(with_fence(wanted, "mmp"))
-    assert images.probe(wanted.path).mmp
+    assert probe(wanted.path).mmp
 
 
 def test_e2fsck_reads_the_protection_over_direct_io(wanted: Image, checked: Path) -> None:
@@ -162,7 +164,7 @@ def test_protection_alone_needs_direct_io(wanted: Image, tmp_path: Path, mounted
         assert Path(wanted.path).read_bytes() == before
         assert storage.loops_on(wanted.path) == []
         # The lock keeps other hosts away; then the protection is but one more.
-        held = prepare.prepare(wanted, PI, images.silent)
+        held = prepare.prepare(wanted, PI, silent)
         assert not held.direct_io and any("refuses direct I/O" in remark for remark in held.remarks)
         held.close()
     command("losetup", "--detach", device)
@@ -188,7 +190,7 @@ def test_another_host_that_has_it_mounted_is_noticed(
             pass
         command("losetup", "--detach", device)
     assert prepared(wanted) == []
-    images.refuse_marked(wanted.path)
+    refuse_marked(wanted.path)
 
 
 def test_a_check_that_was_cut_short_needs_a_lock_to_be_told_from_one_that_runs(wanted: Image) -> None:
@@ -219,9 +221,9 @@ def test_the_wait_for_a_protected_image_is_no_error_of_its_own() -> None:
     waited = "MMP interval is 10 seconds and total wait time is 42 seconds. Please wait...\n"
     done = Completed(4, waited, "disk.img: UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY.\n")
     with pytest.raises(ImageError, match="errors that only a person can decide about"):
-        images.judge_e2fsck("disk.img", done)
+        judge_e2fsck("disk.img", done)
     with pytest.raises(ImageError, match="another host uses it"):
-        images.judge_e2fsck("disk.img", replace(done, stderr="e2fsck: MMP: filesystem still in use\n"))
+        judge_e2fsck("disk.img", replace(done, stderr="e2fsck: MMP: filesystem still in use\n"))
 
 
 def test_fast_commit_is_used_and_remarked_on(wanted: Image) -> None:
@@ -232,6 +234,6 @@ def test_fast_commit_is_used_and_remarked_on(wanted: Image) -> None:
         f"{wanted.path} has fast_commit, which loses data in a power cut; "
         f"with the image unmounted: tune2fs -O ^fast_commit {wanted.path}"
     )
-    assert images.probe(wanted.path).fast_commit
+    assert probe(wanted.path).fast_commit
     command("sh", "-c", remark.partition("unmounted: ")[2])
     assert prepared(with_fence(wanted, "lease")) == []

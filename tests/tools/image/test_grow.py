@@ -21,10 +21,12 @@ from rpinfs.boot.config import Image
 from rpinfs.boot.host import Host
 from rpinfs.errors import RpinfsError
 from rpinfs.image import grow, make, prepare
-from rpinfs.image import probe as images
-from rpinfs.image.probe import ImageError, Kind, probe
+from rpinfs.image.check import check
+from rpinfs.image.errors import ImageError
+from rpinfs.image.probe import Kind, probe
 from rpinfs.lease import lease
 from rpinfs.lease.lease import Owner
+from rpinfs.system.run import silent
 from tests.support import Tell, thorough
 from tests.tools.conftest import ROOT, Traced, command
 from tests.tools.crash import some, with_errors
@@ -247,7 +249,7 @@ def test_ext4_with_recorded_errors_is_refused(subject: Subject) -> None:
     command("debugfs", "-w", "-R", "set_super_value state 2", subject.path)
     with pytest.raises(ImageError, match=r"cannot be grown: resize2fs: "):
         subject.grow()
-    images.check(str(subject.path))
+    check(str(subject.path))
     assert subject.grow().after == subject.after
     subject.assert_whole(subject.after)
 
@@ -395,7 +397,7 @@ def settings_for(subject: Subject, size: int) -> Image:
 
 
 def prepared(subject: Subject, size: int) -> prepare.Prepared:
-    return prepare.prepare(settings_for(subject, size), Owner("10000000abcdef01"), images.silent)
+    return prepare.prepare(settings_for(subject, size), Owner("10000000abcdef01"), silent)
 
 
 def test_boot_grows(subject: Subject) -> None:

@@ -16,11 +16,13 @@ import pytest
 
 from rpinfs.boot.config import Image
 from rpinfs.image import copying, freeze, make, publish, snapshots
-from rpinfs.image import probe as images
-from rpinfs.image.probe import ImageError
+from rpinfs.image.check import check
+from rpinfs.image.errors import ImageError
+from rpinfs.image.probe import probe, verify
 from rpinfs.image.snapshots import remove_replaced, restore, take
 from rpinfs.lease import lease
 from rpinfs.lease.lease import LeaseError, Owner
+from rpinfs.system.run import silent
 from tests.support import Tell
 from tests.tools.conftest import Ended, Mount, Traced, command, python
 from tests.tools.crash import fail_at, kill_at, some
@@ -160,7 +162,7 @@ def fill(folder: Path) -> None:
 
 
 def assert_whole(path: Path) -> None:
-    assert images.probe(str(path)).clean
+    assert probe(str(path)).clean
     command("e2fsck", "-f", "-n", path)
 
 
@@ -280,11 +282,11 @@ def test_an_image_that_was_not_unmounted(pi: Pi, tmp_path: Path) -> None:
         command("sync", "-f", docker)
         shutil.copy(pi.path, tmp_path / "cut")
     shutil.copy(tmp_path / "cut", pi.path)
-    assert images.probe(str(pi.path)).needs_recovery
+    assert probe(str(pi.path)).needs_recovery
     taken = take(pi.image, OWNER, runtime=str(pi.runtime))
     assert "not been unmounted" in taken.remarks[0]
     assert_whole(Path(taken.path))
-    assert images.probe(str(pi.path)).needs_recovery
+    assert probe(str(pi.path)).needs_recovery
 
 
 def test_names(pi: Pi) -> None:
@@ -307,7 +309,7 @@ def test_names(pi: Pi) -> None:
 
 def test_a_snapshot_is_no_image(pi: Pi) -> None:
     taken = pi.take()
-    for use in (images.check, lambda path: images.verify(images.probe(path))):
+    for use in (check, lambda path: verify(probe(path))):
         with pytest.raises(ImageError, match="expected an image, found a snapshot"):
             use(str(taken))
 
@@ -464,7 +466,7 @@ def test_who_looks_is_not_kept_waiting(pi: Pi) -> None:
 
 
 def label(path: Path) -> str | None:
-    return images.probe(str(path)).label
+    return probe(str(path)).label
 
 
 @pytest.fixture
@@ -641,7 +643,7 @@ def assert_restore_completes(pi: Pi, taken: Path, point: str) -> None:
         restore(pi.image, OWNER, taken.name)
     assert label(pi.path) == "then", point
     assert label(pi.share / "docker.img.replaced") == "now", point
-    publish.remove_leftovers(str(pi.path), images.silent)
+    publish.remove_leftovers(str(pi.path), silent)
     assert remove_replaced(str(pi.path)), point
     assert pi.strays() == set(), point
     assert_whole(pi.path)

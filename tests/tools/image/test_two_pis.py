@@ -29,10 +29,11 @@ from rpinfs.boot.config import Image
 from rpinfs.boot.settings import MIB
 from rpinfs.errors import RpinfsError
 from rpinfs.image import prepare
-from rpinfs.image import probe as images
+from rpinfs.image.probe import probe
 from rpinfs.lease import lease
 from rpinfs.lease.lease import LeaseError, Owner, OwnLockError
 from rpinfs.system import loop
+from rpinfs.system.run import silent
 from tests.support import thorough
 from tests.tools.conftest import command
 
@@ -135,7 +136,7 @@ class TwoPis(RuleBasedStateMachine):
     def _prepare(self, pi: Pi) -> None:
         other = self._other(pi)
         try:
-            prepared = prepare.prepare(pi.image, pi.owner, images.silent)
+            prepared = prepare.prepare(pi.image, pi.owner, silent)
         except OwnLockError:
             assert pi.ghost >= 0 and not other.holds
             return
@@ -152,7 +153,7 @@ class TwoPis(RuleBasedStateMachine):
         self.owner, pi.pinned, pi.prepared = pi.name, True, prepared
         command("mount", prepared.path, pi.where)
         pi.mounted = True
-        found = images.probe(pi.path)
+        found = probe(pi.path)
         assert found.fs_size >= self.size
         self.size = found.size
         # Promise 2: what was synced is there.
