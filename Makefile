@@ -5,24 +5,29 @@ SHELL := /bin/bash
 .ONESHELL:
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-# Debian's Python first, whatever else (pyenv) is in PATH: the package and python3-pystemd are for it.
-export PATH := /usr/sbin:/usr/bin:/sbin:/bin:$(PATH)
+# Debian's programs and Debian's Python alone, whatever else (pyenv, ~/.local, /usr/local) there is: what nobody has
+# listed in PACKAGES or TOOLS is not to be found.
+export PATH := /usr/sbin:/usr/bin:/sbin:/bin
+export PYTHONNOUSERSITE := 1
 export PYTHONDONTWRITEBYTECODE := 1
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP
 CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/rpinfs
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 # What of our environment is to pass sudo.
-AS_ROOT = $(SUDO) env PATH="$$PATH" PYTHONDONTWRITEBYTECODE=1 \
+AS_ROOT = $(SUDO) env PATH="$$PATH" PYTHONDONTWRITEBYTECODE=1 PYTHONNOUSERSITE=1 \
   HYPOTHESIS_STORAGE_DIRECTORY='$(HYPOTHESIS_STORAGE_DIRECTORY)' RPINFS_ALL_POINTS="$${RPINFS_ALL_POINTS-}" RPINFS_SEED="$${RPINFS_SEED-}"
 
 QEMU := $(if $(filter arm64,$(shell dpkg --print-architecture)),qemu-system-arm,qemu-system-x86)
 # ext4 grows only where root may do all, which it may not in a container: the tests then boot a kernel of their own.
 UML := $(if $(filter amd64,$(shell dpkg --print-architecture)),user-mode-linux)
+# The modules of Debian's that rpinfs and the tests import, with lxml for pystemd: the environment has these and no more.
+WINDOWS := python3-psutil python3-pyroute2 python3-pystemd python3-lxml python3-sdnotify
 # What building, linting and the tests run; the names are the same in Debian 12 and 13.
 PACKAGES := \
   git make build-essential debhelper dh-python lintian man-db \
-  python3 python3-venv python3-pip python3-psutil python3-pyroute2 python3-pystemd python3-sdnotify \
+  python3 python3-venv python3-pip $(WINDOWS) \
   e2fsprogs xfsprogs btrfs-progs strace kmod mount util-linux nfs-common systemd systemd-container \
   bash-completion mmdebstrap debian-archive-keyring busybox-static dnsmasq-base iproute2 \
   nfs-ganesha nfs-ganesha-vfs $(QEMU) $(UML)
@@ -31,7 +36,7 @@ TOOLS := ruff==0.17.6 mypy==2.4.1 pytest==9.2.0 pytest-xdist==3.8.0 hypothesis==
 
 hash = $(firstword $(shell printf '%s' '$(1)' | sha256sum | cut -c -12))
 STAMP := $(CACHE)/packages-$(call hash,$(sort $(PACKAGES)))
-VENV := $(CACHE)/venv-$(call hash,$(TOOLS) $(shell . /etc/os-release; echo $$VERSION_ID))
+VENV := $(CACHE)/venv-$(call hash,$(TOOLS) $(WINDOWS) $(shell . /etc/os-release; echo $$VERSION_ID))
 PYTHON := $(VENV)/bin/python
 DIST := dist
 LINTED := rpinfs tests units/man/build.py
@@ -61,8 +66,10 @@ deps: ## install the Debian packages that everything here needs
 venv: deps ## make the Python environment with the linters and pytest, outside of the tree
 	@if [ ! -e '$(VENV)/complete' ]; then
 	    rm -rf '$(VENV)'
-	    /usr/bin/python3 -m venv --system-site-packages '$(VENV)'
+	    /usr/bin/python3 -m venv '$(VENV)'
 	    '$(PYTHON)' -m pip --quiet --disable-pip-version-check install $(TOOLS)
+	    dpkg-query --listfiles $(WINDOWS) | grep -E '^/usr/lib/python3/dist-packages/[^/]+$$' |
+	        xargs ln --symbolic --target-directory="$$(echo '$(VENV)'/lib/python3.*/site-packages)"
 	    touch '$(VENV)/complete'
 	fi
 

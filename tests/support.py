@@ -15,6 +15,10 @@ CMDLINE = "console=tty1 root=/dev/nfs nfsroot=192.168.1.10:/nfsroot/pi,vers=4.1,
 SERIAL = "10000000a1b2c3d4"
 DOCKER_FILE = f"docker-{SERIAL}.img"
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+PYTHON = ("/usr/bin/python3", "-ESB")
+"""Debian's Python with nothing but its own library, and the tree where that is the working folder. What somebody has
+installed beside it would hide that a test needs it: one imported pytest in such a child, and failed on a fresh Debian.
+"""
 
 Content = str | bytes | Path | None
 

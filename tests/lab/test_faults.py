@@ -461,7 +461,7 @@ def test_shutdown_with_containers_running(work: Workplace, tell: Tell, nas: str)
 def test_generator_crashing_and_clock_in_1970(work: Workplace) -> None:
     """Docker down, said so; and a clock that nobody has set is no reason for anything."""
     work.pi.power_off()
-    generator = work.pi.path("/usr/share/rpinfs/rpinfs/generator.py")
+    generator = work.pi.path("/usr/share/rpinfs/rpinfs/boot/generator.py")
     text = generator.read_text()
     generator.write_text("raise SystemExit(1)\n")
     work.pi.power_on()

@@ -74,7 +74,7 @@ def first_start() -> Facts:
 
 
 def window_on_systemd() -> Facts:
-    """rpinfs.systemd on the units of this system."""
+    """rpinfs.system.systemd on the units of this system."""
     from rpinfs.system import systemd
 
     unit = "asked-for.service"
@@ -212,8 +212,8 @@ def restarted_while_running() -> Facts:
 
 def half_unpacked() -> Facts:
     """As dpkg leaves it when it dies: the units are there, and not all of the program."""
-    os.rename("/usr/share/rpinfs/rpinfs/config.py", "/srv/config.py")
-    return refused(lambda: os.rename("/srv/config.py", "/usr/share/rpinfs/rpinfs/config.py"))
+    os.rename("/usr/share/rpinfs/rpinfs/boot/config.py", "/srv/config.py")
+    return refused(lambda: os.rename("/srv/config.py", "/usr/share/rpinfs/rpinfs/boot/config.py"))
 
 
 def generator_crashed() -> Facts:

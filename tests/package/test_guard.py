@@ -102,7 +102,7 @@ def docker_starts_on_the_image(seen: Seen) -> None:
 
 
 def the_window_on_systemd(seen: Seen) -> None:
-    """rpinfs.systemd, over the private socket."""
+    """rpinfs.system.systemd, over the private socket."""
     step = seen.steps["window_on_systemd"]
     before, started, stopped, mount = (step[name] for name in ("before", "started", "stopped", "mount"))
     assert step["missing"]["load"] == "not-found" and step["system"] == "running"

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rpinfs.boot import host, storage
+from tests.support import PYTHON
 from tests.tools.crash import points
 
 ROOT = Path(__file__).parents[2]
@@ -100,7 +101,7 @@ def traced(tmp_path: Path) -> Traced:
             follow += [word for path in paths for word in ("-P", str(path))]
         tamper = ["-e", f"inject={inject}"] if inject else []
         done = subprocess.run(
-            ["strace", "-qq", "-o", log, *follow, *tamper, "/usr/bin/python3", "-c", code],
+            ["strace", "-qq", "-o", log, *follow, *tamper, *PYTHON, "-c", code],
             capture_output=True,
             text=True,
             cwd=ROOT,

@@ -12,6 +12,7 @@ import pytest
 from rpinfs.boot import overlay
 from rpinfs.errors import RpinfsError
 from rpinfs.system import deadline
+from tests.support import PYTHON
 from tests.tools.conftest import ROOT, Mount, Traced, command, mounts
 
 pytestmark = pytest.mark.root
@@ -119,7 +120,7 @@ def test_what_it_imports(tmp_path: Path) -> None:
         "import sys; import rpinfs.boot.overlay; before = set(sys.modules);"
         "rpinfs.boot.overlay.try_overlay(sys.argv[1]); print(*sorted(set(sys.modules) - before))"
     )
-    done = command("env", "-C", ROOT, "/usr/bin/python3", "-c", code, tmp_path)
+    done = command("env", "-C", ROOT, *PYTHON, "-c", code, tmp_path)
     assert set(done.split()) <= {"_ctypes", "_struct", "ctypes", "ctypes._endian", "struct", "types"}
 
 

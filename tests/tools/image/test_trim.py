@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from rpinfs.boot import storage
-from rpinfs.boot.config import Image
 from rpinfs.boot.storage import Loop, Mount
 from rpinfs.errors import RpinfsError
 from rpinfs.image import make, trim
@@ -19,8 +18,8 @@ from rpinfs.image.trim import CannotTrim, Chain
 from rpinfs.system import loop
 from tests.tools.conftest import Mount as Mounted
 from tests.tools.conftest import Traced, command, python
+from tests.tools.images import SIZE, image_at
 
-SIZE = 512 << 20
 WRITTEN = 100 << 20
 MIB = 1 << 20
 
@@ -28,7 +27,7 @@ TRIM = """\
 import sys
 from rpinfs.image import trim
 from rpinfs.boot import storage
-from tests.tools.image.test_trim import image_at
+from tests.tools.images import image_at
 
 def progress(line):
     print(line, flush=True)
@@ -37,14 +36,6 @@ def progress(line):
 mounts = storage.parse_mountinfo(open("/proc/self/mountinfo").read())
 trim.trim(image_at({where!r}), mounts, progress)
 """
-
-
-def image_at(where: str) -> Image:
-    """An image of the configuration; of it, trim() wants to know the name and the mount point."""
-    return Image(
-        name="docker", file="docker.img", path="/nowhere/docker.img", size=SIZE, size_is_set=False, filesystem="ext4",
-        filesystem_is_set=False, where=where, options=[], bind=[], before=[], direct_io=True, fence="lease",
-    )  # fmt: skip
 
 
 def trimmed(where: Path) -> trim.Trimmed:

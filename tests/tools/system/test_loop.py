@@ -12,6 +12,7 @@ import pytest
 from rpinfs.boot import storage
 from rpinfs.system import loop
 from rpinfs.system.loop import LoopDevice, LoopError
+from tests.support import PYTHON
 from tests.tools.conftest import ROOT, Mount, command, python
 
 SIZE = 64 << 20
@@ -277,11 +278,9 @@ def test_node_is_made_where_dev_lacks_it(image: Path) -> None:
         f"device = loop.attach({str(image)!r})\n"
         "print(device.path, device.direct_io, stat.filemode(os.stat(device.path).st_mode), os.listdir('/dev'))"
     )
-    script = (
-        "mount -t tmpfs none /dev && mknod /dev/loop-control c 10 237 && mknod -m 666 /dev/null c 1 3 &&"
-        ' exec /usr/bin/python3 -c "$1"'
-    )
-    shown = command("unshare", "--mount", "sh", "-c", f"cd {ROOT} && {script}", "sh", code)
+    script = 'mount -t tmpfs none /dev && mknod /dev/loop-control c 10 237 && mknod -m 666 /dev/null c 1 3 && exec "$@"'
+    inside = ("sh", "-c", f"cd {ROOT} && {script}", "sh", *PYTHON, "-c", code)
+    shown = command("unshare", "--mount", *inside)
     path, direct_io, mode = shown.split()[:3]
     assert (direct_io, mode) == ("True", "brw-r-----") or (direct_io, mode) == ("True", "brw-rw----")
     assert os.path.basename(path) in shown.split("[")[1]
