@@ -24,9 +24,8 @@ from functools import partial
 from rpinfs.agent import loss
 from rpinfs.boot import gate, storage
 from rpinfs.boot.config import Config, Image, load
-from rpinfs.boot.escape import mount_unit
 from rpinfs.boot.host import Host, read_text
-from rpinfs.boot.units import GATE, RUNTIME_FOLDER, THAW, fstab_mount_points, link_of, units
+from rpinfs.boot.units import GATE, RUNTIME_FOLDER, THAW, fstab_mount_points, link_of, mount_unit, units
 from rpinfs.errors import ConfigError, RpinfsError
 from rpinfs.image import freeze, prepare, snapshots
 from rpinfs.image.errors import ShareFailedError

@@ -8,10 +8,9 @@ import os
 import sys
 
 from rpinfs.boot.config import Config, Image, load
-from rpinfs.boot.escape import escape_path, mount_unit
 from rpinfs.boot.host import Host, read_text
 from rpinfs.boot.storage import Loop, Mount, ext4_errors, loop_of, mount_at, parse_mountinfo, superblock_uuid
-from rpinfs.boot.units import AGENT, KEPT_FOLDER, RUNTIME_FOLDER, fstab_mount_points
+from rpinfs.boot.units import AGENT, KEPT_FOLDER, RUNTIME_FOLDER, escape_path, fstab_mount_points, mount_unit
 from rpinfs.errors import RpinfsError
 
 REFUSED = 2

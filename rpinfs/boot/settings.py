@@ -5,7 +5,7 @@ Boot path: imports nothing but a neighbour; every parser is a pure function from
 `ValueError(rule)`, where the rule says what was expected and fits behind "Key=value: ".
 """
 
-from rpinfs.boot.escape import mount_unit
+from rpinfs.boot.units import mount_unit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -157,64 +157,32 @@ def parse_version(text: str) -> str:
     return text
 
 
-def _options(text: str, refused: dict[str, str]) -> list[str]:
-    options = [option.strip() for option in text.split(",") if option.strip()]
-    for option in options:
-        _refuse_unprintable(option)
-        if " " in option or "\\" in option or '"' in option:
-            raise ValueError("expected mount options separated by commas, without spaces, quotes and backslashes")
-        rule = refused.get(option) or refused.get(option.partition("=")[0] + "=")
-        if not rule and option.startswith("x-systemd."):
-            rule = _NOT_BY_FSTAB
-        if rule:
-            raise ValueError(f"{option} is refused: {rule}")
-    return options
-
-
-_WAITS = "it turns a pause of the NAS into I/O errors and a damaged image; leave it out"
-_NOT_BY_FSTAB = "it is for fstab; these are native units, use a drop-in for the unit"
-_NFS_REFUSED = {
-    "soft": _WAITS,
-    "softerr": _WAITS,
-    "bg": "the mount would look finished before it is; rpinfs waits for a late NAS itself",
-    "vers=": "say it with Version=",
-    "nfsvers=": "say it with Version=",
-    "minorversion=": "say it with Version=",
-    **dict.fromkeys(("v2", "v3", "v4", "v4.0", "v4.1", "v4.2"), "say it with Version="),
-    "noauto": "use Export= with no value, or rpinfs=off",
-    "x-systemd.automount": "Docker would start before the mount is there",
-}
-_POWER_CUT = "the image would not survive a power cut"
-_IMAGE_REFUSED = {
-    "loop": "the agent attaches the loop device itself",
-    "loop=": "the agent attaches the loop device itself",
-    "offset=": "an image holds its file system from the first byte",
-    "sizelimit=": "an image holds its file system up to the last byte",
-    "ro": "Docker must write",
-    "noload": _POWER_CUT,
-    "norecovery": _POWER_CUT,
-    "nobarrier": _POWER_CUT,
-    "barrier=0": _POWER_CUT,
-    "journal_async_commit": _POWER_CUT,
-    "errors=continue": "a file system that goes on after an error ruins what is left",
-    "noauto": "remove the section instead, or use rpinfs=off",
-    "x-systemd.automount": "Docker would start before the mount is there",
-}
-
-
 def parse_server_options(text: str) -> list[str]:
     """Accept options for both NFS mounts; refuse those that break a promise."""
-    return _options(text, {**_NFS_REFUSED, "ro": "the share must be writable; for /boot use [Boot] Options="})
+    _refuse_unprintable(text)
+    from rpinfs.boot import options
+
+    return options.of_server(text)
 
 
 def parse_boot_options(text: str) -> list[str]:
     """Accept options of the boot mount."""
-    return _options(text, _NFS_REFUSED)
+    if text == "ro":
+        return ["ro"]
+    _refuse_unprintable(text)
+    from rpinfs.boot import options
+
+    return options.of_nfs(text)
 
 
 def parse_image_options(text: str) -> list[str]:
     """Accept options of the file system in the image."""
-    return _options(text, _IMAGE_REFUSED)
+    if text == "noatime":
+        return ["noatime"]
+    _refuse_unprintable(text)
+    from rpinfs.boot import options
+
+    return options.of_image(text)
 
 
 def _parse_path(text: str) -> str:
@@ -416,167 +384,60 @@ def parse_before(text: str) -> list[str]:
 
 
 SETTINGS: "tuple[Setting, ...]" = (
-    Setting(
-        "Server",
-        "Address",
-        "",
-        parse_address,
-        "IP address or host name",
-        "The NAS. IPv6 addresses may stand in brackets.",
-        default_help="the server of the root: nfsroot= or ip= on the kernel command line, or the mounted root",
-    ),
-    Setting(
-        "Server",
-        "Version",
-        "4.1",
-        parse_version,
-        "3, 4.0, 4.1 or 4.2",
-        "NFS version of both mounts. 4.2 lets the image give freed blocks back (rpinfs trim); 3 has no lock that dies"
-        " with the Pi, so its images need ext4's multi-mount protection.",
-    ),
-    Setting(
-        "Server",
-        "Options",
-        "",
-        parse_server_options,
-        "mount options",
-        "Options added to both NFS mounts, see nfs(5). soft and softerr are refused: they turn a pause of"
-        " the NAS into a damaged"
-        " image.",
-        is_list=True,
-    ),
-    Setting(
-        "Boot",
-        "Export",
-        "/tftpboot",
-        parse_boot_export,
-        "path on the server",
-        "The export with the boot files of the Pi. An empty value means no boot mount.",
-        empty_is_value=True,
-    ),
-    Setting(
-        "Boot",
-        "Where",
-        "",
-        parse_boot_mount_point,
-        "mount point",
-        "Where the boot files are mounted.",
-        default_help="/boot/firmware if the root has that folder, else /boot",
-    ),
-    Setting(
-        "Boot",
-        "Options",
-        "ro",
-        parse_boot_options,
-        "mount options",
-        "Options of the boot mount. It is read-only, so that nothing but a person changes what the Pi boots;"
-        " rpinfs boot edit"
-        " opens it for a while.",
-        is_list=True,
-    ),
-    Setting(
-        "Share",
-        "Export",
-        "/docker",
-        parse_export,
-        "path on the server",
-        "The export that holds the images.",
-    ),
-    Setting(
-        "Share",
-        "Where",
-        "/nfs/docker",
-        parse_mount_point,
-        "mount point",
-        "Where the share is mounted.",
-    ),
-    Setting(
-        "Image",
-        "File",
-        "{name}-{serial}.img",
-        parse_file,
-        "file name",
-        "Backing file below the share. {serial} is the serial number of the board (where there is none, the"
-        " MAC address of the"
-        " NIC that booted), {mac} that MAC address with dashes, {hostname} and {machine-id} are what they say.",
-        default_help="NAME-{serial}.img",
-    ),
-    Setting(
-        "Image",
-        "Size",
-        "10G",
-        parse_size,
-        "size",
-        "Size of the image. The file is sparse: it takes on the NAS what is written to it. The default is"
-        " only for making an image; an image that is there keeps its size. A larger value grows the image at the next"
-        " start of the agent, before it is mounted; where that cannot be, the image is used as it is, and rpinfs"
-        " status says why. A smaller value is refused.",
-    ),
-    Setting(
-        "Image",
-        "FileSystem",
-        "ext4",
-        parse_file_system,
-        "ext4 or xfs",
-        "File system to make. An image that is there keeps its own.",
-    ),
-    Setting(
-        "Image",
-        "Where",
-        "/var/lib/docker",
-        parse_mount_point,
-        "mount point",
-        "Where the image is mounted.",
-    ),
-    Setting(
-        "Image",
-        "Options",
-        "noatime",
-        parse_image_options,
-        "mount options",
-        "Mount options of the file system in the image.",
-        is_list=True,
-    ),
-    Setting(
-        "Image",
-        "Bind",
-        "",
-        parse_bind,
-        "folders",
-        "Further folders that are kept in the image: each is a bind mount from the folder .rpinfs at its top.",
-        default_help="/var/lib/containerd for the image docker, else none",
-        is_list=True,
-    ),
-    Setting(
-        "Image",
-        "Before",
-        "",
-        parse_before,
-        "unit names",
-        "Units that wait behind the gate for this image. docker.service and containerd.service always wait"
-        " for all images.",
-        default_help="docker.service containerd.service for the image docker, else none",
-        is_list=True,
-    ),
-    Setting(
-        "Image",
-        "DirectIO",
-        "yes",
-        parse_boolean,
-        "yes or no",
-        "Whether the loop device goes past the page cache of the share: half the memory, and no double caching.",
-    ),
-    Setting(
-        "Image",
-        "Fence",
-        "lease",
-        parse_fence,
-        "lease, mmp or both",
-        "What keeps a second Pi from mounting the same image. mmp is ext4's multi-mount protection; it needs"
-        " DirectIO=yes."
-        " Version=3 shares have mmp at the least.",
-    ),
-)
+    Setting("Server", "Address", "", parse_address, "IP address or host name",
+            "The NAS. IPv6 addresses may stand in brackets.",
+            default_help="the server of the root: nfsroot= or ip= on the kernel command line, or the mounted root"),
+    Setting("Server", "Version", "4.1", parse_version, "3, 4.0, 4.1 or 4.2",
+            "NFS version of both mounts. 4.2 lets the image give freed blocks back (rpinfs trim); 3 has no lock that "
+            "dies with the Pi, so its images need ext4's multi-mount protection."),
+    Setting("Server", "Options", "", parse_server_options, "mount options",
+            "Options added to both NFS mounts, see nfs(5). soft and softerr are refused: they turn a pause of the NAS "
+            "into a damaged image.",
+            is_list=True),
+    Setting("Boot", "Export", "/tftpboot", parse_boot_export, "path on the server",
+            "The export with the boot files of the Pi. An empty value means no boot mount.",
+            empty_is_value=True),
+    Setting("Boot", "Where", "", parse_boot_mount_point, "mount point",
+            "Where the boot files are mounted.",
+            default_help="/boot/firmware if the root has that folder, else /boot"),
+    Setting("Boot", "Options", "ro", parse_boot_options, "mount options",
+            "Options of the boot mount. It is read-only, so that nothing but a person changes what the Pi boots;"
+            " rpinfs boot edit opens it for a while.",
+            is_list=True),
+    Setting("Share", "Export", "/docker", parse_export, "path on the server",
+            "The export that holds the images."),
+    Setting("Share", "Where", "/nfs/docker", parse_mount_point, "mount point",
+            "Where the share is mounted."),
+    Setting("Image", "File", "{name}-{serial}.img", parse_file, "file name",
+            "Backing file below the share. {serial} is the serial number of the board (where there is none, the MAC "
+            "address of the NIC that booted), {mac} that MAC address with dashes, {hostname} and {machine-id} are what "
+            "they say.",
+            default_help="NAME-{serial}.img"),
+    Setting("Image", "Size", "10G", parse_size, "size",
+            "Size of the image. The file is sparse: it takes on the NAS what is written to it. The default is only for "
+            "making an image; an image that is there keeps its size. A larger value grows the image at the next start "
+            "of the agent, before it is mounted; where that cannot be, the image is used as it is, and rpinfs status "
+            "says why. A smaller value is refused."),
+    Setting("Image", "FileSystem", "ext4", parse_file_system, "ext4 or xfs",
+            "File system to make. An image that is there keeps its own."),
+    Setting("Image", "Where", "/var/lib/docker", parse_mount_point, "mount point",
+            "Where the image is mounted."),
+    Setting("Image", "Options", "noatime", parse_image_options, "mount options",
+            "Mount options of the file system in the image.",
+            is_list=True),
+    Setting("Image", "Bind", "", parse_bind, "folders",
+            "Further folders that are kept in the image: each is a bind mount from the folder .rpinfs at its top.",
+            default_help="/var/lib/containerd for the image docker, else none", is_list=True),
+    Setting("Image", "Before", "", parse_before, "unit names",
+            "Units that wait behind the gate for this image. docker.service and containerd.service always wait for all "
+            "images.",
+            default_help="docker.service containerd.service for the image docker, else none", is_list=True),
+    Setting("Image", "DirectIO", "yes", parse_boolean, "yes or no",
+            "Whether the loop device goes past the page cache of the share: half the memory, and no double caching."),
+    Setting("Image", "Fence", "lease", parse_fence, "lease, mmp or both",
+            "What keeps a second Pi from mounting the same image. mmp is ext4's multi-mount protection; it needs "
+            "DirectIO=yes. Version=3 shares have mmp at the least."),
+)  # fmt: skip
 
 SECTIONS = ("Server", "Boot", "Share", "Image")
 IMAGE_DEFAULTS = {

@@ -31,8 +31,9 @@ The rules, each with the trouble that it avoids:
    unmounted before the image follows from their paths.
 """
 
-from rpinfs.boot.config import Config, Image
-from rpinfs.boot.escape import escape_path, mount_unit, specifier, word
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rpinfs.boot.config import Config, Image
 
 AGENT = "rpinfs-agent.service"
 GATE = "rpinfs-gate.service"
@@ -59,6 +60,8 @@ MOUNT_TIMEOUT = 30
 
 _WRITTEN = "# Written by rpinfs-generator(8)."
 
+_PLAIN = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ:_.")
+
 
 class Units:
     """Unit files (name to text), links (name to target), files of other programs (path to text), and remarks."""
@@ -72,17 +75,17 @@ class Units:
         self.remarks: list[str] = []
 
 
-def link_of(image: Image) -> str:
+def link_of(image: "Image") -> str:
     """Path of the link to the image's loop device that the agent publishes."""
     return f"{RUNTIME_FOLDER}/{image.name}"
 
 
-def kept_folder(image: Image, bind: str) -> str:
+def kept_folder(image: "Image", bind: str) -> str:
     """Path of the folder inside the mounted image that holds what belongs at `bind`."""
     return f"{image.where}/{KEPT_FOLDER}/{escape_path(bind)}"
 
 
-def units(config: Config, fstab: str = "", root_nic: "tuple[str, str] | None" = None) -> Units:
+def units(config: "Config", fstab: str = "", root_nic: "tuple[str, str] | None" = None) -> Units:
     """Make the units for a configuration; where fstab has a mount point already, fstab wins.
 
     `root_nic` is what Host.root_nic says.
@@ -111,7 +114,7 @@ def units(config: Config, fstab: str = "", root_nic: "tuple[str, str] | None" = 
     return made
 
 
-def guards(config: Config) -> Units:
+def guards(config: "Config") -> Units:
     """Make what stands whatever else is wrong in the configuration: nothing of `Before=` starts without the gate.
 
     docker.service and containerd.service have it from the package.
@@ -149,7 +152,7 @@ def unescape_octal(text: str) -> str:
     return head
 
 
-def _mounts(config: Config) -> "list[tuple[str, str]]":
+def _mounts(config: "Config") -> "list[tuple[str, str]]":
     """List mount points and unit texts, outer before inner."""
     mounts = []
     if config.boot:
@@ -161,7 +164,7 @@ def _mounts(config: Config) -> "list[tuple[str, str]]":
     return mounts
 
 
-def _boot_mount(config: Config) -> str:
+def _boot_mount(config: "Config") -> str:
     assert config.boot
     return _mount_text(
         f"Boot files of this machine on {config.server.address}",
@@ -174,7 +177,7 @@ def _boot_mount(config: Config) -> str:
     )
 
 
-def _share_mount(config: Config) -> str:
+def _share_mount(config: "Config") -> str:
     return _mount_text(
         f"Share for images on {config.server.address}",
         [],
@@ -187,7 +190,7 @@ def _share_mount(config: Config) -> str:
     )
 
 
-def _image_mount(config: Config, image: Image) -> str:
+def _image_mount(config: "Config", image: "Image") -> str:
     return _mount_text(
         f"Image {image.name} ({image.path})",
         [
@@ -204,7 +207,7 @@ def _image_mount(config: Config, image: Image) -> str:
     )
 
 
-def _bind_mount(image: Image, bind: str) -> str:
+def _bind_mount(image: "Image", bind: str) -> str:
     outer = mount_unit(image.where)
     return _mount_text(
         f"Folder {bind}, kept in image {image.name}",
@@ -248,35 +251,35 @@ def _mount_text(
     return "\n".join(lines) + "\n"
 
 
-def _image_mounts(image: Image) -> "list[str]":
+def _image_mounts(image: "Image") -> "list[str]":
     return [mount_unit(where) for where in (image.where, *image.bind)]
 
 
-def _add_agent(made: Units, config: Config) -> None:
+def _add_agent(made: Units, config: "Config") -> None:
     share = mount_unit(config.share.where)
     made.links[f"multi-user.target.wants/{AGENT}"] = f"{SYSTEM_UNITS}/{AGENT}"
     # Wants, not Requires: the agent outlives a failed or restarted mount of the share, and mends it.
     made.files[f"{AGENT}.d/{DROP_IN}"] = _drop_in([f"Wants={share}", f"After={share}"])
 
 
-def _add_gate(made: Units, config: Config) -> None:
+def _add_gate(made: Units, config: "Config") -> None:
     mounts = " ".join(name for image in config.images for name in _image_mounts(image))
     made.files[f"{GATE}.d/{DROP_IN}"] = _drop_in([f"Wants={mounts}", f"After={AGENT} {mounts}"])
 
 
-def _add_trim(made: Units, config: Config) -> None:
+def _add_trim(made: Units, config: "Config") -> None:
     mounts = " ".join(mount_unit(image.where) for image in config.images)
     made.links[f"timers.target.wants/{TRIM_TIMER}"] = f"{SYSTEM_UNITS}/{TRIM_TIMER}"
     made.files[f"{TRIM}.d/{DROP_IN}"] = _drop_in([f"After={mounts}"])
 
 
-def _add_below(made: Units, image: Image) -> None:
+def _add_below(made: Units, image: "Image") -> None:
     for name in _image_mounts(image):
         if name in made.files:
             made.files[f"{name.removesuffix('.mount')}-.mount.d/{DROP_IN}"] = _drop_in(["DefaultDependencies=no"])
 
 
-def _add_waiting(made: Units, image: Image) -> None:
+def _add_waiting(made: Units, image: "Image") -> None:
     mounts = " ".join(_image_mounts(image))
     for unit in image.before:
         lines = [] if unit in GUARDED else _BEHIND_GATE
@@ -328,3 +331,39 @@ def _down_all_but(mac: str) -> str:
 
 def _down_unless(mac: str) -> str:
     return f"/bin/sh -c 'grep -qsx {mac} /sys/class/net/%I/address || exec ifdown %I'"
+
+
+# How systemd writes paths and values. Source: systemd.unit(5), "String escaping for inclusion in unit names"
+
+
+def escape_path(path: str) -> str:
+    """Escape an absolute, normalised path as `systemd-escape -p` does: `/var/lib/docker` is `var-lib-docker`."""
+    relative = path.strip("/")
+    if not relative:
+        return "-"
+    escaped = []
+    for position, byte in enumerate(relative.encode("utf-8", "surrogateescape")):
+        character = chr(byte)
+        if character == "/":
+            escaped.append("-")
+        elif character in _PLAIN and not (character == "." and position == 0):
+            escaped.append(character)
+        else:
+            escaped.append(f"\\x{byte:02x}")
+    return "".join(escaped)
+
+
+def mount_unit(path: str) -> str:
+    """Name of the mount unit for a mount point; systemd insists on just this name."""
+    return escape_path(path) + ".mount"
+
+
+def specifier(text: str) -> str:
+    """Protect a value from systemd's `%` specifiers."""
+    return text.replace("%", "%%")
+
+
+def word(text: str) -> str:
+    """Protect a value in a space-separated unit setting; paths hold no quotes (settings.py refuses them)."""
+    protected = specifier(text)
+    return f'"{protected}"' if " " in protected else protected

@@ -126,7 +126,7 @@ def _insist_on_command(arguments: list[str]) -> None:
 
 
 def _nearest(said: str, word: str, known: Sequence[str]) -> str:
-    from rpinfs.boot.config import distance
+    from rpinfs.boot.suggest import distance
 
     nearest = min(known, key=lambda candidate: distance(word, candidate))
     if distance(word, nearest) <= max(2, len(word) // 2):

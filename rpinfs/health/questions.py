@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from rpinfs.boot import gate
 from rpinfs.boot.config import Config, Image
-from rpinfs.boot.escape import mount_unit
 from rpinfs.boot.host import read_text
-from rpinfs.boot.units import AGENT, GATE
+from rpinfs.boot.units import AGENT, GATE, mount_unit
 from rpinfs.errors import RpinfsError
 from rpinfs.health.facts import (
     NOBODY,

@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from rpinfs.boot.config import examine
-from rpinfs.boot.escape import escape_path
 from rpinfs.boot.host import Host
 from rpinfs.boot.settings import BLOCK_SIZE, IMAGE_DEFAULTS, SETTINGS
-from rpinfs.boot.units import KEPT_FOLDER, unescape_octal
+from rpinfs.boot.units import KEPT_FOLDER, escape_path, unescape_octal
 from rpinfs.errors import RpinfsError
 
 NFS_TYPES = ("nfs", "nfs4")

@@ -34,10 +34,9 @@ from dataclasses import dataclass
 
 from rpinfs.boot import storage
 from rpinfs.boot.config import Image
-from rpinfs.boot.escape import mount_unit
 from rpinfs.boot.host import read_text
 from rpinfs.boot.settings import REPLACED, SNAPSHOT_MARK, human_size
-from rpinfs.boot.units import RUNTIME_FOLDER
+from rpinfs.boot.units import RUNTIME_FOLDER, mount_unit
 from rpinfs.image import copying, freeze, publish
 from rpinfs.image.check import check as check_image
 from rpinfs.image.errors import ImageError, as_image_error

@@ -17,7 +17,7 @@ from tests.support import PATH, Installed, make_pi
 
 PYTHON = ("/usr/bin/python3", "-ISB")
 NOTHING = (*PYTHON, "-c", "import os, sys")
-DECISION = ["boot", "boot.config", "errors", "boot.escape", "boot.host", "boot.settings", "boot.units"]
+DECISION = ["boot", "boot.config", "errors", "boot.host", "boot.settings", "boot.syntax", "boot.units"]
 MODULES = {
     "generator": ["boot.generator", *DECISION],
     "gate": ["__main__", "boot.gate", "boot.storage", "boot.overlay", *DECISION],

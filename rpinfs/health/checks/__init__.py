@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rpinfs.boot.config import Image, distance
+from rpinfs.boot.config import Image
 from rpinfs.boot.gate import mount_anew
+from rpinfs.boot.suggest import distance
 from rpinfs.errors import RpinfsError
 from rpinfs.health.checks import docker, image, machine, network, share
 from rpinfs.health.checks.base import Check, Finding, Status

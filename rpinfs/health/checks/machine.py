@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 
 from rpinfs.boot import storage
-from rpinfs.boot.escape import mount_unit
 from rpinfs.boot.host import read_text
 from rpinfs.boot.settings import KIB, human_size
-from rpinfs.boot.units import GENERATED, unescape_octal, units
+from rpinfs.boot.units import GENERATED, mount_unit, unescape_octal, units
 from rpinfs.health.checks.base import Check, Finding, critical, ok, warning
 from rpinfs.health.facts import Facts
 from rpinfs.system import bootedit, kernels

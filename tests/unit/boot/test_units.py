@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rpinfs.boot.config import examine, load
-from rpinfs.boot.escape import mount_unit
 from rpinfs.boot.host import MAIN_FILE, Host
-from rpinfs.boot.units import Units, fstab_mount_points, guards, unescape_octal, units
+from rpinfs.boot.units import Units, fstab_mount_points, guards, mount_unit, unescape_octal, units
 
 THREE = "[Image docker]\n[Image data]\nWhere=/srv/data\nBind=/srv/a-b /srv/50%\nBefore=docker.service k3s.service\n"
 AWKWARD = (

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rpinfs.boot.escape import escape_path, mount_unit, specifier, word
 from rpinfs.boot.settings import parse_export
+from rpinfs.boot.units import escape_path, mount_unit, specifier, word
 
 # Slashes, what systemd leaves alone, what it escapes, and what takes several bytes.
 NAMES = st.text(st.sampled_from("ab09AZ:_.-%~ +,;=@#!()[]{}$&*?<>|^`äß€𝄞"), min_size=1, max_size=12)
