@@ -5,6 +5,7 @@ Boot path: imports nothing but its neighbours. Pure: `Host` holds the texts.
 
 from rpinfs.boot.host import Host, words
 from rpinfs.boot.settings import (
+    DOCKER,
     IMAGE_DEFAULTS,
     LARGEST_IMAGE,
     SETTINGS,
@@ -115,9 +116,16 @@ class Image:
 
 
 class Config:
-    """Everything that is wanted on this machine; `reason` says why it is not in use where it is not."""
+    """Everything that is wanted on this machine.
 
-    __slots__ = ("in_use", "reason", "server", "boot", "share", "images", "values")
+    Attributes:
+        reason: why rpinfs is not in use, where it is not.
+        images: those in use.
+        disabled: names of those that are not, with the file and line that say so.
+        values: all settings, for `rpinfs config show`.
+    """
+
+    __slots__ = ("in_use", "reason", "server", "boot", "share", "images", "values", "disabled")
 
     def __init__(
         self,
@@ -128,6 +136,7 @@ class Config:
         share: Share,
         images: "list[Image]",
         values: "list[Shown]",
+        disabled: "dict[str, str] | None" = None,
     ) -> None:
         self.in_use = in_use
         self.reason = reason
@@ -136,6 +145,7 @@ class Config:
         self.share = share
         self.images = images
         self.values = values
+        self.disabled = disabled or {}
 
 
 def load(host: Host) -> Config:
@@ -190,6 +200,7 @@ class _Reader:
         self.headers: dict[str, tuple[str, int]] = {}
         self.assignments: list[Assignment] = []
         self.names: list[str] = []
+        self.disabled: dict[str, str] = {}
         self._read_texts()
 
     def _read_texts(self) -> None:
@@ -202,8 +213,9 @@ class _Reader:
             self._add_names(name for name, _ in images)
             for name, line in images:
                 self.headers.setdefault(name, (file, line))
-        if not self.names:
-            self.names.append("docker")
+        if DOCKER not in self.names:
+            # First and whatever else is there: another image must not take Docker's away.
+            self.names.insert(0, DOCKER)
         assignments, errors = parse_command_line(self.host.cmdline)
         self.errors += errors
         for assignment in assignments:
@@ -224,13 +236,13 @@ class _Reader:
         server = self._server()
         boot = self._boot()
         share = Share(self.text("Share", "", "Export"), self.text("Share", "", "Where"))
-        images = [self._image(name, share, server.version) for name in self.names]
+        images = [image for name in self.names if (image := self._image(name, share, server.version))]
         if not self.errors:
             # Where a value is wrong its default stands in, and would only make up a second complaint.
             self._check_mount_points(boot, share, images)
             self._check_files(images)
         self.errors.sort(key=self._order)
-        return Config(True, "", server, boot, share, images, self.shown)
+        return Config(True, "", server, boot, share, images, self.shown, self.disabled)
 
     def _order(self, error: ConfigError) -> "tuple[int, int]":
         files = [file for file, _ in self.host.config_files]
@@ -320,10 +332,12 @@ class _Reader:
         options = self.words("Boot", "", "Options")
         return Boot(export, where, options) if export else None
 
-    def _image(self, name: str, share: Share, version: str) -> Image:
-        file = self._expand(name, self.text("Image", name, "File"))
+    def _image(self, name: str, share: Share, version: str) -> "Image | None":
+        """Evaluate one image; None where it is not in use: then its values need not agree with others."""
+        file = self.text("Image", name, "File")
         size = self.value(_setting("Image", "Size"), name)
         filesystem = self.text("Image", name, "FileSystem")
+        enabled = self.value(_setting("Image", "Enabled"), name)
         where = self.text("Image", name, "Where")
         options = self.words("Image", name, "Options")
         bind = self.words("Image", name, "Bind")
@@ -331,6 +345,10 @@ class _Reader:
         direct_io = self.value(_setting("Image", "DirectIO"), name)
         fence = self.text("Image", name, "Fence")
         assert isinstance(size, int) and isinstance(direct_io, bool)
+        if not enabled:
+            self.disabled[name] = self.origins["Image", name, "Enabled"].origin
+            return None
+        file = self._expand(name, file)
         if size < SMALLEST_IMAGE[filesystem] or size > LARGEST_IMAGE:
             self.fail(
                 "Image",
@@ -406,12 +424,19 @@ class _Reader:
                 to_later = self.is_set(section, name, key) or not self.is_set(other_section, other_name, other_key)
                 culprit = (section, name, key) if to_later else (other_section, other_name, other_key)
                 word = path if to_later else other
+                hint = self._hint_at_docker(name, other_name)
                 if path == other:
                     peer = what if to_later else f"{header(section, name)} {key}={path}"
-                    self.fail(*culprit, f"two mounts at {path}: {peer}", word)
+                    self.fail(*culprit, f"two mounts at {path}: {peer}{hint}", word)
                 elif path.startswith(other + "/") or other.startswith(path + "/"):
                     inner, outer = (path, other) if path.startswith(other + "/") else (other, path)
-                    self.fail(*culprit, f"the mount point {inner} lies below the mount point {outer}", word)
+                    self.fail(*culprit, f"the mount point {inner} lies below the mount point {outer}{hint}", word)
+
+    def _hint_at_docker(self, *names: str) -> str:
+        """What a person needs to know of an image that no file of theirs has."""
+        if DOCKER not in names or DOCKER in self.headers:
+            return ""
+        return "; the image docker is always there, [Image docker] with Enabled=no takes it out of use"
 
     def _check_files(self, images: "list[Image]") -> None:
         seen: dict[str, str] = {}

@@ -420,6 +420,9 @@ SETTINGS: "tuple[Setting, ...]" = (
             "says why. A smaller value is refused."),
     Setting("Image", "FileSystem", "ext4", parse_file_system, "ext4 or xfs",
             "File system to make. An image that is there keeps its own."),
+    Setting("Image", "Enabled", "yes", parse_boolean, "yes or no",
+            "Whether the image is in use. no leaves its file alone and mounts nothing. Without the image docker, Docker"
+            " and containerd start only where the folders that they write to lie on another image."),
     Setting("Image", "Where", "/var/lib/docker", parse_mount_point, "mount point",
             "Where the image is mounted."),
     Setting("Image", "Options", "noatime", parse_image_options, "mount options",
@@ -440,7 +443,9 @@ SETTINGS: "tuple[Setting, ...]" = (
 )  # fmt: skip
 
 SECTIONS = ("Server", "Boot", "Share", "Image")
+DOCKER = "docker"
+"""The image that is always there."""
 IMAGE_DEFAULTS = {
-    "docker": {"Bind": "/var/lib/containerd", "Before": "docker.service containerd.service"},
+    DOCKER: {"Bind": "/var/lib/containerd", "Before": "docker.service containerd.service"},
 }
 """Defaults that one image name has for itself: the image `docker` is there with no configuration at all."""

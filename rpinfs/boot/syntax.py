@@ -9,6 +9,7 @@ from rpinfs.errors import ConfigError
 
 LONGEST_QUOTE = 200
 """Characters. What a message quotes of a value."""
+NO_COMMENT = 'expected a value without " #" and " ;": comments stand on lines of their own'
 _NAME_CHARACTERS = frozenset("0123456789abcdefghijklmnopqrstuvwxyz_-")
 
 
@@ -73,11 +74,19 @@ def parse_lines(file: str, text: str) -> "tuple[list[Assignment], list[tuple[str
                 rule = "expected a [Section] before the first Key=value"
                 errors.append(ConfigError(file, line, quoted(content), rule))
                 skip = True
-            elif unknown := _unknown_key(section, assignment.key):
-                errors.append(assignment.error(unknown))
+            elif wrong := _unknown_key(section, assignment.key) or (has_comment(value) and NO_COMMENT):
+                errors.append(assignment.error(wrong))
             else:
                 assignments.append(assignment)
     return assignments, images, errors
+
+
+def has_comment(value: str) -> bool:
+    """Whether somebody wrote a comment behind a value, where systemd.syntax(7) has none.
+
+    It became a part of the value: `File=docker.img # the old one` would have had another image made.
+    """
+    return any(blank + mark in value for blank in " \t" for mark in "#;")
 
 
 def _logical_lines(text: str) -> "list[tuple[int, str]]":
@@ -149,6 +158,8 @@ def parse_command_line(cmdline: str) -> "tuple[list[Assignment], list[ConfigErro
                     raise ValueError("expected on or off")
             elif word.startswith("rpinfs."):
                 section, name, key = _command_line_key(word)
+                if has_comment(value):
+                    raise ValueError(NO_COMMENT)
                 assignments.append(Assignment(section, name, key, value.strip(), COMMAND_LINE, 0))
         except ValueError as error:
             errors.append(ConfigError(COMMAND_LINE, 0, f"{word}={value}", str(error)))

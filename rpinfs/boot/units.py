@@ -104,7 +104,7 @@ def units(config: "Config", fstab: str = "", root_nic: "tuple[str, str] | None" 
         made.links[f"remote-fs.target.wants/{name}"] = f"../{name}"
     _add_agent(made, config)
     _add_gate(made, config)
-    if config.server.version == "4.2":
+    if config.server.version == "4.2" and config.images:
         _add_trim(made, config)
     for image in config.images:
         _add_below(made, image)
@@ -264,7 +264,8 @@ def _add_agent(made: Units, config: "Config") -> None:
 
 def _add_gate(made: Units, config: "Config") -> None:
     mounts = " ".join(name for image in config.images for name in _image_mounts(image))
-    made.files[f"{GATE}.d/{DROP_IN}"] = _drop_in([f"Wants={mounts}", f"After={AGENT} {mounts}"])
+    wants = [f"Wants={mounts}"] if mounts else []
+    made.files[f"{GATE}.d/{DROP_IN}"] = _drop_in([*wants, f"After={AGENT} {mounts}".rstrip()])
 
 
 def _add_trim(made: Units, config: "Config") -> None:

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from rpinfs.boot.syntax import header
 from rpinfs.commands.cli import BAD_USAGE, add_command, add_group, tell
 from rpinfs.commands.common import HOST_SECONDS, print_document
 from rpinfs.errors import RpinfsError
@@ -58,15 +59,14 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _settings_table(config: Config) -> str:
+    """The settings as a file that can be used: a comment behind a value would be a part of it."""
     lines: list[str] = []
-    header = ""
-    width = max(len(f"{value.key}={value.text}") for value in config.values)
+    section = ""
     for value in config.values:
-        section = f"[{value.section} {value.name}]" if value.name else f"[{value.section}]"
-        if section != header:
-            lines += ["", section] if lines else [section]
-            header = section
-        lines.append(f"{f'{value.key}={value.text}':<{min(width, 48)}}  # {value.origin}")
+        if (found := header(value.section, value.name)) != section:
+            lines += ["", found] if lines else [found]
+            section = found
+        lines += [f"# {value.origin}", f"{value.key}={value.text}"]
     return "\n".join(lines)
 
 

@@ -92,7 +92,7 @@ def test_leftovers_are_killed_and_then_given_up(root: Path, monkeypatch: pytest.
     monkeypatch.setattr("rpinfs.agent.shutdown.kill", kill)
     monkeypatch.setattr("rpinfs.agent.shutdown._answers", lambda _: answers)
     monkeypatch.setattr("rpinfs.agent.shutdown._abort_requests", lambda where: told.append(f"abort {where}"))
-    config = "[Image podman]\nWhere=/var/lib/containers\nBefore=podman.service\n"
+    config = "[Image docker]\nEnabled=no\n[Image podman]\nWhere=/var/lib/containers\nBefore=podman.service\n"
     images = load(Host.read(str(make_pi(root, config)))).images
 
     assert shutdown.end_leftovers(images, "/nfs/docker") == []

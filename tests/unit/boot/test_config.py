@@ -91,6 +91,7 @@ def test_every_value_tells_where_it_comes_from() -> None:
         "Image.docker.File": ("docker-{serial}.img", DEFAULT),
         "Image.docker.Size": ("30G", COMMAND_LINE),
         "Image.docker.FileSystem": ("ext4", DEFAULT),
+        "Image.docker.Enabled": ("yes", DEFAULT),
         "Image.docker.Where": ("/var/lib/docker", DEFAULT),
         "Image.docker.Options": ("noatime", DEFAULT),
         "Image.docker.Bind": ("/srv/a /srv/b", f"{MAIN_FILE}:7"),
@@ -114,6 +115,35 @@ def test_what_docker_has_by_default_no_other_image_has() -> None:
     docker, data = load(host("[Image docker]\n[Image data]\nWhere=/srv/data\n")).images
     assert (docker.bind, docker.before) == (["/var/lib/containerd"], ["docker.service", "containerd.service"])
     assert (data.file, data.bind, data.before) == ("data-5e.img", [], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "cmdline", "images", "disabled"),
+    [
+        # Promise 3: it sent Docker to the NFS root, by vfs, and everything was called right.
+        ("[Image registry]\nWhere=/srv/registry\n", "", ["docker", "registry"], {}),
+        ("[Image registry]\nWhere=/srv/registry\n[Image docker]\n", "", ["registry", "docker"], {}),
+        ("[Image docker]\nEnabled=no\n", "", [], {"docker": f"{MAIN_FILE}:2"}),
+        ("", " rpinfs.image.docker.enabled=off", [], {"docker": COMMAND_LINE}),
+        ("[Image docker]\nEnabled=no\n", " rpinfs.image.docker.enabled=1", ["docker"], {}),
+        ("[Image docker]\nEnabled=no\nEnabled=\n", "", ["docker"], {}),
+        ("[Image a]\nWhere=/srv/a\nEnabled=0\n", "", ["docker"], {"a": f"{MAIN_FILE}:3"}),
+        # What is out of use need not agree with what is in use.
+        ("[Image docker]\nEnabled=no\n[Image m]\nWhere=/var/lib/docker\n", "", ["m"], {"docker": f"{MAIN_FILE}:2"}),
+        ("[Image a]\nFile={hostname}\nWhere=/nfs/docker\nFence=mmp\nFileSystem=xfs\nSize=64M\nEnabled=no\n", "",
+         ["docker"], {"a": f"{MAIN_FILE}:7"}),
+    ],
+)  # fmt: skip
+def test_images_in_use(text: str, cmdline: str, images: list[str], disabled: dict[str, str]) -> None:
+    config = load(host(text, ON_NFS + cmdline))
+    assert ([image.name for image in config.images], config.disabled) == (images, disabled)
+
+
+def test_what_is_out_of_use_is_checked_and_shown_all_the_same() -> None:
+    config, errors = examine(host("[Image a]\nEnabled=no\nSize=2X\nWhere=/srv/a\n"))
+    assert [error.line for error in errors] == [3]
+    assert shown(config)["Image.a.Enabled"] == ("no", f"{MAIN_FILE}:2")
+    assert shown(config)["Image.a.Where"] == ("/srv/a", f"{MAIN_FILE}:4")
 
 
 @given(

@@ -24,6 +24,7 @@ DESIGN = {
     ("Image", "File"): "{name}-{serial}.img",
     ("Image", "Size"): "10G",
     ("Image", "FileSystem"): "ext4",
+    ("Image", "Enabled"): "yes",
     ("Image", "Where"): "/var/lib/docker",
     ("Image", "Options"): "noatime",
     ("Image", "Bind"): "",

@@ -65,6 +65,7 @@ def image(key: str, *values: str, rule: str) -> list[Wrong]:
 ADDRESS = "expected an IP address or a host name"
 SYSTEM = "expected a mount point that is not a system folder"
 POWER_CUT = "would not survive a power cut"
+COMMENT = 'expected a value without " #" and " ;": comments stand on lines of their own'
 FSTAB_ONLY = "it is for fstab"
 
 SINGLE = [
@@ -106,7 +107,7 @@ SINGLE = [
     *image("File", ".rpinfs/docker", "docker.rpinfs-new", rule="which rpinfs keeps for its own files"),
     *image("File", "it's.img", "a\\b", rule="without quotes and backslashes"),
     *image("File", "x" * 201, rule="at most 200 bytes"),
-    *image("Size", "big", "10 G", "10g", "10GB", "1.5G", "-10G", "10P", "10G # big", "G", "0x10G", "٣G",
+    *image("Size", "big", "10 G", "10g", "10GB", "1.5G", "-10G", "10P", "10G big", "G", "0x10G", "٣G",
            rule="expected a size such as 20G"),
     *image("Size", "67108865", "67109376", "100000001", rule="a multiple of 4096"),
     *image("Size", "0", "4096", "63M", rule="at least 64M"),
@@ -130,6 +131,7 @@ SINGLE = [
     *image("Before", ".service", "a!.service", "x" * 250 + ".service", rule="cannot be the name of a unit"),
     *image("Before", "rpinfs-agent.service", "rpinfs-gate.service", rule="a unit of rpinfs cannot wait for itself"),
     *image("Before", "'docker.service", rule="expected a closing quote"),
+    *image("Enabled", "maybe", "never", "-1", rule="expected yes or no"),
     *image("DirectIO", "maybe", "2", "ja", rule="expected yes or no"),
     *image("Fence", "none", "lease,mmp", "LEASE", rule="expected lease, mmp or both"),
 ]  # fmt: skip
@@ -181,6 +183,16 @@ SYNTAX = [
           "[Server] Version=9", "expected 3"),
     Wrong("a wrong value that a later one replaces", "[Server]\nVersion=9\nVersion=4.2\n", "2", "[Server] Version=9",
           "expected"),
+    *(Wrong(f"a comment behind {what}", f"[{section}]\n{text}\n", "2", f"[{section}] {quoted}", COMMENT)
+      for what, section, text, quoted in (
+          ("a file", "Image docker", "File=docker.img # the old one", "File=docker.img # the old one"),
+          ("a size", "Image docker", "Size=20G ; more", "Size=20G ; more"),
+          ("a tab", "Image docker", "Enabled=no\t# for now", "Enabled=no?# for now"),
+          ("an option", "Server", "Options=timeo=600,retrans=2 #,udp", "Options=timeo=600,retrans=2 #,udp"),
+          ("no value", "Boot", "Export= # none", "Export=# none"),
+          ("a quoted folder", "Image docker", 'Bind="/srv/a #1"', 'Bind="/srv/a #1"'),
+          ("a continued line", "Server", "Options=acl,\\\n  retrans=2 # why", "Options=acl, retrans=2 # why"),
+      )),
     Wrong("a wrong value after a right one", "[Image docker]\nSize=20G\nSize=20X\n", "3", "[Image docker] Size=20X",
           "20G"),
     Wrong("a long value", f"[Server]\nAddress={'x' * 4000}\n", "2", f"[Server] Address={'x' * 197}...", ADDRESS),
@@ -205,6 +217,10 @@ BETWEEN = [
           "[Image docker] Where=//srv/./x/", "two mounts at /srv/x: [Share] Where=/srv/x"),
     Wrong("a second image without Where=", "[Image docker]\n\n[Image data]\nSize=20G\n", "3",
           "[Image data] Where=/var/lib/docker", "two mounts at /var/lib/docker: [Image docker]"),
+    Wrong("an image in the place of Docker's", "[Image main]\nWhere=/var/lib/docker\n", "2",
+          "[Image main] Where=/var/lib/docker", "[Image docker] with Enabled=no takes it out of use"),
+    Wrong("a second image without Where=, and Docker's unsaid", "[Image data]\nSize=20G\n", "1",
+          "[Image data] Where=/var/lib/docker", "[Image docker] with Enabled=no takes it out of use"),
     Wrong("folder kept in two images", TWO + "Bind=/var/lib/containerd\n", "4", "[Image data] Bind=/var/lib/containerd",
           "two mounts at /var/lib/containerd: [Image docker] Bind=/var/lib/containerd"),
     Wrong("second image where the first has its folder", "[Image data]\nWhere=/var/lib/containerd\n[Image docker]\n",
@@ -232,7 +248,8 @@ BETWEEN = [
           "5",
           "[Image data] File={mac}.img", "one file for two images: [Image docker]",
           {"sys/class/net/eth0/address": "dc:a6:32:01:02:03\n", "sys/class/net/eth0/device": None}),
-    Wrong("the default file of another", f"[Image a]\nFile=b-{SERIAL}.img\n[Image b]\nWhere=/srv/b\n", "3",
+    Wrong("the default file of another",
+          f"[Image a]\nWhere=/srv/a\nFile=b-{SERIAL}.img\n[Image b]\nWhere=/srv/b\n", "4",
           "[Image b] File=b-{serial}.img", "one file for two images: [Image a]"),
     Wrong("mmp on xfs", "[Image docker]\nFileSystem=xfs\nFence=mmp\n", "2", "[Image docker] FileSystem=xfs",
           "Fence=mmp works on ext4 only"),
@@ -303,6 +320,7 @@ KERNEL_COMMAND_LINE = [
     line("rpinfs.image.docker.size=20", "[Image docker] Size=20", "expected a multiple of 4096|expected at least 64M"),
     line("rpinfs.image.docker.where=/etc", "[Image docker] Where=/etc", SYSTEM),
     line('"rpinfs.server.address=nas local"', "[Server] Address=nas local", ADDRESS),
+    line('rpinfs.image.docker.file="a.img # the old one"', "rpinfs.image.docker.file=a.img # the old one", COMMENT),
     line("rpinfs.server.options=hard,soft", "[Server] Options=hard,soft", "soft is refused"),
     line("rpinfs.share.where=/var/lib/docker", "[Share] Where=/var/lib/docker", "two mounts at /var/lib/docker"),
     line("rpinfs.image.doker.size=20G", "[Image doker] Size=20G", "unknown image; did you mean docker?"),
@@ -499,8 +517,11 @@ RIGHT = [
           {"images[0].before": ["docker.service"]}),
     Right("two images", TWO, {"len(images)": 2, "images[1].where": "/srv/data", "images[1].bind": [],
           "images[1].before": []}),
-    Right("an image in place of docker", "[Image podman]\nWhere=/var/lib/containers\n",
+    Right("an image in place of docker", "[Image podman]\nWhere=/var/lib/containers\n[Image docker]\nEnabled=no\n",
           {"images[0].name": "podman", "len(images)": 1, "images[0].file": f"podman-{SERIAL}.img"}),
+    Right("an image beside docker", "[Image podman]\nWhere=/var/lib/containers\n",
+          {"images[0].name": "docker", "len(images)": 2, "images[1].file": f"podman-{SERIAL}.img"}),
+    Right("marks of comments within a name", "[Image docker]\nFile=a#1;b.img\n", {"images[0].file": "a#1;b.img"}),
     Right("drop-ins in the order of their names", "[Server]\nAddress=main\n", {"server.address": "third"},
           {f"{ETC}/10.conf": "[Server]\nAddress=first\n", f"{USR}/30.conf": "[Server]\nAddress=third\n",
            f"{RUN}/20.conf": "[Server]\nAddress=second\n"}),

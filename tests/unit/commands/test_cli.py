@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from rpinfs import __version__
+from rpinfs.boot.config import examine, load
+from rpinfs.boot.host import Host
 from rpinfs.commands import cli
 from rpinfs.errors import RpinfsError
 from rpinfs.image.fstab import parse
@@ -235,8 +238,8 @@ def test_config_show(pi: Path, capsys: Captured) -> None:
     assert cli.main(["config", "show"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("[")] == ["[Server]", "[Boot]", "[Share]", "[Image docker]"]
-    table = dict(line.rsplit("  # ", 1) for line in lines if "  # " in line)
-    origins = {setting.rstrip(): origin for setting, origin in table.items()}
+    pairs = itertools.pairwise(lines)
+    origins = {setting: origin.removeprefix("# ") for origin, setting in pairs if origin.startswith("# ")}
     assert origins["Address=192.168.1.10"] == "nfsroot= on the kernel command line"
     assert origins["Size=20G"] == "/etc/rpinfs/rpinfs.conf:2"
     assert origins["Export=/docker"] == "default"
@@ -250,6 +253,23 @@ def test_config_show_as_json(capsys: Captured) -> None:
     assert {"section": "Share", "name": None, "key": "Export", "text": "/docker", "origin": "default"} in found[
         "settings"
     ]
+
+
+def test_what_config_show_says_is_a_configuration(pi: Path, capsys: Captured) -> None:
+    """A comment behind a value became a part of it when the output was pasted into a file."""
+    text = '[Server]\nOptions=timeo=50,\\\n acl\n[Boot]\nExport=\n[Image data]\nWhere=/srv/d\nBind="/srv/a b" /srv/c\n'
+    make_tree(pi, {"etc/rpinfs/rpinfs.conf": text})
+    assert cli.main(["config", "show"]) == 0
+    shown = capsys.readouterr().out
+    host = Host.read(str(pi))
+    host.config_files = [("pasted", shown)]
+    config, errors = examine(host)
+    assert errors == []
+    before = load(Host.read(str(pi)))
+    assert [(v.section, v.name, v.key, v.text) for v in config.values] == [
+        (v.section, v.name, v.key, v.text) for v in before.values
+    ]
+    assert "[Server]\n# nfsroot= on the kernel command line\nAddress=192.168.1.10\n" in shown
 
 
 def test_config_show_with_errors_says_so_as_well(pi: Path, capsys: Captured) -> None:
