@@ -491,7 +491,7 @@ class Agent:
             held.lost_lease = None
         try:
             lease = acquire(held.image.path, self._owner, held.image.name)
-            lease.keep()
+            lease.keep(held.prepared.path if held.prepared else "")
         except RpinfsError as error:
             self._post(self._lease_refused, held, error)
         except OSError as error:

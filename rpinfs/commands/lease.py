@@ -6,6 +6,7 @@ import argparse
 
 from rpinfs.commands.cli import describe
 from rpinfs.commands.common import image_on_share
+from rpinfs.errors import printable
 
 
 def add_adopt(parser: argparse.ArgumentParser) -> None:
@@ -13,11 +14,17 @@ def add_adopt(parser: argparse.ArgumentParser) -> None:
     describe(
         parser,
         _adopt,
-        "Make this Pi the owner of an image that belongs to another one. Refused while the other Pi uses it; whether"
+        "Make this Pi the owner of an image that belongs to another one. Refused while the other Pi uses it, and until"
+        "\nit was not seen for 15 minutes: one that is cut off from the NAS writes on when its cable is back. Whether"
         "\nthat one is gone for good, only you can know.",
         "  rpinfs adopt docker && systemctl restart rpinfs-agent",
     )
     _add_name(parser)
+    parser.add_argument(
+        "--now",
+        action="store_true",
+        help="do not wait for the 15 minutes; for who has seen that the owner is switched off",
+    )
 
 
 def add_release(parser: argparse.ArgumentParser) -> None:
@@ -39,8 +46,8 @@ def _adopt(options: argparse.Namespace) -> int:
     from rpinfs.lease import lease
 
     host, image = image_on_share(options.name)
-    before = lease.adopt(image.path, lease.Owner.of(host), image.name)
-    print(f"{image.path} belongs to this Pi now" + (f"; before, {before}" if before else ""))
+    before = lease.adopt(image.path, lease.Owner.of(host), image.name, now=options.now)
+    print(printable(f"{image.path} belongs to this Pi now" + (f"; before, {before}" if before else "")))
     print("to use it: systemctl restart rpinfs-agent")
     return 0
 
@@ -50,5 +57,5 @@ def _release(options: argparse.Namespace) -> int:
 
     host, image = image_on_share(options.name)
     lease.release(image.path, lease.Owner.of(host), image.name)
-    print(f"{image.path} belongs to nobody now; the next Pi that is configured for it takes it")
+    print(printable(f"{image.path} belongs to nobody now; the next Pi that is configured for it takes it"))
     return 0

@@ -17,6 +17,7 @@ from rpinfs.image.probe import Kind, Probe, probe, verify
 from rpinfs.image.protection import refuse_without_direct_io
 from rpinfs.lease.lease import Lease, Owner, acquire, let_go
 from rpinfs.system import loop
+from rpinfs.system.files import make_folders
 from rpinfs.system.run import Tell, run
 
 _TAKE_UP = "systemctl daemon-reload; systemctl restart rpinfs-agent"
@@ -86,7 +87,7 @@ def prepare(image: Image, owner: Owner, progress: Tell) -> Prepared:
     """
     progress(f"looking at {image.path}")
     # File= may name a folder below the share that nobody made yet.
-    os.makedirs(os.path.dirname(image.path), exist_ok=True)
+    make_folders(image.path.removesuffix(image.file), os.path.dirname(image.file))
     lease = None if image.fence == "mmp" else acquire(image.path, owner, image.name)
     try:
         return _attach(image, lease, progress)
@@ -137,7 +138,7 @@ def _attach(image: Image, lease: Lease | None, progress: Tell) -> Prepared:
     try:
         remarks += _accept(image, device)
         if lease is not None:
-            lease.keep()
+            lease.keep(device.path)
         uuid = found.uuid or ""
         return Prepared(image.path, device, uuid, size, found.allocated, lease, remarks, found.clean, not_grown)
     except BaseException:

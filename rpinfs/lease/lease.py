@@ -4,131 +4,56 @@ The lock, on the file `.NAME.rpinfs-lock`, keeps two Pis apart that run at the s
 it back to its holder within the grace period (RFC 8881, 8.4.2). The record keeps another Pi away when the owner is off:
 only `rpinfs adopt` on the other Pi, or `rpinfs release` on the owner, passes an image on.
 
-The rules that nothing here may break:
+The record is changed by who holds the lock, and by nobody else.
 
-1. The lock file is never removed or replaced: that would leave somebody a lock on nothing.
-2. The record is changed by who holds the lock, and by nobody else.
-3. The lock is held for as long as the image is attached, whatever becomes of the agent. Therefore the open file that
-   has the lock is *pinned*: attached to a loop device of its own, by which the kernel keeps it open. The image's own
-   file does not do for that: on NFS the loss of a lock fails all I/O through the open file that had it
-   (NFS_LOCK_LOST), and a NAS that was away for longer than its lease time would break a file system that is sound.
+An owner that was cut off for longer than the server's lease time has lost the lock, and does not know. Its kernel sends
+what waits as soon as the share answers again; nothing on this side can keep that back. So nobody adopts an image whose
+owner was seen lately (QUIET_SECONDS), and the owner asks `still_ours` at once when the share answers again.
 """
 
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import replace
 
 from rpinfs.boot import storage
-from rpinfs.boot.host import read_text
 from rpinfs.lease import owner as owners
+from rpinfs.lease.lock import LOST, Lease, is_attached, on_error, path_of, pinned, taken
 from rpinfs.lease.owner import LeaseError, Owner, UnreadableError
-from rpinfs.system.files import NoLocks, lock, unlock
-
-if TYPE_CHECKING:
-    from rpinfs.system.loop import LoopDevice
 
 __all__ = [
+    "LOST",
     "Lease",
     "LeaseError",
     "OwnLockError",
     "Owner",
+    "TakenError",
     "UnreadableError",
     "acquire",
     "adopt",
     "owner_of",
     "path_of",
     "release",
+    "still_ours",
 ]
 
 RENEW_SECONDS = 180.0
 """How often the holder shows that it is there: the time of the lock file is when it was last seen."""
 
 QUIET_SECONDS = 5 * RENEW_SECONDS
-"""Where a share has no locks, an owner that was not seen for so long counts as gone."""
+"""An owner that was not seen for so long counts as gone. One that is cut off loses its lock after a minute or two."""
 
-LOST = (errno.EIO, errno.EBADF, errno.ESTALE)
-"""What an NFS client says of an open file whose lock is lost, or whose server forgot it."""
-
-_PIN_SIZE = 4096
 # What a full NAS says; the lock holds all the same.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-@dataclass
-class Lease:
-    """A hold on an image, to be ended by close() or, when the image stays attached, by leave().
-
-    Attributes:
-        path: of the lock file.
-        fd: the open lock file; -1 where an earlier process of this boot opened it.
-        locked: whether the share has locks.
-        pin: the loop device that keeps the lock file open.
-        remark: something that did not succeed, and does not matter much.
-    """
-
-    path: str
-    fd: int = -1
-    locked: bool = True
-    pin: "LoopDevice | None" = None
-    remark: str = ""
-
-    def keep(self) -> None:
-        """Have the kernel keep the lock whatever becomes of this process, until close().
-
-        Raises:
-            RpinfsError: there is no loop device to be had. The lock is gone then, too.
-            OSError: the share failed, likewise.
-        """
-        if self.pin is not None or not self.locked:
-            return
-        from rpinfs.system import loop
-
-        with _on_error(self.leave):
-            if os.fstat(self.fd).st_size < _PIN_SIZE:
-                os.ftruncate(self.fd, _PIN_SIZE)
-            self.pin = loop.pin(self.fd, self.path)
-
-    def renew(self) -> None:
-        """Show that the holder is there, and learn whether the lock is.
-
-        Raises:
-            OSError: by one of LOST, it is: the NFS client fails what is written through the open file that had it.
-        """
-        fd = self.fd if self.fd >= 0 or self.pin is None else self.pin.fd
-        os.pwrite(fd, b"\n", 0)
-        os.fsync(fd)
-
-    def leave(self) -> None:
-        """Let go of what this process has; a pinned lock stays."""
-        if self.pin is not None:
-            self.pin.close()
-            self.pin = None
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-    def close(self) -> None:
-        """Let the lock go; the owner record stays."""
-        if self.fd >= 0 and self.locked:
-            # The kernel may be slow in giving up the pin, when udev just looks at the device.
-            with contextlib.suppress(OSError):
-                unlock(self.fd)
-        if self.pin is not None:
-            self.pin.detach()
-            self.pin = None
-        self.leave()
+class TakenError(LeaseError):
+    """Another Pi has the image: it holds the lock, or the record names it."""
 
 
 class OwnLockError(LeaseError):
     """The lock is this Pi's own, from an earlier boot or from another process."""
-
-
-def path_of(image: str) -> str:
-    """Path of the lock file of an image."""
-    return owners.beside(image, "lock")
 
 
 def owner_of(image: str) -> Owner | None:
@@ -153,13 +78,14 @@ def acquire(image: str, owner: Owner, name: str = "NAME", *, take_up: bool = Tru
         take_up: whether a lock pinned earlier is the caller's to take up: the agent's, and no command's.
 
     Raises:
-        LeaseError: another Pi uses the image, or owns it, or nobody can tell.
+        TakenError: another Pi uses the image, or owns it.
+        LeaseError: nobody can tell, or a process of this Pi has it.
         OSError: the share failed.
     """
     _refuse_nameless(image, owner)
     lease = (_take_up(image) if take_up else None) or _locked(image, owner)
     # A lock that was there before stays when it turns out that the record is another's: the image may be mounted.
-    with _on_error(lease.leave if lease.pin else lease.close):
+    with on_error(lease.leave if lease.pin else lease.close):
         found = owners.read(image, name, anew=True)
         if found is not None and found.serial != owner.serial:
             raise _owned(image, found, owner, name)
@@ -175,10 +101,31 @@ def acquire(image: str, owner: Owner, name: str = "NAME", *, take_up: bool = Tru
     return lease
 
 
-def adopt(image: str, owner: Owner, name: str = "NAME") -> str:
+def still_ours(image: str, owner: Owner, lease: Lease, name: str = "NAME") -> None:
+    """Learn whether another Pi has taken an image that is mounted here, and show that this one is there.
+
+    To be asked when the share answers again after a silence of any length, and every RENEW_SECONDS. A server that did
+    not hear from a client for its lease time (90 s, mostly) gives the lock to who asks; until then nobody can have it.
+
+    Raises:
+        TakenError: another Pi has. Every write from now on may destroy its file system.
+        UnreadableError: nobody can tell.
+        OSError: by one of LOST, the lock is lost and the image still this Pi's by its record: acquire() it again.
+    """
+    found = owners.read(image, name, anew=True)
+    if found is not None and found.serial != owner.serial:
+        raise _owned(image, found, owner, name)
+    lease.renew()
+
+
+def adopt(image: str, owner: Owner, name: str = "NAME", *, now: bool = False) -> str:
     """Make this machine the owner of an image whose owner is gone; returns a sentence on who that was, or "".
 
-    Where the share has no locks, the owner must not have been seen for QUIET_SECONDS.
+    The owner must not have been seen for QUIET_SECONDS: an owner that is cut off from the NAS has lost its lock, and
+    writes on when it is back.
+
+    Args:
+        now: somebody knows that the owner is gone, however lately it was seen. A lock is respected all the same.
 
     Raises:
         LeaseError: the image is in use, or may be.
@@ -190,12 +137,16 @@ def adopt(image: str, owner: Owner, name: str = "NAME") -> str:
             found = owners.read(image, name, anew=True)
         except UnreadableError as error:
             found, before = None, error.message.partition(": ")[2]
+            foreign = True
         else:
             found = found and replace(found, seen=_seen(image))
             before = f"it belonged to {found.with_times()}" if found else ""
-        if not lease.locked and not (found and found.serial == owner.serial):
-            _refuse_recent(image)
-        since = found.since if found and found.serial == owner.serial else 0
+            foreign = found is not None and found.serial != owner.serial
+        if foreign and not now:
+            _refuse_recent(image, lease, found, name)
+        if foreign and (aside := owners.set_aside(image)):
+            before += f"; that is {aside} now"
+        since = found.since if found and not foreign else 0
         _write(image, replace(owner, since=since), lease)
         return before
 
@@ -215,25 +166,17 @@ def release(image: str, owner: Owner, name: str = "NAME") -> None:
 
 
 def let_go(image: str, lease: Lease | None) -> None:
-    """End this Pi's hold on an image, also one pinned earlier. While the image is attached, the lock stays with it."""
-    if _is_attached(image):
-        if lease is not None:
-            lease.leave()
-    elif ending := lease or _pinned(image):
+    """End this Pi's hold on an image, also one pinned earlier. While the image is attached, the lock stays with it.
+
+    Without a lease of the caller's own, a pin that another process has is not touched.
+    """
+    ending = lease or pinned(image)
+    if ending is None:
+        return
+    if is_attached(image, ending.attachment()):
+        ending.leave()
+    else:
         ending.close()
-
-
-def _is_attached(image: str) -> bool:
-    """Whether something still has the image; a passing look at the device, such as udev's, keeps it for a moment."""
-    import time
-
-    for _ in range(40):
-        if not storage.loops_on(image):
-            return False
-        if any(one.backing_file == image for mount in _mounts() if (one := storage.loop_of(mount))):
-            return True
-        time.sleep(0.025)
-    return True
 
 
 # --- The lock ----------------------------------------------------------------------------------------------
@@ -241,49 +184,27 @@ def _is_attached(image: str) -> bool:
 
 def _take_up(image: str) -> Lease | None:
     """The lock that an earlier process of this boot has left pinned, if it still holds."""
-    lease = _pinned(image)
-    if lease is not None:
-        try:
-            lease.renew()
-        except OSError:
-            lease.close()
-            return None
-    return lease
-
-
-def _pinned(image: str) -> Lease | None:
-    pinned = storage.loops_on(path_of(image))
-    if not pinned:
+    if not storage.loops_on(path_of(image)):
         return None
-    from rpinfs.system import loop
-
-    return Lease(path_of(image), pin=loop.hold(pinned[0].path))
+    lease = pinned(image)
+    if lease is None:
+        raise _own_lock(image)
+    attachment = lease.attachment()
+    try:
+        if not attachment or is_attached(image, attachment):
+            lease.renew()
+            return lease
+    except OSError:
+        pass
+    lease.close()
+    return None
 
 
 def _locked(image: str, owner: Owner) -> Lease:
-    path = path_of(image)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
-    lease = Lease(path, fd)
-    with _on_error(lease.leave):
-        try:
-            if not lock(fd):
-                raise _in_use(image, owner)
-            lease.locked = not _locks_stay_here(path)
-        except NoLocks:
-            lease.locked = False
-        if not lease.locked:
-            lease.remark = "the share has no locks; only the owner record keeps other Pis away"
+    lease = taken(image)
+    if lease is None:
+        raise _in_use(image, owner)
     return lease
-
-
-def _locks_stay_here(path: str) -> bool:
-    """Whether the NFS client keeps its locks to itself, which makes every Pi their only holder: nolock, see nfs(5)."""
-    share = storage.mount_of(_mounts(), path)
-    return share is not None and not {"nolock", "local_lock=all", "local_lock=flock"}.isdisjoint(share.super_options)
-
-
-def _mounts() -> list[storage.Mount]:
-    return storage.parse_mountinfo(read_text("/proc/self/mountinfo"))
 
 
 @contextlib.contextmanager
@@ -299,15 +220,6 @@ def _locked_for_command(image: str, owner: Owner) -> Iterator[Lease]:
         lease.close()
 
 
-@contextlib.contextmanager
-def _on_error(clean_up: Callable[[], None]) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        clean_up()
-        raise
-
-
 # --- The record --------------------------------------------------------------------------------------------
 
 
@@ -320,7 +232,7 @@ def _write(image: str, owner: Owner, lease: Lease) -> None:
 
 def _seen(image: str) -> float:
     try:
-        return os.stat(path_of(image)).st_mtime
+        return os.lstat(path_of(image)).st_mtime
     except FileNotFoundError:
         return 0
 
@@ -336,15 +248,19 @@ def _refuse_nameless(image: str, owner: Owner) -> None:
         )
 
 
-def _refuse_recent(image: str) -> None:
-    """Without locks, all there is to tell a Pi that runs from one that is gone is when it was last seen."""
+def _refuse_recent(image: str, lease: Lease, found: Owner | None, name: str) -> None:
+    """When it was last seen is all there is to tell a Pi that was cut off from one that is gone."""
     seen = _seen(image)
+    # The server's time of a new file: this Pi's own clock may be in 1970.
     with owners.new_record(image) as probe:
         quiet = probe.created - seen
     if quiet < QUIET_SECONDS:
+        without = "" if lease.locked else "the share has no locks, and "
         raise LeaseError(
-            f"{image}: the share has no locks, and the owner was seen {max(quiet, 0):.0f} s ago: it may still use it",
-            f"shut the owner down and wait until it was not seen for {QUIET_SECONDS / 60:.0f} minutes",
+            f"{image}: {without}the owner{f', {found},' if found else ''} was seen {max(quiet, 0):.0f} s ago: "
+            "it may still use it, or come back with what it could not write yet",
+            f"shut the owner down and wait until it was not seen for {QUIET_SECONDS / 60:.0f} minutes; "
+            f"or, if you have seen that it is off: rpinfs adopt {name} --now",
         )
 
 
@@ -355,7 +271,7 @@ def _in_use(image: str, owner: Owner) -> LeaseError:
         holder = None
     if holder is None or holder.serial != owner.serial:
         who = f"{holder.with_times()}{_likeness(holder, owner)}" if holder else "another Pi that has not said its name"
-        return LeaseError(
+        return TakenError(
             f"{image}: in use by {who}",
             "give this Pi an image of its own with File= in [Image], or shut the other Pi down",
         )
@@ -364,14 +280,18 @@ def _in_use(image: str, owner: Owner) -> LeaseError:
             f"{image}: the NAS still keeps the lock of this Pi's own last boot, last seen {owners.utc(holder.seen)}",
             "wait: the NAS lets go of it by itself, most within two minutes",
         )
+    return _own_lock(image)
+
+
+def _own_lock(image: str) -> OwnLockError:
     return OwnLockError(
         f"{image}: in use by this Pi", "systemctl stop docker containerd var-lib-docker.mount rpinfs-agent"
     )
 
 
-def _owned(image: str, found: Owner, owner: Owner, name: str) -> LeaseError:
+def _owned(image: str, found: Owner, owner: Owner, name: str) -> TakenError:
     who = replace(found, seen=_seen(image)).with_times()
-    return LeaseError(
+    return TakenError(
         f"{image}: belongs to {who}{_likeness(found, owner)}",
         f"if that Pi is gone for good: rpinfs adopt {name}; else give this Pi an image of its own, File= in [Image]",
     )

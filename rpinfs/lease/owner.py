@@ -2,7 +2,8 @@
 
 The record keeps other Pis away while the owner is off. It is replaced whole or not at all, and written only by who
 holds the lock of lease.py; so a temporary file that is there when somebody else has the lock is an interrupted
-attempt's.
+attempt's. What it says was written by whoever can write to the share: it is refused where we would not have written
+it, a control character in a name too.
 
 An owner is a board. The same host name and machine-id with another serial number is a cloned root on another Pi.
 
@@ -13,19 +14,18 @@ import contextlib
 import errno
 import json
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 
 from rpinfs.boot.host import Host, read_text
-from rpinfs.errors import RpinfsError
-from rpinfs.system.files import open_regular, sync_folder
+from rpinfs.errors import RpinfsError, printable
+from rpinfs.system import files
 
 _VERSION = 1
-_LONGEST_RECORD = 65536
+_LONGEST_TEXT = 255
 _TEXTS = ("serial", "hostname", "machine_id", "boot_id")
-# Not a file of ours, or not for us to read. Anything else (EIO, ESTALE) is the share's trouble, and may pass.
-_UNREADABLE = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.EINVAL, errno.EISDIR, errno.ENXIO)
+# Not for us to read. Anything else (EIO, ESTALE) is the share's trouble, and may pass.
+_UNREADABLE = (errno.EACCES, errno.EPERM)
 
 
 class LeaseError(RpinfsError):
@@ -58,7 +58,7 @@ class Owner:
     def of(cls, host: Host) -> "Owner":
         """Tell who this machine is."""
         boot_id = read_text(host.root + "/proc/sys/kernel/random/boot_id").strip()
-        return cls(host.serial or host.mac, host.hostname, host.machine_id, boot_id)
+        return cls(_clean(host.serial or host.mac), _clean(host.hostname), _clean(host.machine_id), _clean(boot_id))
 
     def __str__(self) -> str:
         return f"{self.hostname or 'a Pi without a name'} (serial {self.serial})"
@@ -68,11 +68,19 @@ class Owner:
         return f"{self}, last seen {utc(self.seen)}" if self.seen else str(self)
 
 
+def _clean(text: str) -> str:
+    """A text as a record may have it, also where what this machine says of itself is odd."""
+    return printable(text).encode("ascii", "replace").decode()[:_LONGEST_TEXT]
+
+
 def utc(seconds: float) -> str:
-    """A time for people: `2026-01-31 12:00 UTC`."""
+    """A time for people: `2026-01-31 12:00 UTC`; where the share says one that no clock has, that it does."""
     import time
 
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+    try:
+        return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+    except (ValueError, OverflowError, OSError):
+        return "at an impossible time"
 
 
 def record_of(image: str) -> str:
@@ -99,13 +107,12 @@ def read(image: str, name: str = "NAME", *, anew: bool = False) -> Owner | None:
         UnreadableError: there is a record that cannot be read or understood.
         OSError: the share failed.
     """
-    path = record_of(image)
-    flags = os.O_RDONLY | (os.O_CREAT if anew else 0)
     try:
-        with open_regular(path, flags) as fd:
-            data = os.pread(fd, _LONGEST_RECORD, 0)
+        data = files.read_own(record_of(image), anew=anew)
     except FileNotFoundError:
         return None
+    except files.OddFileError as error:
+        raise _unreadable(image, name, error.message.removeprefix(f"{record_of(image)}: ")) from error
     except OSError as error:
         if error.errno not in _UNREADABLE:
             raise
@@ -114,18 +121,16 @@ def read(image: str, name: str = "NAME", *, anew: bool = False) -> Owner | None:
         return parse(data)
     except ValueError as error:
         raise _unreadable(image, name, str(error)) from error
+    except Exception as error:
+        # Whatever a record does to our code, it is that record's trouble.
+        raise _unreadable(image, name, f"{type(error).__name__} in reading it") from error
 
 
 def parse(data: bytes) -> Owner | None:
     """Understand a record; None where it is empty. Raises ValueError."""
     if not data.strip():
         return None
-    try:
-        record = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ValueError("expected JSON, found something else") from error
-    if not isinstance(record, dict):
-        raise ValueError("expected a JSON object, found something else")
+    record = files.parsed(data)
     if record.get("version") != _VERSION:
         raise ValueError(f"expected version {_VERSION}, found {record.get('version')!r:.40}")
     texts = [record.get(name) for name in _TEXTS]
@@ -135,6 +140,8 @@ def parse(data: bytes) -> Owner | None:
     if not isinstance(since, (int, float)) or not 0 <= since < 1e11:
         raise ValueError("expected a time in since")
     serial, hostname, machine_id, boot_id = (str(text) for text in texts)
+    if any(not text.isprintable() or len(text) > _LONGEST_TEXT for text in (serial, hostname, machine_id, boot_id)):
+        raise ValueError("expected texts of printable characters")
     return Owner(serial, hostname, machine_id, boot_id, since)
 
 
@@ -152,64 +159,51 @@ class NewRecord:
         created: time in seconds since 1970, by the NAS's clock.
     """
 
-    def __init__(self, image: str) -> None:
-        self._image = image
-        self._path = f"{record_of(image)}-new-{os.urandom(8).hex()}"
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        self.created = os.fstat(self._fd).st_mtime
+    def __init__(self, new: files.NewOwn) -> None:
+        self._new = new
+        self.created = new.created
 
     def publish(self, owner: Owner) -> None:
         """Make it the owner record, whole and synced. Without a time the owner's begins now. Raises OSError."""
         owner = replace(owner, since=owner.since or self.created)
         record = {"version": _VERSION, **asdict(owner)}
         del record["seen"]
-        data = json.dumps(record, indent=1).encode() + b"\n"
-        while data:
-            data = data[os.write(self._fd, data) :]
-        os.fsync(self._fd)
-        self._close()
-        os.rename(self._path, record_of(self._image))
-        self._path = ""
-        sync_folder(self._image)
-
-    def _close(self) -> None:
-        # Also over NFS, where close() is the last to say that something could not be written.
-        fd, self._fd = self._fd, -1
-        os.close(fd)
-
-    def drop(self) -> None:
-        """Remove it, unless it was published."""
-        if self._fd >= 0:
-            with contextlib.suppress(OSError):
-                self._close()
-        if self._path:
-            with contextlib.suppress(OSError):
-                os.unlink(self._path)
+        self._new.publish(json.dumps(record, indent=1).encode() + b"\n")
 
 
 @contextlib.contextmanager
 def new_record(image: str) -> Iterator[NewRecord]:
     """A record to be filled in and published; whatever happens, nothing else of it stays."""
-    record = NewRecord(image)
-    try:
-        yield record
-    finally:
-        record.drop()
+    with files.new_own(record_of(image)) as new:
+        yield NewRecord(new)
 
 
 def remove(image: str) -> None:
     """Make an image nobody's. Raises OSError."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(record_of(image))
-    sync_folder(image)
+    files.sync_folder(image)
 
 
 def remove_leftovers(image: str) -> None:
     """Remove what interrupted writers left. Only for who holds the lock: nobody else is writing then."""
-    folder, name = os.path.split(record_of(image))
-    ours = re.compile(rf"{re.escape(name)}-new-[0-9a-f]{{16}}")
-    for entry in os.listdir(folder):
-        if ours.fullmatch(entry):
-            # A leftover that stays does no harm.
-            with contextlib.suppress(OSError):
-                os.unlink(os.path.join(folder, entry))
+    files.remove_own_leftovers(record_of(image))
+
+
+def set_aside(image: str) -> str:
+    """Give what has the name of the record, and is none of ours, another name; returns that, or "". Raises OSError.
+
+    Not removed: it may be the only name of something that a person needs.
+    """
+    record = record_of(image)
+    try:
+        os.close(files.open_own(record, os.O_RDONLY))
+    except files.OddFileError:
+        aside = f"{record}-odd-{os.urandom(8).hex()}"
+        os.rename(record, aside)
+        files.sync_folder(image)
+        return aside
+    except OSError:
+        # There is none, or it is a small file: that is replaced.
+        return ""
+    return ""

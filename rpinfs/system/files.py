@@ -1,17 +1,64 @@
-"""Files on a share: opened without being led astray, locked where the share has locks, their names made to last."""
+"""Files on a share: opened without being led astray, locked where the share has locks, their names made to last.
+
+Whoever can write to a share can put anything under a name of ours: a link to somewhere else, another name of an image,
+a device. Files of our own there (locks, records) are opened by `open_own` and replaced by `new_own`, and nothing else:
+what is no small regular file with one name is odd, and neither read nor written. Their owner says nothing: a server
+that squashes root, or maps users, gives each Pi's files another one.
+"""
 
 import contextlib
 import errno
 import fcntl
+import json
 import os
+import re
+import shlex
 import stat
 from collections.abc import Iterator
 
+from rpinfs.errors import RpinfsError
+
+LARGEST_OWN = 65536
+"""Bytes. No lock and no record of ours is larger."""
+
 _NO_LOCKS_HERE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_ODD_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFBLK: "a device",
+    stat.S_IFCHR: "a device",
+}
+# What opening says where the name has become something odd since the look at it.
+_BECAME_ODD = (errno.ELOOP, errno.EISDIR, errno.ENXIO)
 
 
 class NoLocks(OSError):
     """The share knows no locks."""
+
+
+class OddFileError(RpinfsError):
+    """What has the name of a file or folder of ours is none. It was not touched, and the remedy keeps it.
+
+    Attributes:
+        path: its name.
+        found: what it is, in words.
+    """
+
+    def __init__(self, path: str, expected: str, found: str) -> None:
+        super().__init__(
+            f"{path}: expected {expected}, found {found}",
+            f"look at what it is, then give it another name: {move_away(path)}",
+        )
+        self.path = path
+        self.found = found
+
+
+def move_away(path: str) -> str:
+    """The command that gives something another name, and replaces nothing."""
+    return f"mv -T --backup=numbered {shlex.quote(path)} {shlex.quote(path + '.odd')}"
 
 
 @contextlib.contextmanager
@@ -28,6 +75,183 @@ def open_regular(path: str, flags: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+# --- Files of our own --------------------------------------------------------------------------------------
+
+
+def open_own(path: str, flags: int) -> int:
+    """Open a file of our own, which O_CREAT makes, for root alone; the caller closes it.
+
+    Raises:
+        OddFileError: it is a link, another name of some file, too large, or no file at all.
+        OSError: it cannot be opened.
+    """
+    # Opening a device already does something to it; a look beforehand costs no request that opening would not.
+    with contextlib.suppress(FileNotFoundError):
+        _refuse_odd(path, os.lstat(path))
+    try:
+        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    except OSError as error:
+        if error.errno not in _BECAME_ODD:
+            raise
+        raise OddFileError(path, "a file of rpinfs", "something else") from error
+    try:
+        # What was opened, not what has the name: that may have changed since the look.
+        _refuse_odd(path, os.fstat(fd))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _refuse_odd(path: str, status: os.stat_result) -> None:
+    kind = stat.S_IFMT(status.st_mode)
+    if kind != stat.S_IFREG:
+        raise OddFileError(path, "a file of rpinfs", _ODD_KINDS.get(kind, "something else"))
+    # None: it has just been replaced by a newer one.
+    if status.st_nlink > 1:
+        raise OddFileError(path, "a file of rpinfs", f"a file that has {status.st_nlink} names (hard links)")
+    if status.st_size > LARGEST_OWN:
+        raise OddFileError(path, "a file of rpinfs", f"one of {status.st_size} bytes")
+
+
+def read_own(path: str, *, anew: bool = False) -> bytes:
+    """Read a file of our own, at most LARGEST_OWN bytes.
+
+    Args:
+        anew: have the server asked, whatever an NFS client believes to know. Opening with O_CREAT does: without it
+            the client may answer "no such file" out of its memory for a minute after another Pi has written one. It
+            may leave an empty file.
+
+    Raises:
+        OddFileError: as open_own().
+        OSError: it is not there, or cannot be read.
+    """
+    fd = open_own(path, os.O_RDONLY | (os.O_CREAT if anew else 0))
+    try:
+        return os.pread(fd, LARGEST_OWN, 0)
+    finally:
+        os.close(fd)
+
+
+def parsed(data: bytes) -> dict[str, object]:
+    """Understand a record: a JSON object. Raises ValueError, whatever is wrong with it: anybody may have written it."""
+    try:
+        record = json.loads(data)
+    except Exception as error:
+        # Not only ValueError: "[" 4,096 times is a RecursionError, and newer parsers may have errors of their own.
+        raise ValueError("expected JSON, found something else") from error
+    if not isinstance(record, dict):
+        raise ValueError("expected a JSON object, found something else")
+    return record
+
+
+class NewOwn:
+    """A new file of our own that has not taken its name yet.
+
+    Attributes:
+        created: time in seconds since 1970, by the clock of the server.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._final = path
+        self._path = f"{path}-new-{os.urandom(8).hex()}"
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self.created = os.fstat(self._fd).st_mtime
+
+    def publish(self, data: bytes) -> None:
+        """Have it take its name, whole and synced, in place of the file of ours that has it.
+
+        Raises:
+            OddFileError: what has the name is none of ours.
+            OSError: the share failed. The old file is whole then, or the new one.
+        """
+        while data:
+            data = data[os.write(self._fd, data) :]
+        os.fsync(self._fd)
+        self._close()
+        with contextlib.suppress(FileNotFoundError):
+            _refuse_odd(self._final, os.lstat(self._final))
+        os.rename(self._path, self._final)
+        self._path = ""
+        sync_folder(self._final)
+
+    def _close(self) -> None:
+        # Also over NFS, where close() is the last to say that something could not be written.
+        fd, self._fd = self._fd, -1
+        os.close(fd)
+
+    def drop(self) -> None:
+        """Remove it, unless it was published."""
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                self._close()
+        if self._path:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+
+
+@contextlib.contextmanager
+def new_own(path: str) -> Iterator[NewOwn]:
+    """A file of our own to be written and published; whatever happens, nothing else of it stays."""
+    new = NewOwn(path)
+    try:
+        yield new
+    finally:
+        new.drop()
+
+
+def remove_own_leftovers(path: str) -> None:
+    """Remove what interrupted writers of a file of our own have left. Only for who has it locked against others."""
+    folder, name = os.path.split(path)
+    ours = re.compile(rf"{re.escape(name)}-new-[0-9a-f]{{16}}")
+    for entry in os.listdir(folder):
+        if ours.fullmatch(entry):
+            # A leftover that stays does no harm.
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(folder, entry))
+
+
+def make_folders(top: str, below: str) -> None:
+    """Make the folders on the way from a mount point to a folder below it, and follow no link on that way.
+
+    Args:
+        top: a folder that root has put there.
+        below: path from it on; what is there already stays as it is.
+
+    Raises:
+        OddFileError: a part of the path is no folder.
+        OSError: a folder cannot be made.
+    """
+    fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    path = top.rstrip("/")
+    try:
+        for name in [part for part in below.split("/") if part]:
+            path = f"{path}/{name}"
+            outer, fd = fd, _folder_in(fd, name, path)
+            os.close(outer)
+    finally:
+        os.close(fd)
+
+
+def _folder_in(folder: int, name: str, path: str) -> int:
+    """Open a folder in an open folder, made where it is not there."""
+    try:
+        try:
+            return os.open(name, _FOLDER, dir_fd=folder)
+        except FileNotFoundError:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, dir_fd=folder)
+            return os.open(name, _FOLDER, dir_fd=folder)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+            raise
+        kind = stat.S_IFMT(os.lstat(name, dir_fd=folder).st_mode)
+        raise OddFileError(path, "a folder", _ODD_KINDS.get(kind, "a file")) from error
+
+
+# --- Locks and names ---------------------------------------------------------------------------------------
 
 
 def lock(fd: int) -> bool:

@@ -47,6 +47,10 @@ class LoopError(RpinfsError):
     """An image that cannot be attached, or a loop device that does not do what it is told."""
 
 
+class BusyError(LoopError):
+    """A loop device that another process has for itself."""
+
+
 class LoopDevice:
     """An attached loop device that we hold open.
 
@@ -98,6 +102,11 @@ class LoopDevice:
     def identity(self) -> tuple[int, int]:
         """st_dev and st_ino of the backing file (LOOP_GET_STATUS64). Raises OSError: ENXIO when none."""
         return _identity(self.fd)
+
+    def note(self) -> str:
+        """What the device was given as its name when it was attached (LOOP_GET_STATUS64). Raises OSError."""
+        answer = fcntl.ioctl(self.fd, LOOP_GET_STATUS64, bytes(_LOOP_INFO64.size))
+        return os.fsdecode(_LOOP_INFO64.unpack(answer)[9].split(b"\0")[0])
 
     def detach(self) -> None:
         """Take the image off (LOOP_CLR_FD), at the latest when the last other user closes the device."""
@@ -166,21 +175,31 @@ def attached(path: str, *, block_size: int = 4096) -> Iterator[LoopDevice]:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
-def pin(file: int, path: str) -> LoopDevice:
+def pin(file: int, note: str) -> LoopDevice:
     """Have the kernel keep an open file open until LoopDevice.detach(), also when every process of ours is gone.
 
-    The device has no other use. Raises LoopError.
-    """
-    return _bind(file, path, direct_io=True, block_size=512, autoclear=False)
+    The device has no other use. It is open exclusively (O_EXCL): as long as that lasts, nobody else has it by hold().
 
-
-def hold(device: str) -> LoopDevice:
-    """Open a loop device that is attached already, as an agent does after its own restart.
+    Args:
+        note: what LoopDevice.note() is to tell, at most 63 bytes.
 
     Raises:
+        LoopError: there is no loop device to be had.
+    """
+    return _bind(file, note, direct_io=True, block_size=512, autoclear=False, exclusive=True)
+
+
+def hold(device: str, *, exclusive: bool = False) -> LoopDevice:
+    """Open a loop device that is attached already, as an agent does after its own restart.
+
+    Args:
+        exclusive: as the only one who does so.
+
+    Raises:
+        BusyError: another has it exclusively.
         LoopError: there is no such device, or nothing is attached to it.
     """
-    held = LoopDevice(device, _open_device(device))
+    held = LoopDevice(device, _open_device(device, exclusive))
     try:
         held.refresh()
     except BaseException:
@@ -231,10 +250,15 @@ def _refuse_second_attachment(path: str) -> None:
         raise LoopError(f"{path}: is attached to {other.path} already", f"losetup -l {other.path}")
 
 
-def _bind(file: int, path: str, direct_io: bool, block_size: int, autoclear: bool = True) -> LoopDevice:
+def _bind(
+    file: int, path: str, direct_io: bool, block_size: int, autoclear: bool = True, exclusive: bool = False
+) -> LoopDevice:
     """Attach the open file to the next free device, again while others are quicker."""
     for _ in range(_ATTEMPTS):
-        device = _free_device()
+        try:
+            device = _free_device(exclusive)
+        except BusyError:
+            continue
         try:
             device.configure(file, direct_io=direct_io, block_size=block_size, name=path, autoclear=autoclear)
         except OSError as error:
@@ -248,11 +272,11 @@ def _bind(file: int, path: str, direct_io: bool, block_size: int, autoclear: boo
     raise LoopError(f"{path}: no free loop device in {_ATTEMPTS} attempts", "losetup -a")
 
 
-def _free_device() -> LoopDevice:
+def _free_device(exclusive: bool) -> LoopDevice:
     number = _free_number()
     path = f"/dev/loop{number}"
     _ensure_node(path, number)
-    return LoopDevice(path, _open_device(path))
+    return LoopDevice(path, _open_device(path, exclusive))
 
 
 def _free_number() -> int:
@@ -283,10 +307,12 @@ def _ensure_node(path: str, number: int) -> None:
             os.mknod(path, stat.S_IFBLK | 0o660, os.makedev(LOOP_MAJOR, number))
 
 
-def _open_device(path: str) -> int:
+def _open_device(path: str, exclusive: bool = False) -> int:
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_EXCL if exclusive else 0))
     except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise BusyError(f"{path}: another process has it for itself", f"fuser -v {path}") from error
         raise LoopError(f"{path}: cannot be opened: {error.strerror}") from error
     found = os.fstat(fd)
     if not stat.S_ISBLK(found.st_mode) or os.major(found.st_rdev) != LOOP_MAJOR:

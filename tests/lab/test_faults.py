@@ -242,7 +242,7 @@ def test_image_leased_or_owned_by_another_pi(work: Workplace) -> None:
     wait_for_state(work.pi, "refused")
     assert work.pi.try_run("systemctl start docker.service").status != 0
     work.status("critical", "somebody (serial 100000001234abcd), last seen", "rpinfs adopt docker")
-    work.pi.run("rpinfs adopt docker && systemctl restart rpinfs-agent.service")
+    work.pi.run("rpinfs adopt docker --now && systemctl restart rpinfs-agent.service")
     work.wait_for_docker()
     assert json.loads(work.pi.run(f"cat {record}"))["serial"] == ours["serial"]
     work.nothing_is_lost()

@@ -89,7 +89,7 @@ def test_another_pi_was_quicker(agent: Agent, lost: Held) -> None:
     # From elsewhere, where this Pi's own use of the image is not known.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(storage, "loops_on", lambda _: [])
-        lease.adopt(path, OTHER)
+        lease.adopt(path, OTHER, now=True)
     agent._renew(lost)
     agent._take_events()
     assert lost.state == "mounted"

@@ -255,7 +255,10 @@ class TwoPis(RuleBasedStateMachine):
         in_use = pi.mounted or pi.ghost >= 0 or self._other(pi).holds
         allowed = not in_use and (act is lease.adopt or self.owner in (None, name))
         try:
-            (lease.adopt if act is lease.adopt else lease.release)(pi.path, pi.owner)
+            if act is lease.adopt:
+                lease.adopt(pi.path, pi.owner, now=True)
+            else:
+                lease.release(pi.path, pi.owner)
         except LeaseError as error:
             assert not allowed, error
         else:

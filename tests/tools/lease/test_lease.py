@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from rpinfs.boot import storage
-from rpinfs.lease import lease, owner
+from rpinfs.lease import lease, lock, owner
 from rpinfs.lease.lease import LeaseError, Owner, OwnLockError, UnreadableError
-from rpinfs.system import loop
+from rpinfs.system import files, loop
 from rpinfs.system.files import NoLocks
 from tests.support import Tell
 from tests.tools.conftest import Mount, Traced, command, python
@@ -44,6 +44,12 @@ def image(share: Path) -> str:
 
 def take(image: str, who: Owner) -> None:
     lease.acquire(image, who).close()
+
+
+def quiet(image: str) -> None:
+    """Have the owner not be seen for long."""
+    long_ago = time.time() - lease.QUIET_SECONDS - 10
+    os.utime(lease.path_of(image), (long_ago, long_ago))
 
 
 def beside(image: str) -> set[str]:
@@ -147,6 +153,7 @@ def test_who_cannot_be_told_from_others_gets_nothing(image: str) -> None:
 
 def test_adopt_takes_over_what_nobody_holds(image: str) -> None:
     assert lease.adopt(image, ONE) == ""
+    quiet(image)
     assert lease.adopt(image, OTHER).startswith("it belonged to pi1 (serial 10000000aaaaaaaa), last seen 20")
     take(image, OTHER)
     with pytest.raises(LeaseError, match="belongs to pi2"):
@@ -172,6 +179,18 @@ def test_an_empty_record_is_nobodys(image: str, record: str) -> None:
     assert lease.owner_of(image) == ONE
 
 
+def record_with(**fields: object) -> str:
+    texts = {"serial": "1", "hostname": "h", "machine_id": "m", "boot_id": "b"}
+    return json.dumps({"version": 1, **texts, "since": 1, **fields})
+
+
+def linked(path: Path) -> None:
+    """Another image by a second name of it."""
+    other = path.parent / "other.img"
+    other.write_bytes(b"\0" * 4096)
+    os.link(other, path)
+
+
 def written(text: str) -> Callable[[Path], object]:
     return lambda path: path.write_text(text)
 
@@ -189,8 +208,22 @@ def written(text: str) -> Callable[[Path], object]:
         (written('{"version": 1, "serial": "1"}'), "expected the texts serial, hostname"),
         (written(json.dumps({"version": 1, **dict.fromkeys(owner._TEXTS, ""), "since": 1})), "expected the texts"),
         (written(json.dumps({"version": 1, **dict.fromkeys(owner._TEXTS, "1")})), "expected a time in since"),
-        (lambda path: path.symlink_to("/etc/passwd"), "symbolic links"),
-        (os.mkfifo, "expected a regular file"),
+        (written("[" * 4096), "expected JSON, found something else"),
+        (written('{"version": ' + "[" * 900 + "]" * 900 + "}"), "expected version 1"),
+        (written('{"version": ' + "9" * 60000 + "}"), "expected JSON, found something else"),
+        (written(record_with(serial="1\nMAINPID=1")), "printable characters"),
+        (written(record_with(hostname="pi\x1b[31m")), "printable characters"),
+        (written(record_with(hostname="pi\x9b31m")), "printable characters"),
+        (written(record_with(machine_id="\u202e")), "printable characters"),
+        (written(record_with(hostname="\ud800")), "printable characters"),
+        (written(record_with(boot_id="x" * 256)), "printable characters"),
+        (written(record_with(since=float("nan"))), "expected a time in since"),
+        (written(" " * 70000), "a file of rpinfs, found one of 70000 bytes"),
+        (lambda path: path.symlink_to("/etc/passwd"), "found a symbolic link"),
+        (lambda path: path.mkdir(), "found a folder"),
+        (os.mkfifo, "found a pipe"),
+        (lambda path: os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3)), "found a device"),
+        (linked, r"found a file that has 2 names \(hard links\)"),
     ],
 )
 def test_a_record_that_nobody_understands_is_not_nobodys(
@@ -203,9 +236,19 @@ def test_a_record_that_nobody_understands_is_not_nobodys(
         assert "rpinfs adopt docker" in (refused.value.remedy or "")
     with pytest.raises(UnreadableError):
         lease.owner_of(image)
-    assert lease.adopt(image, ONE).startswith("nobody can tell whose it is: ")
+    with pytest.raises(LeaseError, match=r"the owner was seen \d+ s ago"):
+        lease.adopt(image, ONE)
+    before = lease.adopt(image, ONE, now=True)
+    assert before.startswith("nobody can tell whose it is: ")
+    assert all(text.isprintable() for text in (before, refused.value.message))
     take(image, ONE)
     assert Path("/etc/passwd").read_text().startswith("root")
+    # What was none of ours has another name now, and what else it was a name of is as it was.
+    odd = [name for name in beside(image) if name.startswith(f"{RECORD}-odd-")]
+    assert len(odd) == ("found" in reason and "JSON" not in reason and "version" not in reason)
+    assert not odd or odd[0] in before
+    other = Path(image).parent / "other.img"
+    assert not other.exists() or other.read_bytes() == b"\0" * 4096
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
@@ -223,19 +266,69 @@ def test_a_record_that_cannot_be_read(image: str, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UnreadableError if number == errno.EACCES else OSError, match=os.strerror(number)):
         lease.acquire(image, ONE)
     if number == errno.EACCES:
-        lease.adopt(image, OTHER)
+        lease.adopt(image, OTHER, now=True)
     monkeypatch.undo()
     assert lease.owner_of(image) == (OTHER if number == errno.EACCES else ONE)
 
 
 @pytest.mark.parametrize("name", [LOCK, RECORD])
-def test_a_link_is_not_followed(image: str, name: str) -> None:
+@pytest.mark.parametrize("make", [os.symlink, os.link])
+def test_what_a_link_leads_to_is_left_alone(image: str, name: str, make: Callable[..., None]) -> None:
+    """Seen: the lock's name was another image's second name, and its first byte became a newline."""
     folder = Path(image).parent
     (folder / "elsewhere").write_text("kept")
-    os.symlink("elsewhere", folder / name)
-    with pytest.raises((OSError, LeaseError), match="symbolic links"):
-        lease.acquire(image, ONE)
+    make(folder / "elsewhere", folder / name)
+    for act in (lease.acquire, lease.release, lease.adopt):
+        with contextlib.suppress(LeaseError):
+            act(image, ONE)
+            assert (act, name) == (lease.adopt, RECORD)
     assert (folder / "elsewhere").read_text() == "kept"
+    assert os.lstat(folder / name).st_size != 1
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (lambda path: path.symlink_to("/dev/null"), "a symbolic link"),
+        (linked, r"a file that has 2 names \(hard links\)"),
+        (os.mkfifo, "a pipe"),
+        (lambda path: path.mkdir(), "a folder"),
+        (lambda path: path.write_bytes(b"x" * 65537), "one of 65537 bytes"),
+        (lambda path: os.mknod(path, stat.S_IFBLK | 0o600, os.makedev(7, 0)), "a device"),
+    ],
+)
+@pytest.mark.root
+def test_an_odd_lock_is_named_and_its_remedy_works(image: str, make: Callable[[Path], object], found: str) -> None:
+    path = Path(lease.path_of(image))
+    make(path)
+    before = os.lstat(path)
+    with pytest.raises(LeaseError, match=rf"rpinfs-lock: expected a file of rpinfs, found {found}$") as refused:
+        lease.acquire(image, ONE)
+    assert os.lstat(path) == before
+    condition, _, remedy = (refused.value.remedy or "").rpartition(": ")
+    assert "no Pi uses the image" in condition
+    command("sh", "-c", remedy)
+    assert os.lstat(f"{path}.odd")[:7] == before[:7]
+    take(image, ONE)
+
+
+def test_a_lock_on_a_file_that_has_lost_its_name_is_none(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = files.lock
+
+    def replaced_meanwhile(fd: int) -> bool:
+        monkeypatch.setattr(lock, "lock", real)
+        os.rename(lease.path_of(image), f"{image}.old")
+        return real(fd)
+
+    monkeypatch.setattr(lock, "lock", replaced_meanwhile)
+    held = lease.acquire(image, ONE)
+    assert os.path.samestat(os.fstat(held.fd), os.stat(lease.path_of(image)))
+    held.close()
+
+
+def test_a_time_that_no_clock_has(image: str) -> None:
+    take(image, ONE)
+    assert owner.utc(1e300) == owner.utc(-1e18) == "at an impossible time"
 
 
 def test_leftovers_of_ours_go_and_nothing_else(image: str) -> None:
@@ -259,10 +352,10 @@ def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tm
         raise NoLocks(errno.ENOLCK, "No locks available")
 
     if request.param == "ENOLCK":
-        monkeypatch.setattr(lease, "lock", refuse)
+        monkeypatch.setattr(lock, "lock", refuse)
     else:
         line = f"1 1 0:1 / {tmp_path}/share rw - nfs nas:/docker rw,vers=3,local_lock=all\n"
-        monkeypatch.setattr(lease, "read_text", lambda _: line)
+        monkeypatch.setattr(lock, "read_text", lambda _: line)
 
 
 @pytest.mark.usefixtures("no_locks")
@@ -281,12 +374,12 @@ def test_without_locks_the_record_keeps_others_away(image: str) -> None:
 @pytest.mark.usefixtures("no_locks")
 def test_without_locks_only_a_quiet_owner_is_gone(image: str) -> None:
     take(image, ONE)
-    with pytest.raises(LeaseError, match=r"the share has no locks, and the owner was seen \d+ s ago") as refused:
+    seen = r"the share has no locks, and the owner, pi1 \(serial 10000000aaaaaaaa\), was seen \d+ s ago"
+    with pytest.raises(LeaseError, match=seen) as refused:
         lease.adopt(image, OTHER)
     assert "15 minutes" in (refused.value.remedy or "")
     assert lease.owner_of(image) == ONE
-    long_ago = time.time() - lease.QUIET_SECONDS - 10
-    os.utime(lease.path_of(image), (long_ago, long_ago))
+    quiet(image)
     leftover = Path(f"{owner.record_of(image)}-new-0123456789abcdef")
     leftover.touch()
     lease.adopt(image, OTHER)
@@ -312,7 +405,7 @@ def test_a_full_nas_keeps_no_owner_away(mounted: Mount) -> None:
         held.close()
         assert lease.owner_of(image) == ONE
         with pytest.raises(OSError, match="No space left"):
-            lease.adopt(image, OTHER)
+            lease.adopt(image, OTHER, now=True)
         assert lease.owner_of(image) == ONE
         assert not any("-new-" in name for name in beside(image))
         # Nobody's yet: a record is needed then.
@@ -363,7 +456,7 @@ def test_a_lock_that_is_not_kept_dies_with_its_holder_and_the_record_stays(image
         kill(holder)
     with pytest.raises(LeaseError, match="belongs to pi1"):
         lease.acquire(image, OTHER)
-    assert lease.adopt(image, OTHER).startswith("it belonged to pi1 ")
+    assert lease.adopt(image, OTHER, now=True).startswith("it belonged to pi1 ")
 
 
 @pytest.mark.root
@@ -383,7 +476,7 @@ def test_a_kept_lock_outlives_its_holder_and_is_taken_up(image: str, elsewhere: 
     with pytest.raises(LeaseError, match="in use by pi1"):
         lease.adopt(elsewhere, OTHER)
     lease.acquire(image, ONE).close()
-    lease.adopt(elsewhere, OTHER)
+    lease.adopt(elsewhere, OTHER, now=True)
 
 
 @pytest.mark.root
@@ -409,12 +502,79 @@ def test_the_lock_stays_as_long_as_the_image_is_attached(image: str, elsewhere: 
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("change", ["renamed", "removed", "replaced"])
+def test_the_lock_stays_whatever_becomes_of_the_images_name(image: str, elsewhere: str, change: str) -> None:
+    """The agent ends, or a command looks: the image is attached under a name that nobody knows any more."""
+    command("truncate", "--size", "1M", image)
+    with loop.attach(image) as device:
+        held = lease.acquire(image, ONE)
+        held.keep(device.path)
+        os.rename(image, f"{image}.old")
+        if change != "renamed":
+            os.unlink(f"{image}.old")
+        if change == "replaced":
+            command("truncate", "--size", "1M", image)
+        lease.let_go(image, held)
+        for act in (lease.adopt, lease.release):
+            with pytest.raises(LeaseError, match="in use by this Pi"):
+                act(image, ONE)
+        with pytest.raises(LeaseError, match="in use by pi1"):
+            lease.adopt(elsewhere, OTHER, now=True)
+    # The next image on a device of that number is another one.
+    command("truncate", "--size", "1M", f"{image}.next")
+    with loop.attach(f"{image}.next"):
+        lease.release(image, ONE)
+    take(elsewhere, OTHER)
+
+
+@pytest.mark.root
 def test_an_agent_that_prepares_is_not_disturbed(image: str) -> None:
     with held_by_another_process(image, keep=True) as holder:
-        with pytest.raises(LeaseError, match="in use by this Pi"):
-            lease.release(image, ONE)
+        for act in (lease.release, lease.adopt):
+            with pytest.raises(LeaseError, match="in use by this Pi"):
+                act(image, ONE)
+        lease.let_go(image, None)
+        with pytest.raises(OwnLockError, match="in use by this Pi"):
+            lease.acquire(image, ONE)
+        (pin,) = storage.loops_on(lease.path_of(image))
+        # Set, it would end the lock with the agent's process, and not with the image.
+        assert not pin.autoclear
         kill(holder)
+    assert storage.loops_on(lease.path_of(image)) != []
     lease.release(image, ONE)
+
+
+def test_an_owner_that_comes_back_learns_who_has_it_now(image: str) -> None:
+    held = lease.acquire(image, ONE)
+    os.utime(lease.path_of(image), (0, 0))
+    lease.still_ours(image, ONE, held)
+    assert os.stat(lease.path_of(image)).st_mtime > 86400
+    # The server has let go of its lock while it was cut off.
+    files.unlock(held.fd)
+    with pytest.raises(LeaseError, match=r"the owner, pi1 .*, was seen \d+ s ago.*or come back") as refused:
+        lease.adopt(image, OTHER, "docker")
+    assert (refused.value.remedy or "").endswith("or, if you have seen that it is off: rpinfs adopt docker --now")
+    lease.still_ours(image, ONE, held)
+    lease.adopt(image, OTHER, now=True)
+    with pytest.raises(lease.TakenError, match="belongs to pi2"):
+        lease.still_ours(image, ONE, held)
+    Path(owner.record_of(image)).write_text("{")
+    with pytest.raises(UnreadableError):
+        lease.still_ours(image, ONE, held)
+    os.unlink(owner.record_of(image))
+    os.close(held.fd)
+    with pytest.raises(OSError) as lost:
+        lease.still_ours(image, ONE, held)
+    assert lost.value.errno in lease.LOST
+
+
+def test_when_an_owner_was_seen_is_the_servers_to_say(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Pi's own clock may be in 1970, or in the next century."""
+    take(image, ONE)
+    for clock in (0.0, 5e9):
+        monkeypatch.setattr(time, "time", lambda clock=clock: clock)
+        with pytest.raises(LeaseError, match=r"was seen \d s ago"):
+            lease.adopt(image, OTHER)
 
 
 @pytest.mark.root
@@ -446,7 +606,7 @@ def test_without_a_loop_device_there_is_no_lock_either(image: str, monkeypatch: 
     with pytest.raises(loop.LoopError):
         held.keep()
     lease.let_go(image, held)
-    lease.adopt(image, OTHER)
+    lease.adopt(image, OTHER, now=True)
 
 
 # --- Every crash point and every failing call --------------------------------------------------------------
@@ -468,7 +628,7 @@ ACTS = {
     "acquire": "lease.acquire({image!r}, lease.{other!r})",
     "acquire again": "lease.acquire({image!r}, lease.{again!r})",
     "acquire and keep": "held = lease.acquire({image!r}, lease.{again!r}); held.keep(); held.close()",
-    "adopt": "lease.adopt({image!r}, lease.{other!r})",
+    "adopt": "lease.adopt({image!r}, lease.{other!r}, now=True)",
     "release": "lease.release({image!r}, lease.{one!r})",
 }
 AGAIN = replace(ONE, boot_id="boot-2")
@@ -513,7 +673,7 @@ def assert_whole_and_free(image: str, before: Owner | None, after: Owner | None)
     assert found in (before, after)
     lease.let_go(image, None)
     take(image, found or ONE)
-    lease.adopt(image, replace(OTHER, serial="3"))
+    lease.adopt(image, replace(OTHER, serial="3"), now=True)
     assert beside(image) == {LOCK, RECORD}
 
 

@@ -1,0 +1,134 @@
+"""Files of our own on a share, and what may lie in their place."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rpinfs.system import files
+from rpinfs.system.files import OddFileError
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> str:
+    return str(tmp_path / ".docker.img.rpinfs-record")
+
+
+def publish(path: str, data: bytes) -> None:
+    with files.new_own(path) as new:
+        new.publish(data)
+
+
+def test_it_is_written_whole_and_read_again(own: str) -> None:
+    for data in (b"one", b"", b"x" * files.LARGEST_OWN):
+        publish(own, data)
+        assert files.read_own(own) == data
+    assert os.listdir(os.path.dirname(own)) == [os.path.basename(own)]
+    assert os.stat(own).st_mode & 0o777 == 0o600
+
+
+def test_what_is_not_there(own: str) -> None:
+    with pytest.raises(FileNotFoundError):
+        files.read_own(own)
+    assert files.read_own(own, anew=True) == b""
+
+
+ODD: list[tuple[Callable[..., None], str]] = [
+    (os.symlink, "a symbolic link"),
+    (os.link, "a file that has 2 names (hard links)"),
+    (lambda _, path: os.mkdir(path), "a folder"),
+    (lambda _, path: os.mkfifo(path), "a pipe"),
+    (lambda _, path: os.truncate(os.open(path, os.O_CREAT | os.O_WRONLY), 65537), "one of 65537 bytes"),
+]
+
+
+@pytest.mark.parametrize(("make", "found"), ODD)
+@pytest.mark.parametrize("name", ["plain", "with space; $(x)"])
+def test_what_is_odd_is_left_alone_and_its_remedy_keeps_it(
+    tmp_path: Path, name: str, make: Callable[[str, str], None], found: str
+) -> None:
+    victim, path = str(tmp_path / "victim"), str(tmp_path / name)
+    Path(victim).write_text("kept")
+    Path(f"{path}.odd").write_text("there already")
+    make(victim, path)
+    before = os.lstat(path)
+    for act in (lambda: files.read_own(path), lambda: files.read_own(path, anew=True), lambda: publish(path, b"x")):
+        with pytest.raises(OddFileError) as refused:
+            act()
+        assert refused.value.message == f"{path}: expected a file of rpinfs, found {found}"
+        assert os.lstat(path) == before
+    remedy = (refused.value.remedy or "").partition(": ")[2]
+    assert shlex.split(remedy)[:3] == ["mv", "-T", "--backup=numbered"]
+    subprocess.run(["sh", "-c", remedy], check=True)
+    assert not os.path.lexists(path)
+    publish(path, b"ours")
+    assert files.read_own(path) == b"ours"
+    assert Path(victim).read_text() == "kept"
+    assert {child.name for child in tmp_path.iterdir()} == {name, "victim", f"{name}.odd", f"{name}.odd.~1~"}
+
+
+@pytest.mark.parametrize(("make", "found"), ODD[:4])
+def test_what_was_opened_counts_and_not_what_was_looked_at(
+    tmp_path: Path, own: str, monkeypatch: pytest.MonkeyPatch, make: Callable[[str, str], None], found: str
+) -> None:
+    """Somebody puts it there between the look and the opening."""
+    victim = tmp_path / "victim"
+    victim.write_text("kept")
+    harmless = tmp_path / "harmless"
+    harmless.touch()
+    real = os.lstat
+    monkeypatch.setattr(os, "lstat", lambda _: real(harmless))
+    make(str(victim), own)
+    with pytest.raises(OddFileError) as refused:
+        files.open_own(own, os.O_RDWR)
+    assert refused.value.found in (found, "something else")
+    assert victim.read_text() == "kept"
+
+
+def test_leftovers_of_ours_go_and_nothing_else(own: str) -> None:
+    folder, name = os.path.split(own)
+    kept = {f"{name}-new-0123456789abcde", f"{name}-new-0123456789ABCDEF", f"x{name}-new-0123456789abcdef", name}
+    for each in {f"{name}-new-0123456789abcdef", *kept}:
+        Path(folder, each).touch()
+    files.remove_own_leftovers(own)
+    assert set(os.listdir(folder)) == kept
+
+
+@given(st.binary(max_size=200) | st.sampled_from([b"[" * 4096, b'{"a":' * 4096, b"9" * 65536, b"[" * 65536, b"\xff"]))
+def test_no_record_breaks_the_reader(data: bytes) -> None:
+    try:
+        assert isinstance(files.parsed(data), dict)
+    except ValueError as error:
+        assert str(error).startswith("expected ")
+
+
+# Folders
+
+
+def test_folders_are_made_where_they_belong(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for below in ("there/a//b/", "there/a/b", "", "c"):
+        files.make_folders(str(tmp_path), below)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
+        "c", "there", "there/a", "there/a/b"
+    ]  # fmt: skip
+
+
+def test_no_link_is_followed_on_the_way(tmp_path: Path) -> None:
+    share, outside = tmp_path / "share", tmp_path / "outside"
+    (share / "sub").mkdir(parents=True)
+    outside.mkdir()
+    (share / "sub/link").symlink_to(outside)
+    (share / "sub/dangling").symlink_to(outside / "new")
+    (share / "file").touch()
+    for below, found in (("sub/link/x", "a symbolic link"), ("sub/dangling", "a symbolic link"), ("file/x", "a file")):
+        with pytest.raises(OddFileError, match=f"expected a folder, found {found}$"):
+            files.make_folders(str(share), below)
+    assert list(outside.iterdir()) == []
