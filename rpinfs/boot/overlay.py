@@ -1,44 +1,62 @@
 """A trial overlay in the file system that Docker will use: what overlay2 and containerd's overlayfs need must work.
 
-Boot path: imports os and fcntl only, and ctypes in the function that mounts. Two programs, unshare(1) and mount(8),
-would open five times the files that ctypes does, and would need a shell between them to try more than the mounting.
+Boot path: imports os and fcntl only, and ctypes in the functions that open and mount. Two programs, unshare(1) and
+mount(8), would open five times the files that ctypes does, and would need a shell between them to try more than the
+mounting.
 
 The overlay is attached to no folder: fsopen(2), fsconfig(2) and fsmount(2) (Linux 5.2, glibc 2.36) give a descriptor
 of it, which ends with this process, whatever ends that. What remains of a trial that was killed are some small files
 in a folder of a fixed name; the next trial clears them away.
+
+Whoever owns the top folder of the image, such as root in a container that has it as a volume, can put a link or a mount
+in place of that folder. So nothing here goes by paths: each folder is opened in the one above it, through no link and
+onto no other mount (openat2(2)), and belongs to root alone, or it is refused as it is.
 """
 
 import fcntl
 import os
 
-from rpinfs.boot.units import KEPT_FOLDER
+from rpinfs.boot.units import KEPT_FOLDER, RUNTIME_FOLDER
 from rpinfs.errors import RpinfsError
 
 TRIAL_FOLDER = "overlay-trial"
 _CLOEXEC = 1
 _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 1, 6
+_OPENAT2 = 437
+_NO_XDEV, _NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH = 1, 2, 4, 8
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_TRIED = ("told", "lower", "upper", "work")
+"""What a trial makes in its folder."""
+_DEEPEST = 8
 # By error number, where more can be said than where to look. Docker tries such an overlay itself and gives up as well.
 _REMEDIES = {
     28: "it is full: set a larger Size= in rpinfs.conf, which the next boot gives it",
     19: "this kernel has no overlayfs: modprobe overlay",
 }
+# By error number, why a folder is not opened: ELOOP, ENOTDIR, EXDEV.
+_ODD = {40: "a symbolic link", 20: "something else", 18: "another mount"}
 
 
-def try_overlay(where: str) -> None:
+def try_overlay(where: str, runtime: str = RUNTIME_FOLDER) -> None:
     """Mount an overlay of folders in the file system at `where`, and have it do what containers do.
 
+    Args:
+        runtime: folder for the lock.
+
     Raises:
-        RpinfsError: Docker's overlay drivers would not work there.
+        RpinfsError: Docker's overlay drivers would not work there, or what lies in place of our folders is not ours.
         PermissionError: this is not root.
     """
     try:
-        # The gate and `rpinfs check` may come at the same time; the lock goes with the process.
-        lock = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        top = os.open(where, _FOLDER)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            _try_alone(where)
+            lock = _locked(top, runtime)
+            try:
+                _try_alone(where, top)
+            finally:
+                os.close(lock)
         finally:
-            os.close(lock)
+            os.close(top)
     except PermissionError:
         raise
     except OSError as error:
@@ -48,25 +66,98 @@ def try_overlay(where: str) -> None:
         ) from error
 
 
-def _try_alone(where: str) -> None:
-    kept = f"{where}/{KEPT_FOLDER}"
-    folder = f"{kept}/{TRIAL_FOLDER}"
-    _remove(folder)
-    os.makedirs(folder, mode=0o700)
+def _locked(top: int, runtime: str) -> int:
+    """Have the trials in one file system follow each other: the gate's, and those of `rpinfs check`.
+
+    Where only root can open it: the mount point itself is a folder that anybody may lock, for ever.
+    """
+    _make_folder(runtime, 0o755)
+    device = os.fstat(top).st_dev
+    path = f"{runtime}/{TRIAL_FOLDER}-{os.major(device)}:{os.minor(device)}.lock"
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        _need_d_type(where, folder)
-        _need_layers(where, folder)
+        # The lock goes with the process.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _try_alone(where: str, top: int) -> None:
+    kept = _own_folder(top, KEPT_FOLDER, f"{where}/{KEPT_FOLDER}")
+    try:
+        path = f"{where}/{KEPT_FOLDER}/{TRIAL_FOLDER}"
+        folder = _own_folder(kept, TRIAL_FOLDER, path)
+        try:
+            _clear(folder, path)
+            try:
+                _need_d_type(where, folder)
+                _need_layers(where, folder)
+            finally:
+                _clear(folder, path)
+                os.rmdir(TRIAL_FOLDER, dir_fd=kept)
+        finally:
+            os.close(folder)
     finally:
-        _remove(folder)
-        _remove_empty(kept)
+        os.close(kept)
+        _remove_empty(KEPT_FOLDER, top)
 
 
-def _need_d_type(where: str, folder: str) -> None:
+def _own_folder(parent: int, name: str, path: str) -> int:
+    """Open a folder of root's own, made where it is not there. `path` is for messages."""
+    _make_folder(name, 0o700, parent)
+    try:
+        folder = _open_folder(parent, name)
+    except OSError as error:
+        if error.errno not in _ODD:
+            raise
+        raise _refused(path, _ODD[error.errno], f"umount {path}" if error.errno == 18 else "") from error
+    found = os.fstat(folder)
+    # Writable for others, or for a group other than root's.
+    if found.st_uid or found.st_mode & (0o022 if found.st_gid else 0o002):
+        os.close(folder)
+        whose = f"one of user {found.st_uid}" if found.st_uid else "one that others can write to"
+        raise _refused(path, whose, f"look at what is in it, then: chown root:root {path}; chmod go-w {path}")
+    return folder
+
+
+def _make_folder(name: str, mode: int, parent: "int | None" = None) -> None:
+    try:
+        os.mkdir(name, mode, dir_fd=parent)
+    except FileExistsError:
+        # What it is shows when it is opened.
+        return
+
+
+def _refused(path: str, found: str, remedy: str = "") -> RpinfsError:
+    return RpinfsError(
+        f"{path}: expected a folder that rpinfs made, found {found}; it is left alone",
+        remedy or f"look at what it is, then give it another name: mv -T --backup=numbered {path} {path}.odd",
+    )
+
+
+def _open_folder(parent: int, name: str) -> int:
+    """Open a folder in an open folder. Raises OSError: ELOOP for a link, EXDEV where anything is mounted, ENOTDIR."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    # With O_NOFOLLOW a link would be ENOTDIR, as everything else is.
+    how = (ctypes.c_uint64 * 3)(_FOLDER & ~os.O_NOFOLLOW, 0, _NO_XDEV | _NO_MAGICLINKS | _NO_SYMLINKS | _BENEATH)
+    size = ctypes.c_size_t(ctypes.sizeof(how))
+    folder = libc.syscall(ctypes.c_long(_OPENAT2), ctypes.c_int(parent), os.fsencode(name), ctypes.byref(how), size)
+    if folder < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return int(folder)
+
+
+def _need_d_type(where: str, folder: int) -> None:
     """Refuse a file system whose folders do not tell files from folders (overlayfs.rst: whiteouts would show)."""
-    os.mkdir(f"{folder}/told")
+    os.mkdir("told", dir_fd=folder)
     with os.scandir(folder) as found:
         entries = list(found)
-    os.rmdir(f"{folder}/told")
+    os.rmdir("told", dir_fd=folder)
     # With the folder gone, only what the listing itself told remains; scandir(3) would ask stat(2) otherwise.
     if not all(entry.is_dir(follow_symlinks=False) for entry in entries):
         raise RpinfsError(
@@ -75,13 +166,27 @@ def _need_d_type(where: str, folder: str) -> None:
         )
 
 
-def _need_layers(where: str, folder: str) -> None:
+def _need_layers(where: str, folder: int) -> None:
     """Change, remove and rename in an overlay what the layer below has, and look at what must have come of it."""
-    for name in ("lower", "upper", "work", "lower/deleted"):
-        os.mkdir(f"{folder}/{name}")
+    layers: list[int] = []
+    try:
+        for name in ("lower", "upper", "work"):
+            os.mkdir(name, 0o700, dir_fd=folder)
+            layers.append(_open_folder(folder, name))
+        _use_layers(where, *layers)
+    finally:
+        for layer in layers:
+            os.close(layer)
+
+
+def _use_layers(where: str, lower: int, upper: int, work: int) -> None:
+    os.mkdir("deleted", dir_fd=lower)
     for name in ("changed", "removed"):
-        _write(f"{folder}/lower/{name}", "lower")
-    overlay = _overlay_in(folder)
+        _write(name, "lower", lower, os.O_EXCL)
+    # By descriptors: whatever has these names by now, it is these folders. Besides, in the options of an overlay
+    # commas and colons are separators.
+    options = (("lowerdir", lower), ("upperdir", upper), ("workdir", work))
+    overlay = _mount_overlay({key: f"/proc/self/fd/{layer}" for key, layer in options})
     try:
         _write("changed", "upper", overlay)
         # A whiteout in the upper layer: a device node that is put in place by RENAME_WHITEOUT.
@@ -99,17 +204,8 @@ def _need_layers(where: str, folder: str) -> None:
         raise RpinfsError(
             f"{where}: an overlay shows {' '.join(found)}, expected {' '.join(expected)}", "journalctl -k"
         )
-    if (_read(f"{folder}/lower/changed"), _read(f"{folder}/upper/changed")) != ("lower", "upper"):
+    if (_read("changed", lower), _read("changed", upper)) != ("lower", "upper"):
         raise RpinfsError(f"{where}: an overlay does not keep its layers apart", "journalctl -k")
-
-
-def _overlay_in(folder: str) -> int:
-    # Relative names, as Docker uses them too: in the options of an overlay, commas and colons are separators.
-    os.chdir(folder)
-    try:
-        return _mount_overlay({"lowerdir": "lower", "upperdir": "upper", "workdir": "work"})
-    finally:
-        os.chdir("/")
 
 
 def _mount_overlay(options: "dict[str, str]") -> int:
@@ -143,40 +239,60 @@ def _listing(mount: int) -> "list[str]":
         os.close(folder)
 
 
-def _write(path: str, text: str, folder: "int | None" = None) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=folder)
+def _write(name: str, text: str, folder: int, flags: int = 0) -> None:
+    flags |= os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(name, flags, 0o600, dir_fd=folder)
     try:
         os.write(descriptor, text.encode())
     finally:
         os.close(descriptor)
 
 
-def _read(path: str) -> str:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def _read(name: str, folder: int) -> str:
+    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     try:
-        return os.read(descriptor, 100).decode()
+        return os.read(descriptor, 100).decode("utf-8", "replace")
     finally:
         os.close(descriptor)
 
 
-def _remove(folder: str) -> None:
-    """Remove a folder with all in it, if it is there. Raises OSError."""
-    try:
-        with os.scandir(folder) as found:
-            entries = list(found)
-    except FileNotFoundError:
-        return
+def _clear(folder: int, path: str) -> None:
+    """Remove what a trial has left in its folder.
+
+    Raises:
+        RpinfsError: there is something else in it, and nothing was removed.
+        OSError: something cannot be removed.
+    """
+    if others := sorted(set(os.listdir(folder)).difference(_TRIED)):
+        raise _refused(path, f"{others[0]} in it")
+    _remove_all(folder, path, _DEEPEST)
+
+
+def _remove_all(folder: int, path: str, depth: int) -> None:
+    if not depth:
+        raise _refused(path, "deeper folders in it")
+    with os.scandir(folder) as found:
+        entries = list(found)
     for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            _remove(entry.path)
-        else:
-            os.unlink(entry.path)
-    os.rmdir(folder)
+        if not entry.is_dir(follow_symlinks=False):
+            os.unlink(entry.name, dir_fd=folder)
+            continue
+        try:
+            inner = _open_folder(folder, entry.name)
+        except OSError as error:
+            if error.errno not in _ODD:
+                raise
+            raise _refused(path, f"{_ODD[error.errno]} in it") from error
+        try:
+            _remove_all(inner, path, depth - 1)
+        finally:
+            os.close(inner)
+        os.rmdir(entry.name, dir_fd=folder)
 
 
-def _remove_empty(folder: str) -> None:
+def _remove_empty(name: str, parent: int) -> None:
     try:
-        os.rmdir(folder)
+        os.rmdir(name, dir_fd=parent)
     except OSError:
         # What Bind= keeps is in it.
         return
