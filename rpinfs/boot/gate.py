@@ -9,13 +9,40 @@ import sys
 
 from rpinfs.boot.config import Config, Image, load
 from rpinfs.boot.host import Host, read_text
-from rpinfs.boot.storage import Loop, Mount, ext4_errors, loop_of, mount_at, parse_mountinfo, superblock_uuid
-from rpinfs.boot.units import AGENT, KEPT_FOLDER, RUNTIME_FOLDER, escape_path, fstab_mount_points, mount_unit
+from rpinfs.boot.storage import (
+    LOOP_MAJOR,
+    NFS_KINDS,
+    Mount,
+    ext4_errors,
+    identity,
+    loop_of,
+    mount_at,
+    mount_of,
+    parse_mountinfo,
+    sequence,
+)
+from rpinfs.boot.units import (
+    AGENT,
+    GUARDED,
+    KEPT_FOLDER,
+    RUNTIME_FOLDER,
+    SYSTEM_UNITS,
+    escape_path,
+    fstab_mount_points,
+    mount_unit,
+)
 from rpinfs.errors import RpinfsError
 
 REFUSED = 2
 """Exit status when Docker must not start: critical, as for checks."""
 
+DEFAULT_ROOTS = ("/var/lib/docker", "/var/lib/containerd")
+"""Where Docker and containerd write unless they are told otherwise."""
+
+_OVERRIDES = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system")
+"""Folders of units that come before those of packages, and are empty of Docker's by default."""
+
+_OURS = "rpinfs.conf"
 STATE_FILE = f"{RUNTIME_FOLDER}/agent.json"
 _LOOK = "rpinfs status"
 
@@ -25,7 +52,7 @@ def main() -> int:
     host = Host.read()
     try:
         config = load(host)
-        refusals = verdict(config, host) or trials(config, host)
+        refusals = verdict(config, host) or misplaced(config, host) or trials(config, host)
     except RpinfsError as error:
         refusals = [error]
     for refusal in refusals:
@@ -55,6 +82,44 @@ def refusal_of(
     except RpinfsError as error:
         return error
     return None
+
+
+def misplaced(config: Config, host: Host) -> "list[RpinfsError]":
+    """List what is wrong with where Docker and containerd will write, on a machine whose mounts are right."""
+    if not config.in_use:
+        return []
+    mounts = parse_mountinfo(host.mountinfo)
+    verified = [mount.device for image in config.images if (mount := mount_at(mounts, image.where))]
+    at_home = all((mount := mount_at(mounts, folder)) and mount.device in verified for folder in DEFAULT_ROOTS)
+    if at_home and not _are_told_something(host.root):
+        return []
+    # Imported here: where all is at its default there is nothing to look for.
+    from rpinfs.boot import daemons
+
+    return daemons.refusals(config, host.root, mounts, verified)
+
+
+def _are_told_something(root: str) -> bool:
+    """Whether anything could have moved the folders of Docker and containerd. By few files: all are on the NAS."""
+    text = read_text(f"{root}/etc/docker/daemon.json")
+    # With a backslash any key can be written.
+    if any(word in text for word in ('root"', '"graph"', "\\")):
+        return True
+    if any(line.strip()[:1] not in ("", "#") for line in read_text(f"{root}/etc/default/docker").split("\n")):
+        return True
+    toml = read_text(f"{root}/etc/containerd/config.toml").split("\n")
+    if any(line.strip().strip("\"'").startswith(("root", "imports")) for line in toml):
+        return True
+    for unit in GUARDED:
+        if any(os.path.lexists(f"{root}{folder}/{unit}{end}") for folder in _OVERRIDES for end in ("", ".d")):
+            return True
+        try:
+            drop_ins = os.listdir(f"{root}{SYSTEM_UNITS}/{unit}.d")
+        except OSError:
+            continue
+        if drop_ins != [_OURS]:
+            return True
+    return False
 
 
 def trials(config: Config, host: Host) -> "list[RpinfsError]":
@@ -87,41 +152,75 @@ def _check_image(config: Config, image: Image, mounts: "list[Mount]", root: str,
     if by_fstab:
         # The user's own mount: that something is mounted is all that can be asked of it.
         return mount
-    loop = loop_of(mount, root)
-    if loop is None:
+    if mount.device[0] != LOOP_MAJOR:
         raise RpinfsError(
             f"{image.where} is not image {image.name}: {mount.source} ({mount.kind}) is mounted there",
             f"find out who mounted it, unmount it, then: systemctl restart rpinfs-agent; {_LOOK}",
         )
-    if loop.backing_file != image.path or loop.offset:
-        raise RpinfsError(
-            f"{image.where} is not image {image.name}: expected {image.path}, found {loop.backing_file}",
-            "if the configuration was changed since the boot, reboot; else find out who mounted it",
-        )
     share = mount_at(mounts, config.share.where)
+    verified = Verified.read(image, root)
+    _check_device(image, mount, verified, root)
     if share is None or not share.is_nfs:
         raise RpinfsError(f"{config.share.where} is not the NFS share: nothing of NFS is mounted there", _LOOK)
-    _check_file_system(image, loop, root)
+    _check_file_system(image, mount, verified, mount_of(mounts, image.path) or share, root)
     return mount
 
 
-def _check_file_system(image: Image, loop: Loop, root: str) -> None:
+def _check_device(image: Image, mount: Mount, verified: "Verified", root: str) -> None:
+    """Insist on the very device that the agent has attached. By its numbers: names on the share are anybody's.
+
+    An image that is renamed on the NAS stays what it is, and another file under its name does not become it.
+    """
+    name = f"loop{mount.device[1]}"
+    if verified.sequence:
+        if verified.sequence == sequence(name, root) and verified.path == image.path:
+            return
+        found = verified.path if verified.sequence == sequence(name, root) else _backing_file(mount, root)
+    else:
+        # No agent has run, or one of a version that wrote down less.
+        loop = loop_of(mount, root)
+        if loop and loop.backing_file == image.path and not loop.offset:
+            return
+        found = loop.backing_file if loop else ""
+    if not found:
+        raise RpinfsError(
+            f"{image.where} is not image {image.name}: {mount.source} ({mount.kind}) is mounted there",
+            f"find out who mounted it, unmount it, then: systemctl restart rpinfs-agent; {_LOOK}",
+        )
+    raise RpinfsError(
+        f"{image.where} is not image {image.name}: expected {image.path}, found {found}",
+        "if the configuration was changed since the boot, reboot; else find out who mounted it",
+    )
+
+
+def _backing_file(mount: Mount, root: str) -> str:
+    loop = loop_of(mount, root)
+    return f"{loop.backing_file} on {loop.path}, which rpinfs-agent.service has not attached" if loop else ""
+
+
+def _check_file_system(image: Image, mount: Mount, verified: "Verified", share: Mount, root: str) -> None:
     """Compare what is on the device with what the agent has verified: the file may have been replaced in between."""
-    verified = read_text(root + uuid_file(image)).strip()
-    found = superblock_uuid(root + loop.path)
-    if not verified:
+    name = f"loop{mount.device[1]}"
+    found, holder = identity(f"{root}/dev/{name}")
+    if not verified.uuid:
         raise RpinfsError(
             f"rpinfs-agent.service has not verified what is mounted at {image.where}",
             "systemctl restart rpinfs-agent",
         )
     # rpinfs status is for everybody, and devices are for root alone.
-    if found != verified and (found or not os.geteuid()):
+    if found != verified.uuid and (found or not os.geteuid()):
         raise RpinfsError(
             f"{image.where} is not the file system that rpinfs-agent.service has verified: "
-            f"expected UUID {verified}, found {found or 'none'}",
+            f"expected UUID {verified.uuid}, found {found or 'none'}",
             f"find out who changed {image.path}, then reboot",
         )
-    if errors := ext4_errors(loop.name, root):
+    # Of NFS both numbers are that of the superblock; other file systems have more than one.
+    if holder and share.kind in NFS_KINDS and holder != share.device:
+        raise RpinfsError(
+            f"image {image.name} at {image.where} is from another mount than the one that is at {share.where} now",
+            mount_anew([image], image.where),
+        )
+    if errors := ext4_errors(name, root):
         raise RpinfsError(
             f"image {image.name} at {image.where} is damaged: ext4 has recorded errors ({errors})",
             mount_anew([image], image.where),
@@ -157,8 +256,41 @@ def mount_anew(images: "list[Image]", where: str) -> str:
 
 
 def uuid_file(image: Image) -> str:
-    """Path of the file with the UUID of the file system that the agent has verified, beside the link to its device."""
+    """Path of the file with what the agent has verified (`Verified`), beside the link to its device."""
     return f"{RUNTIME_FOLDER}/{image.name}.uuid"
+
+
+class Verified:
+    """What the agent wrote down of an image that it verified while it held the lease: see uuid_file.
+
+    Attributes:
+        uuid: of the file system; empty where nothing is verified.
+        sequence: of the attachment of its loop device; empty where nothing tells.
+        path: of the backing file as the configuration had it.
+    """
+
+    __slots__ = ("uuid", "sequence", "path")
+
+    def __init__(self, uuid: str, sequence: str, path: str) -> None:
+        self.uuid = uuid
+        self.sequence = sequence
+        self.path = path
+
+    @classmethod
+    def read(cls, image: Image, root: str = "") -> "Verified":
+        """Read it; where nothing is verified, all of it is empty."""
+        lines = [*read_text(root + uuid_file(image)).split("\n"), "", "", ""]
+        return cls(lines[0].strip(), lines[1], lines[2])
+
+    @classmethod
+    def of(cls, image: Image, uuid: str, loop: str, root: str = "") -> "Verified":
+        """Make it for the loop device to which an image is attached, such as "loop3"."""
+        return cls(uuid, sequence(loop, root), image.path)
+
+    @property
+    def text(self) -> str:
+        """What is written to the file."""
+        return f"{self.uuid}\n{self.sequence}\n{self.path}\n"
 
 
 # What the agent knows of it, read only when there is something to explain

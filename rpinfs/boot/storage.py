@@ -4,12 +4,19 @@ Boot path: imports os only, and its neighbours. Never touches a file on the shar
 Source: proc_pid_mountinfo(5), Linux Documentation/ABI/testing/sysfs-block-loop.
 """
 
+import fcntl
 import os
 
 from rpinfs.boot.host import read_text
 from rpinfs.boot.units import unescape_octal
 
 LOOP_MAJOR = 7
+_LOOP_GET_STATUS64 = 0x4C05
+_STATUS_SIZE = 232
+
+NFS_KINDS = ("nfs", "nfs4")
+_MAY_HANG = (*NFS_KINDS, "cifs", "smb3", "9p", "ceph", "afs", "autofs")
+"""File systems whose server may be gone; and FUSE, whatever is behind it."""
 
 
 class Mount:
@@ -50,7 +57,7 @@ class Mount:
     @property
     def is_nfs(self) -> bool:
         """Whether this is a mount from an NFS server."""
-        return self.kind in ("nfs", "nfs4")
+        return self.kind in NFS_KINDS
 
     @property
     def nfs_version(self) -> "str | None":
@@ -150,6 +157,36 @@ def mount_of(mounts: "list[Mount]", path: str) -> "Mount | None":
     return max(reversed(below), key=lambda mount: len(mount.where), default=None)
 
 
+def followed(mounts: "list[Mount]", path: str, root: str = "") -> str:
+    """Follow the symbolic links of an absolute path, as far as that cannot hang: not into mounts of other servers.
+
+    Only the mount at / may be one: without it nothing runs. Where a circle of links leads is the path that closes it.
+    """
+    here = ""
+    rest = [part for part in path.split("/") if part not in ("", ".")]
+    links = 0
+    while rest:
+        part = rest.pop(0)
+        if part == "..":
+            here = here.rpartition("/")[0]
+            continue
+        here = f"{here}/{part}"
+        mount = mount_of(mounts, here)
+        if mount and mount.where != "/" and (mount.kind in _MAY_HANG or mount.kind.startswith("fuse")):
+            break
+        try:
+            target = os.readlink(root + here)
+        except OSError:
+            # No link, or nothing there.
+            continue
+        links += 1
+        if links > 40:
+            break
+        here = "" if target.startswith("/") else here.rpartition("/")[0]
+        rest = [part for part in target.split("/") if part not in ("", ".")] + rest
+    return "/".join([here, *rest]) or "/"
+
+
 def loop_of(mount: Mount, root: str = "") -> "Loop | None":
     """State of the loop device that a mount is from; None where it is from something else."""
     major, minor = mount.device
@@ -180,24 +217,49 @@ def ext4_errors(loop: str, root: str = "") -> "int | None":
 
 
 def superblock_uuid(device: str) -> str:
-    """UUID of the ext4 or xfs on a block device; empty where none can be read.
+    """UUID of the ext4 or xfs on a block device; empty where none can be read."""
+    return identity(device)[0]
 
-    The superblock of a mounted ext4 is in memory: this answers whatever the NAS does.
-    Layouts: see superblock.py, which is not for the boot path.
+
+def identity(device: str) -> "tuple[str, tuple[int, int] | None]":
+    """UUID of the ext4 or xfs on a loop device, and the number of the file system that holds its backing file.
+
+    Either is empty where it cannot be read. The superblock of a mounted ext4 is in memory, and for the number of a
+    file's file system the kernel asks no server: this answers whatever the NAS does.
+    Layouts: see superblock.py, which is not for the boot path; loop(4).
     """
     try:
         descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return ""
+        return "", None
+    try:
+        return _uuid_on(descriptor), _backing_device(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _uuid_on(descriptor: int) -> str:
     try:
         data = os.pread(descriptor, 4096, 0)
     except OSError:
         return ""
-    finally:
-        os.close(descriptor)
     if data[1080:1082] == b"\x53\xef":
         return uuid_text(data[1128:1144])
     return uuid_text(data[32:48]) if data[:4] == b"XFSB" else ""
+
+
+def _backing_device(descriptor: int) -> "tuple[int, int] | None":
+    try:
+        status = fcntl.ioctl(descriptor, _LOOP_GET_STATUS64, bytes(_STATUS_SIZE))
+    except OSError:
+        return None
+    number = int.from_bytes(status[:8], "little")
+    return os.major(number), os.minor(number)
+
+
+def sequence(loop: str, root: str = "") -> str:
+    """Number of the attachment of a loop device, which no other has; empty where the kernel has none (before 5.15)."""
+    return read_text(f"{root}/sys/block/{loop}/diskseq").strip()
 
 
 def uuid_text(data: bytes) -> str:

@@ -177,6 +177,27 @@ def another_file_system() -> Facts:
     return refused(lambda: UUID_FILE.write_text(right))
 
 
+def data_root_elsewhere() -> Facts:
+    """The image is mounted, and Docker would write to the root."""
+    settings = Path("/etc/docker/daemon.json")
+    settings.parent.mkdir(exist_ok=True)
+    settings.write_text('{"data-root": "/mnt/dietpi_userdata/docker-data"}')
+    return refused(settings.unlink)
+
+
+def data_root_by_a_drop_in() -> Facts:
+    drop_in = Path("/run/systemd/system/docker.service.d/data.conf")
+    drop_in.parent.mkdir(parents=True)
+    drop_in.write_text("[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd --data-root /srv/docker\n")
+    systemctl("daemon-reload")
+
+    def mend() -> None:
+        drop_in.unlink()
+        systemctl("daemon-reload")
+
+    return refused(mend)
+
+
 def no_room_for_an_overlay() -> Facts:
     """A file where the trial wants its folder: what it cannot set up is not skipped."""
     trial = Path(f"{MOUNT}/.rpinfs/overlay-trial")
@@ -279,7 +300,8 @@ STEPS: list[Callable[[], Facts]] = [
     unmounted_lazily, mounted_over, mounted_over_a_folder_above, agent_killed_while_it_is_lost,
     lost_while_the_agent_is_dead,
     stopped_mount, unmounted_with_docker_down,
-    another_file_system, no_room_for_an_overlay, a_trial_was_killed, restarted_while_running, half_unpacked,
+    another_file_system, data_root_elsewhere, data_root_by_a_drop_in,
+    no_room_for_an_overlay, a_trial_was_killed, restarted_while_running, half_unpacked,
     generator_crashed, damaged,
 ]  # fmt: skip
 

@@ -155,6 +155,8 @@ def a_person_who_stopped_docker_and_unmounts_is_left_alone(seen: Seen) -> None:
 
 REFUSED = {
     "another_file_system": "/var/lib/docker is not the file system that rpinfs-agent.service has verified",
+    "data_root_elsewhere": 'docker-data ("data-root" in /etc/docker/daemon.json) is on no verified image: it is on / (',
+    "data_root_by_a_drop_in": "/srv/docker (--data-root in /run/systemd/system/docker.service.d/data.conf) is on no",
     "no_room_for_an_overlay": "Docker's layers cannot be kept there, a trial overlay failed: Not a directory",
     "restarted_while_running": "[Image docker] Sise=1G: unknown key",
     # Python says it, at length.

@@ -39,6 +39,13 @@ READ = [
     "sys/class/net/eth0/address",
     "usr/lib/rpinfs/rpinfs.conf.d",
 ]
+# What could have moved the folders of Docker and containerd, as the packages of Debian install it.
+TOLD = [
+    "etc/containerd/config.toml",
+    "etc/default/docker",
+    "usr/lib/systemd/system/containerd.service.d",
+    "usr/lib/systemd/system/docker.service.d",
+]
 WRITTEN = [
     "boot-firmware.mount",
     "containerd.service.d/50-rpinfs-mounts.conf",
@@ -58,10 +65,9 @@ MOUNTED = (
     "41 22 7:3 / /var/lib/docker rw - ext4 /dev/loop3 rw\n"
     "42 22 7:3 /.rpinfs/var-lib-containerd /var/lib/containerd rw - ext4 /dev/loop3 rw\n"
 )
-LOOP = "sys/dev/block/7:3"
+DISK_SEQUENCE = "sys/block/loop3/diskseq"
 UUID_FILE = "run/rpinfs/docker.uuid"
 ERRORS = "sys/fs/ext4/loop3/errors_count"
-LOOP_FILES = ["loop/autoclear", "loop/backing_file", "loop/dio", "loop/offset", "queue/logical_block_size", "size"]
 
 
 @pytest.fixture
@@ -80,10 +86,13 @@ def pi(root: Path) -> Path:
         "sys/class/net/eth0/device": None,
         "usr/lib/rpinfs/rpinfs.conf.d": None,
         "dev/loop3": b"XFSB".ljust(4096, b"\0"),
-        UUID_FILE: "00000000-0000-0000-0000-000000000000\n",
+        UUID_FILE: "00000000-0000-0000-0000-000000000000\n945\n/nfs/docker/docker.img\n",
         ERRORS: "0\n",
-        f"{LOOP}/loop/backing_file": "/nfs/docker/docker.img\n",
-        **{f"{LOOP}/{name}": "0\n" for name in LOOP_FILES if name != "loop/backing_file"},
+        DISK_SEQUENCE: "945\n",
+        "etc/containerd/config.toml": "version = 2\n",
+        "etc/default/docker": '#DOCKER_OPTS="--dns 8.8.8.8"\n',
+        "usr/lib/systemd/system/containerd.service.d/rpinfs.conf": "[Unit]\n",
+        "usr/lib/systemd/system/docker.service.d/rpinfs.conf": "[Unit]\n",
     })  # fmt: skip
 
 
@@ -152,10 +161,21 @@ def test_files_that_the_gate_opens(pi: Path, installed: Installed) -> None:
     assert sorted(more.elements()) == sorted([
         *program(installed, MODULES["gate"]),
         *(str(pi / name) for name in READ),
-        *(str(pi / LOOP / name) for name in LOOP_FILES),
-        # The verified file system, and errors recorded in it: none of these is a file of the NAS.
-        *(str(pi / name) for name in ("dev/loop3", UUID_FILE, ERRORS)),
+        *(str(pi / name) for name in TOLD),
+        # The device, the verified file system, and errors recorded in it: none of these is a file of the NAS.
+        *(str(pi / name) for name in ("dev/loop3", DISK_SEQUENCE, UUID_FILE, ERRORS)),
     ])  # fmt: skip
+
+
+def test_what_moves_nothing_costs_one_file(pi: Path, installed: Installed) -> None:
+    """daemon.json is read where it is there; only what could move a folder of Docker's is looked into."""
+    (pi / "etc/docker").mkdir()
+    before = opened(pi, installed.rpinfs, "gate")
+    (pi / "etc/docker/daemon.json").write_text('{"log-driver": "local"}')
+    assert opened(pi, installed.rpinfs, "gate") - before == Counter([str(pi / "etc/docker/daemon.json")])
+    assert "rpinfs.boot.daemons" not in imported(pi, installed.rpinfs, "gate")
+    (pi / "etc/docker/daemon.json").write_text('{"data-root": "/var/lib/docker/data"}')
+    assert "rpinfs.boot.daemons" in imported(pi, installed.rpinfs, "gate")
 
 
 def test_where_rpinfs_is_not_in_use_nothing_is_written(pi: Path, installed: Installed, tmp_path: Path) -> None:

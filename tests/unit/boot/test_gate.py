@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from rpinfs.boot.config import examine, load
-from rpinfs.boot.gate import REFUSED, verdict
+from rpinfs.boot.gate import REFUSED, Verified, verdict
 from rpinfs.boot.host import Host
 from tests.support import DOCKER_FILE, Content, Installed, make_pi, make_tree
 
@@ -58,6 +58,17 @@ def loop(
 def agent(message: str = "", remedy: str = "", name: str = "docker") -> dict[str, Content]:
     state = {"version": 1, "images": {name: {"state": "refused", "message": message, "remedy": remedy}}}
     return {"run/rpinfs/agent.json": json.dumps(state)}
+
+
+def attached(
+    backing_file: str = FILE, sequence: str = "945", verified: str = "945", path: str = FILE
+) -> dict[str, Content]:
+    """A loop device, and what the agent wrote down of the one that it attached."""
+    return {
+        **loop(backing_file=backing_file),
+        "sys/block/loop3/diskseq": f"{sequence}\n",
+        "run/rpinfs/docker.uuid": f"{UUID}\n{verified}\n{path}\n",
+    }
 
 
 class Case(NamedTuple):
@@ -121,6 +132,22 @@ CASES = [
     Case("the file was deleted on the NAS", ALL,
          [(f"/var/lib/docker is not image docker: expected {FILE}, found {FILE} (deleted)", CHANGED)],
          files=loop(backing_file=f"{FILE} (deleted)")),
+    # By the device that the agent has attached: the NAS is not asked, and names on it are anybody's.
+    Case("the device that the agent attached", ALL, [], files=attached()),
+    Case("its file was renamed on the NAS", ALL, [], files=attached("/nfs/docker/renamed.img")),
+    Case("its file was deleted on the NAS", ALL, [], files=attached(f"{FILE} (deleted)")),
+    Case("another file under the same name, of the same UUID", ALL,
+         [((f"/var/lib/docker is not image docker: expected {FILE}, found {FILE} on /dev/loop3, which"
+           " rpinfs-agent.service has not attached"), CHANGED)], files=attached(sequence="946")),
+    Case("what a killed agent left leads to a device of somebody else", ALL,
+         [((f"/var/lib/docker is not image docker: expected {FILE}, found /home/a.iso on /dev/loop3, which"
+           " rpinfs-agent.service has not attached"), CHANGED)], files=attached("/home/a.iso", sequence="946")),
+    Case("the configuration names another file now", ALL,
+         [(f"/var/lib/docker is not image docker: expected {FILE}, found /nfs/docker/old.img", CHANGED)],
+         files=attached(path="/nfs/docker/old.img")),
+    Case("nothing behind the device any more", ALL,
+         [("/var/lib/docker is not image docker: /dev/loop3 (ext4) is mounted there", RESTART)],
+         files={**attached(sequence="946"), "sys/dev/block/7:3/loop/backing_file": "\n"}),
     Case("the right file from another offset", ALL,
          [(f"/var/lib/docker is not image docker: expected {FILE}, found {FILE}", CHANGED)],
          files=loop(offset=1048576)),
@@ -202,3 +229,14 @@ def test_a_config_error_holds_docker_back_whatever_is_mounted(root: Path, text: 
     _, errors = examine(Host.read(str(root)))
     done = installed.run(installed.rpinfs, "gate", root=root)
     assert (done.returncode, done.stderr) == (REFUSED, f"rpinfs: {errors[0].message}\n")
+
+
+def test_what_the_agent_writes_down_is_what_the_gate_reads(root: Path) -> None:
+    make(root, Case("", ALL, [], files=attached("/nfs/docker/renamed.img", verified="")))
+    host = Host.read(str(root))
+    (image,) = load(host).images
+    assert verdict(load(host), host) != []
+    make_tree(root, {"run/rpinfs/docker.uuid": Verified.of(image, UUID, "loop3", str(root)).text})
+    read = Verified.read(image, str(root))
+    assert (read.uuid, read.sequence, read.path) == (UUID, "945", FILE)
+    assert verdict(load(host), host) == []

@@ -11,7 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rpinfs.boot.host import read_text
-from rpinfs.boot.storage import ext4_errors, loop_of, loop_state, loops, loops_on, mount_at, parse_mountinfo
+from rpinfs.boot.storage import (
+    ext4_errors,
+    followed,
+    identity,
+    loop_of,
+    loop_state,
+    loops,
+    loops_on,
+    mount_at,
+    parse_mountinfo,
+    sequence,
+)
 from tests.support import Content, make_tree
 
 TABLE = (
@@ -171,3 +182,50 @@ def test_all_that_is_attached(root: Path) -> None:
     assert [loop.name for loop in loops_on("/nfs/docker/a b.img", str(root))] == ["loop3"]
     assert loops_on("/nfs/docker/a", str(root)) == []
     assert loops(str(root / "nowhere")) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "leads_to"),
+    [
+        ("/srv/x", "/srv/x"),
+        ("/", "/"),
+        ("//srv/./x/", "/srv/x"),
+        ("/link/y", "/srv/x/y"),
+        ("/relative/y", "/srv/z/y"),
+        ("/chain", "/srv/x"),
+        ("/up/../y", "/srv/y"),
+        ("/above", "/srv"),
+        # What lies on the mount of another server is not looked at: that could hang for ever.
+        ("/nfs/docker/link/y", "/nfs/docker/link/y"),
+        ("/to-share/y", "/nfs/docker/link/y"),
+    ],
+)
+def test_links_are_followed_as_far_as_that_cannot_hang(root: Path, path: str, leads_to: str) -> None:
+    make_tree(root, {
+        "srv/x": None,
+        "srv/y": Path("z"),
+        "link": Path("/srv/x"),
+        "relative": Path("srv/y"),
+        "chain": Path("link"),
+        "up": Path("srv/x"),
+        "above": Path("/../../srv"),
+        "nfs/docker/link": Path("/srv/x"),
+        "to-share": Path("/nfs/docker/link"),
+    })  # fmt: skip
+    assert followed(parse_mountinfo(TABLE), path, str(root)) == leads_to.replace("/srv/y", "/srv/z")
+
+
+def test_a_circle_of_links_ends(root: Path) -> None:
+    make_tree(root, {"a": Path("b"), "b": Path("/a")})
+    assert followed([], "/a/x", str(root)) in ("/a/x", "/b/x")
+
+
+def test_the_number_of_an_attachment(root: Path) -> None:
+    make_tree(root, {"sys/block/loop3/diskseq": "945\n"})
+    assert (sequence("loop3", str(root)), sequence("loop4", str(root))) == ("945", "")
+
+
+def test_the_identity_of_what_is_no_loop_device(root: Path) -> None:
+    make_tree(root, {"x": b"XFSB".ljust(4096, b"\0")})
+    assert identity(str(root / "x")) == ("00000000-0000-0000-0000-000000000000", None)
+    assert identity(str(root / "nowhere")) == ("", None)

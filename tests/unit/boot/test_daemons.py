@@ -1,0 +1,157 @@
+"""Where Docker and containerd will write, by all the ways to tell them, and whether that is a verified image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from rpinfs.boot.config import load
+from rpinfs.boot.gate import REFUSED, misplaced, verdict
+from rpinfs.boot.host import Host
+from tests.support import Content, Installed, make_pi, make_tree
+from tests.unit.boot.test_gate import ALL, IMAGE, SHARE, UUID, loop
+
+ROOT = "22 1 0:20 / / rw - nfs4 192.168.1.10:/nfsroot/pi rw\n"
+USB = "60 22 8:1 / /mnt/ssd rw - ext4 /dev/sda1 rw\n"
+UNIT = "usr/lib/systemd/system/docker.service"
+DOCKER: dict[str, Content] = {
+    UNIT: "[Service]\nEnvironmentFile=-/etc/default/docker\nExecStart=/usr/sbin/dockerd -H fd:// $DOCKER_OPTS\n",
+    f"{UNIT}.d/rpinfs.conf": "[Unit]\nRequires=rpinfs-gate.service\n",
+    "usr/lib/systemd/system/containerd.service": "[Service]\nExecStart=/usr/bin/containerd\n",
+    "usr/lib/systemd/system/containerd.service.d/rpinfs.conf": "[Unit]\nRequires=rpinfs-gate.service\n",
+    "etc/default/docker": '# DOCKER_OPTS="--data-root /mnt/ssd"\n\n',
+    "etc/containerd/config.toml": 'version = 2\n# root = "/mnt/ssd"\n[plugins]\n',
+}
+DIETPI = "/mnt/dietpi_userdata/docker-data"
+JSON = "etc/docker/daemon.json"
+TOML = "etc/containerd/config.toml"
+ON_ROOT = "on no verified image: it is on / (nfs4 192.168.1.10:/nfsroot/pi)"
+DROP_IN = "docker.service.d/data.conf"
+EXEC = "[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd "
+
+
+class Place(NamedTuple):
+    title: str
+    files: Mapping[str, Content]
+    refusals: list[str]
+    """A part of each."""
+    config: str = ""
+    mounts: str = ALL
+
+
+def dpkg(version: str) -> dict[str, Content]:
+    return {"var/lib/dpkg/status": "Package: docker.io\nStatus: install ok installed\nVersion: " + version + "\n\n"}
+
+
+NO_DOCKER = "[Image docker]\nEnabled=no\n"
+REGISTRY = "[Image registry]\nWhere=/srv/registry\nFile=r.img\n"
+R_MOUNT = "61 22 7:4 / /srv/registry rw - ext4 /dev/loop4 rw\n"
+NO_BIND = "[Image docker]\nBind=\n"
+
+PLACES = [
+    Place("all at its default", {}, []),
+    Place("a daemon.json that moves nothing", {JSON: '{"log-driver": "local"}'}, []),
+    Place("the data root of DietPi", {JSON: '{"data-root": "' + DIETPI + '"}'},
+          [f"Docker's data root {DIETPI} (\"data-root\" in /etc/docker/daemon.json) is {ON_ROOT}"]),
+    Place("graph, as 20.10 has it", {JSON: '{"graph": "/srv/docker"}'}, ["(\"graph\" in /etc/docker/daemon.json)"]),
+    Place("an escaped key", {JSON: '{"data\\u002droot": "/srv/docker"}'}, ["Docker's data root /srv/docker"]),
+    Place("the last of two keys", {JSON: '{"data-root": "/var/lib/docker", "data-root": "/srv/d"}'}, ["root /srv/d "]),
+    Place("a folder in the image", {JSON: '{"data-root": "/var/lib/docker/data/"}'}, []),
+    Place("a folder on another disk", {JSON: '{"data-root": "/mnt/ssd/docker"}'}, ["is on /mnt/ssd (ext4 /dev/sda1)"]),
+    Place("a folder on the share itself", {JSON: '{"data-root": "/nfs/docker/data"}'}, ["is on /nfs/docker (nfs4 "]),
+    Place("a link out of the image", {JSON: '{"data-root": "/var/lib/docker/x"}', "var/lib/docker/x": Path("/srv/x")},
+          ["leads to /srv/x, is on / (nfs4"]),
+    Place("a link into the image", {JSON: '{"data-root": "/srv/d"}', "srv/d": Path("../var/lib/docker/d")}, []),
+    Place("a circle of links", {JSON: '{"data-root": "/srv/a"}', "srv/a": Path("b"), "srv/b": Path("a")}, ["is on /"]),
+    Place("a daemon.json that is none", {JSON: '{"data-root": '}, []),
+    Place("an option in a drop-in", {f"etc/systemd/system/{DROP_IN}": f"{EXEC}--data-root=/srv/d\n"},
+          [f"Docker's data root /srv/d (--data-root in /etc/systemd/system/{DROP_IN})"]),
+    Place("an option and its value", {f"run/systemd/system/{DROP_IN}": f"{EXEC}--data-root \\\n /srv/d\n"}, ["/srv/d"]),
+    Place("a drop-in of a package", {f"usr/lib/systemd/system/{DROP_IN}": f"{EXEC}-g /srv/d\n"}, ["/srv/d (-g in"]),
+    Place("a short option among others", {f"run/systemd/system/{DROP_IN}": f"{EXEC}-Dg/srv/d\n"}, ["/srv/d (-g in"]),
+    Place("what a later drop-in takes back", {f"run/systemd/system/{DROP_IN}": f"{EXEC}-g /srv/d\n",
+          "etc/systemd/system/docker.service.d/later.conf": f"{EXEC}-H fd://\n"}, []),
+    Place("a drop-in of the same name", {f"run/systemd/system/{DROP_IN}": f"{EXEC}-g /srv/d\n",
+          f"etc/systemd/system/{DROP_IN}": f"{EXEC}-H fd://\n"}, []),
+    Place("a unit of one's own", {"etc/systemd/system/docker.service": f"{EXEC}--data-root /srv/d\n"}, ["/srv/d"]),
+    Place("in a shell", {f"etc/systemd/system/{DROP_IN}": "[Service]\nExecStart=\nExecStart=/bin/sh -c "
+          "'exec dockerd --data-root /srv/d'\n"}, ["/srv/d"]),
+    Place("DOCKER_OPTS", {"etc/default/docker": 'DOCKER_OPTS="--data-root /srv/d"\n'},
+          ["Docker's data root /srv/d (--data-root in DOCKER_OPTS in /etc/default/docker)"]),
+    Place("another variable of another file", {f"etc/systemd/system/{DROP_IN}":
+          "[Service]\nEnvironmentFile=/etc/mine\nExecStart=\nExecStart=/usr/sbin/dockerd $MINE\n",
+          "etc/mine": "MINE='--data-root=/srv/d'\n"}, ["(--data-root in MINE in /etc/mine)"]),
+    Place("a variable within a word", {f"etc/systemd/system/{DROP_IN}":
+          '[Service]\nEnvironment="WHERE=/srv/d"\nExecStart=\nExecStart=/usr/sbin/dockerd --data-root=${WHERE}\n'},
+          ["root /srv/d "]),
+    Place("another daemon.json", {f"etc/systemd/system/{DROP_IN}": f"{EXEC}--config-file=/etc/d.json\n",
+          "etc/d.json": '{"data-root": "/srv/d"}'}, ['"data-root" in /etc/d.json']),
+    Place("containerd elsewhere, Docker 26", {**dpkg("26.1.5+dfsg1-9"), TOML: 'root = "/srv/c"\n'}, []),
+    Place("containerd elsewhere, Docker 29", {**dpkg("5:29.0.1-1"), TOML: 'root = "/srv/c"\n'},
+          ["containerd's root /srv/c (root in /etc/containerd/config.toml), where images are kept, is on no verified"]),
+    Place("containerd elsewhere, by its command line", {**dpkg("5:29.0.1-1"),
+          "etc/systemd/system/containerd.service.d/a.conf":
+          "[Service]\nExecStart=\nExecStart=containerd --root /srv/c\n"},
+          ["containerd's root /srv/c (--root in /etc/systemd/system/containerd.service.d/a.conf)"]),
+    Place("containerd elsewhere, asked for", {**dpkg("26.1.5"), JSON: '{"features": {"containerd-snapshotter": true}}',
+          TOML: "root = '/srv/c'\n"}, ["containerd's root /srv/c"]),
+    Place("no bind mount, Docker 26", dpkg("26.1.5"), [], NO_BIND, SHARE + IMAGE),
+    Place("no bind mount, Docker 29", dpkg("29.1"),
+          ["containerd's root /var/lib/containerd (the default of containerd)"], NO_BIND, SHARE + IMAGE),
+    Place("no bind mount, Docker 29 with layers of before", {**dpkg("29.1"), "var/lib/docker/overlay2/l": None}, [],
+          NO_BIND, SHARE + IMAGE),
+    Place("no bind mount, Docker 29 with userns-remap", {**dpkg("29.1"), JSON: '{"userns-remap": "default"}'}, [],
+          NO_BIND, SHARE + IMAGE),
+    Place("the image docker out of use", {}, [
+          (f"Docker's data root /var/lib/docker (the default of Docker) is {ON_ROOT}, and [Image docker] is not in use,"
+          " by Enabled=no (/etc/rpinfs/rpinfs.conf:2)"), "containerd's root /var/lib/containerd"], NO_DOCKER, SHARE),
+    Place("out of use, and another image has Docker's data",
+          {**dpkg("26.1.5"), JSON: '{"data-root": "/srv/registry/d"}'}, [], NO_DOCKER + REGISTRY, SHARE + R_MOUNT),
+    Place("out of use, and Docker is masked", {"etc/systemd/system/docker.service": Path("/dev/null"),
+          "etc/systemd/system/containerd.service": Path("/dev/null")}, [], NO_DOCKER, SHARE),
+    Place("Docker's folder is a link to the image's", {"var/lib/docker": Path("/srv/docker"), **dpkg("26.1.5")}, [],
+          "[Image docker]\nWhere=/srv/docker\nBind=\n", SHARE + IMAGE.replace("/var/lib/docker", "/srv/docker")),
+    Place("the image elsewhere, and Docker does not know", dpkg("26.1.5"), [(f"Docker's data root /var/lib/docker (the"
+          f" default of Docker) is {ON_ROOT}")],
+          "[Image docker]\nWhere=/srv/docker\nBind=\n", SHARE + IMAGE.replace("/var/lib/docker", "/srv/docker")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES, ids=[place.title for place in PLACES])
+def test_where_docker_will_write(root: Path, place: Place) -> None:
+    """Promise 3: an image is mounted, and Docker with these settings does not write to it."""
+    files = {**DOCKER, **loop(), **loop(4, "/nfs/docker/r.img"), "run/rpinfs/registry.uuid": UUID + "\n"}
+    # What is masked lies over what is installed.
+    make_pi(root, place.config, {**files, **place.files})
+    make_tree(root, {"proc/self/mountinfo": ROOT + USB + place.mounts})
+    host = Host.read(str(root))
+    config = load(host)
+    assert verdict(config, host) == []
+    found = misplaced(config, host)
+    assert len(found) == len(place.refusals)
+    for refusal, expected in zip(found, place.refusals, strict=True):
+        assert expected in refusal.message
+        assert refusal.remedy
+
+
+def test_the_gate_refuses_what_is_misplaced(root: Path, installed: Installed) -> None:
+    make_pi(root, "", {**DOCKER, **loop(), JSON: '{"data-root": "' + DIETPI + '"}'})
+    make_tree(root, {"proc/self/mountinfo": ROOT + ALL})
+    done = installed.run(installed.rpinfs, "gate", root=root)
+    assert done.returncode == REFUSED
+    assert done.stderr == (
+        f'rpinfs: Docker\'s data root {DIETPI} ("data-root" in /etc/docker/daemon.json) is {ON_ROOT}\n'
+        f"rpinfs: take it out of there, then: systemctl restart docker; or set Where={DIETPI} of an image in"
+        " rpinfs.conf and reboot\n"
+    )
+
+
+def test_where_docker_is_not_installed_its_folder_holds_nobody_back(root: Path) -> None:
+    """Podman's image alone: the gate is its gate, too."""
+    make_pi(root, NO_DOCKER, loop())
+    make_tree(root, {"proc/self/mountinfo": ROOT + SHARE})
+    host = Host.read(str(root))
+    assert misplaced(load(host), host) == []
