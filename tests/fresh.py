@@ -33,7 +33,7 @@ FILES = ("/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf", "~/.config/pip/pip.c
 HANDED_IN = "/handed-in"
 CLOSING_LINE = re.compile(r"=+ (.*\b(?:passed|failed|error).* in .*) =+")
 # A root that is a mount and not only a chroot, so that systemd-nspawn and unshare can do in it what they do here; in
-# namespaces of its own, so that no mount and no process outlives it.
+# namespaces of its own, so that no mount and no process outlives it. No mount(8) is in there yet: busybox is static.
 ENTER = """\
 mount --bind "$0" "$0"
 cd "$0"
@@ -49,7 +49,7 @@ while [ "$1" != -- ]; do
 done
 shift
 pivot_root . mnt
-umount -l /mnt
+/mnt/bin/busybox umount -l /mnt
 exec chroot . "$@"
 """
 
