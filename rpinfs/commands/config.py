@@ -7,13 +7,17 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from rpinfs.boot.host import MAIN_FILE
 from rpinfs.boot.syntax import header
-from rpinfs.commands.cli import BAD_USAGE, add_command, add_group, tell
+from rpinfs.commands.cli import BAD_USAGE, UsageError, add_command, add_group, tell
 from rpinfs.commands.common import HOST_SECONDS, print_document
 from rpinfs.errors import RpinfsError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rpinfs.boot.config import Config
+    from rpinfs.image.fstab import Line
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -34,10 +38,17 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         "turn hand-written mounts into a configuration",
         _import_fstab,
         "Turn the lines of an fstab that mount the boot files, the share and an image by hand into a configuration, on"
-        "\nstandard output, with remarks on what to comment out. Nothing is changed; the image is used as it is.",
-        "  rpinfs config import-fstab\n  rpinfs config import-fstab > /etc/rpinfs/rpinfs.conf",
+        "\nstandard output, with remarks on what to comment out and on each line that is left alone. Nothing is"
+        "\nchanged; the image is used as it is. With --output it goes to a file, whole or not at all.",
+        f"  rpinfs config import-fstab\n  rpinfs config import-fstab --output {MAIN_FILE}",
     )
     parser.add_argument("file", nargs="?", metavar="FILE", help="default: /etc/fstab; - for standard input")
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help="write it there; a shell's > would leave an empty file where this fails, and that is a configuration, too",
+    )
+    parser.add_argument("--force", action="store_true", help="with --output: also over a file that is there")
 
 
 def _show(options: argparse.Namespace) -> int:
@@ -84,8 +95,10 @@ def _check(_: argparse.Namespace) -> int:
 
 
 def _import_fstab(options: argparse.Namespace) -> int:
-    from rpinfs.image import fstab
+    from rpinfs.image import takeover, takeover_text
 
+    if options.force and not options.output:
+        raise UsageError("--force: expected --output=FILE beside it", "rpinfs config import-fstab")
     root = os.environ.get("RPINFS_ROOT", "").rstrip("/")
     shown = options.file or "/etc/fstab"
     if options.file == "-":
@@ -93,9 +106,45 @@ def _import_fstab(options: argparse.Namespace) -> int:
     else:
         with open(options.file or f"{root}/etc/fstab", encoding="utf-8", errors="surrogateescape") as file:
             text = file.read()
-    made = fstab.import_fstab(text, lambda path: _size_of(root + path))
-    print(fstab.render(made, shown), end="")
+    try:
+        made = takeover.import_fstab(text, lambda path: _size_of(root + path))
+    except takeover.NothingImportedError as error:
+        for remark in error.remarks:
+            tell(remark, None)
+        raise
+    rendered = takeover_text.render(made, shown)
+    if options.output is None:
+        print(rendered, end="")
+        return 0
+    _write(f"{root}{options.output}", options.output, rendered, options.force)
+    for remark in made.remarks:
+        print(remark)
+    print(f"{options.output}: written; comment out in {shown}: {_lines(made.replaced)}, then reboot")
     return 0
+
+
+def _lines(replaced: Sequence[Line]) -> str:
+    numbers = ", ".join(str(line.number) for line in replaced)
+    return f"line {numbers}" if len(replaced) == 1 else f"lines {numbers}"
+
+
+def _write(path: str, shown: str, text: str, force: bool) -> None:
+    """Write a configuration in one step, over another one only when that was said."""
+    from rpinfs.system.replace import replace_file
+
+    there = os.path.lexists(path)
+    if there and not force:
+        raise RpinfsError(
+            f"{shown} is there already and stays as it is", f"rpinfs config import-fstab --output {shown} --force"
+        )
+    if os.path.islink(path) or (there and not os.path.isfile(path)):
+        raise RpinfsError(f"{shown}: expected a file or none, found something else; it stays as it is")
+
+    def validate(_: str) -> None:
+        if not there and os.path.lexists(path):
+            raise RpinfsError(f"{shown} was written by somebody else meanwhile, and stays as it is", "look at it")
+
+    replace_file(path, text.encode("utf-8", "surrogateescape"), validate)
 
 
 def _size_of(path: str) -> int | None:

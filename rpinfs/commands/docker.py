@@ -13,9 +13,13 @@ from rpinfs.errors import RpinfsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rpinfs.boot.config import Image
-    from rpinfs.docker.rules import Choice, Expected, Problem
-    from rpinfs.docker.settings import Change, Installed
+    from rpinfs.docker.change import Change
+    from rpinfs.docker.rules import Expected
+    from rpinfs.docker.settings import Installed
+    from rpinfs.docker.told import Choice, Problem
+
+
+_UNTOLD = "cannot be told"
 
 
 def add_docker(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +61,7 @@ def _installed() -> Installed:
 
     host = Host.read()
     config, _ = examine(host)
-    return settings.read(host, config.images if config.in_use else [])
+    return settings.read(host, config.images if config.in_use else None)
 
 
 # show
@@ -67,19 +71,22 @@ def _show(options: argparse.Namespace) -> int:
     from rpinfs.docker import rules, settings
 
     installed = _installed()
-    images = installed.images
     expected = settings.expect(installed)
-    problems = [*expected.problems, *rules.placement(expected, images)]
+
+    def real(folder: str) -> str:
+        return settings.real(installed, folder)
+
+    problems = [*expected.problems, *rules.placement(expected, installed.images, real)]
     if options.json:
-        print_document(_document(expected, images, problems))
+        print_document(_document(expected, installed, problems))
     else:
-        _print_expected(expected, images, problems)
+        _print_expected(expected, installed, problems)
     return 1 if problems else 0
 
 
-def _document(expected: Expected, images: Sequence[Image], problems: Sequence[Problem]) -> dict[str, Any]:
+def _document(expected: Expected, installed: Installed, problems: Sequence[Problem]) -> dict[str, Any]:
     def folder(choice: Choice) -> dict[str, Any]:
-        return {"value": choice.value, "origin": choice.origin, "image": _image_name(choice.value, images)}
+        return {"value": choice.value or None, "origin": choice.origin, "image": _image_name(choice.value, installed)}
 
     def setting(choice: Choice) -> dict[str, Any]:
         return {"value": choice.value or None, "origin": choice.origin}
@@ -91,23 +98,25 @@ def _document(expected: Expected, images: Sequence[Image], problems: Sequence[Pr
         "snapshotter": expected.snapshotter,
         "driver": setting(expected.driver),
         "data_root": folder(expected.data_root),
-        "root": expected.root,
+        "root": expected.root or None,
         "containerd_root": folder(expected.containerd_root),
         "userns_remap": setting(expected.userns_remap),
         "problems": [{"message": one.message, "remedy": one.remedy, "fatal": one.fatal} for one in problems],
     }
 
 
-def _print_expected(expected: Expected, images: Sequence[Image], problems: Sequence[Problem]) -> None:
+def _print_expected(expected: Expected, installed: Installed, problems: Sequence[Problem]) -> None:
     seen = expected.rules.seen
     print(f"Docker {expected.version}, by rules " + (f"tried with {seen}" if seen else "from its documentation"))
     kind = "snapshotter of containerd" if expected.snapshotter else "storage driver"
     rows = [
-        ("Images", f"{kind} {expected.driver.value}, in {expected.image_folder}", expected.driver.origin),
-        ("Data root", _placed(expected.data_root.value, images), expected.data_root.origin),
-        ("containerd", _placed(expected.containerd_root.value, images), expected.containerd_root.origin),
+        ("Images", f"{kind} {expected.driver.value}, in {expected.image_folder or _UNTOLD}", expected.driver.origin),
+        ("Data root", _placed(expected.data_root.value, installed), expected.data_root.origin),
+        ("containerd", _placed(expected.containerd_root.value, installed), expected.containerd_root.origin),
         ("userns-remap", _remapping(expected), expected.userns_remap.origin),
     ]
+    if not expected.is_told:
+        rows = [(name, _UNTOLD, origin) for name, _, origin in rows]
     width = max(len(value) for _, value, _ in rows)
     for name, value, origin in rows:
         print(f"{name:<12}  {value:<{width}}  # {origin}")
@@ -117,15 +126,17 @@ def _print_expected(expected: Expected, images: Sequence[Image], problems: Seque
         print(f"  {problem.message}" + (f"\n      {problem.remedy}" if problem.remedy else ""))
 
 
-def _placed(folder: str, images: Sequence[Image]) -> str:
-    name = _image_name(folder, images)
+def _placed(folder: str, installed: Installed) -> str:
+    if not folder:
+        return _UNTOLD
+    name = _image_name(folder, installed)
     return f"{folder}, on image {name}" if name else f"{folder}, on no image"
 
 
-def _image_name(folder: str, images: Sequence[Image]) -> str | None:
-    from rpinfs.docker import rules
+def _image_name(folder: str, installed: Installed) -> str | None:
+    from rpinfs.docker import settings
 
-    image = rules.image_of(folder, images)
+    image = settings.image_of(installed, settings.real(installed, folder)) if folder else None
     return image.name if image else None
 
 
@@ -138,20 +149,21 @@ def _remapping(expected: Expected) -> str:
 
 
 def _apply(options: argparse.Namespace) -> int:
-    from rpinfs.docker import rules, settings
+    from rpinfs.docker import change as changes
+    from rpinfs.docker import rules
 
     wanted = options.userns_remap
     odd = wanted.startswith(("-", ":")) or wanted.count(":") > 1 or not wanted.isprintable() or rules.is_root(wanted)
     if not wanted or odd:
         raise UsageError(f"--userns-remap={wanted}: expected default, USER, USER:GROUP or none", "rpinfs docker apply")
-    change = settings.plan(_installed(), wanted)
+    change = changes.plan(_installed(), wanted)
     file = change.installed.settings.file
     if change.is_none:
         print(f"{file}: userns-remap is {_word(change.after)} already; nothing to change")
         return 0
     if change.hidden:
         _insist_on_consent(change, wanted, options.yes)
-    settings.apply(change)
+    changes.apply(change)
     print(f"{file}: userns-remap is {_word(change.after)} now; before, it was {_word(change.before)}")
     print(f"Docker will keep its data in {change.after.root}")
     print("to use it: systemctl restart docker (the containers are stopped)")

@@ -54,6 +54,11 @@ def remove_member(text: str, key: str) -> str:
     return remove_member(text, key)
 
 
+def lines(text: str) -> dict[str, int]:
+    """The lines, counted from 1, on which the keys of the object stand."""
+    return {member.key: text.count("\n", 0, member.start) + 1 for member in _members(text)}
+
+
 def _members(text: str) -> list[_Member]:
     """The members of the object in their order; none where there is no object."""
     decoder = json.JSONDecoder()

@@ -9,11 +9,13 @@ says against which package each was tried, and is empty where none was to be had
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from rpinfs.docker import refusals
+from rpinfs.docker.told import Choice, Problem, Settings
 from rpinfs.errors import RpinfsError
 
 if TYPE_CHECKING:
@@ -22,16 +24,8 @@ if TYPE_CHECKING:
 DATA_ROOT = "/var/lib/docker"
 CONTAINERD_ROOT = "/var/lib/containerd"
 GOOD_DRIVERS = ("overlay2", "overlayfs")
-FLAGS = {
-    "--data-root": "data-root",
-    "-g": "data-root",
-    "--graph": "data-root",
-    "--storage-driver": "storage-driver",
-    "-s": "storage-driver",
-    "--userns-remap": "userns-remap",
-}
-"""Options of dockerd and the keys of daemon.json that they stand for: either may be given, not both."""
 
+_GRAPH_UNTIL = (23, 0)
 _DRIVERS_25 = ("overlay2", "fuse-overlayfs", "btrfs", "zfs", "vfs")
 _OLD = ("aufs", "overlay", "devicemapper")
 _OWN_FILE_SYSTEM = ("btrfs", "zfs")
@@ -80,23 +74,6 @@ RULES = (
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A value, and where it comes from."""
-
-    value: str
-    origin: str
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is wrong, and what to do. `fatal`: Docker does not start so."""
-
-    message: str
-    remedy: str | None
-    fatal: bool = False
-
-
-@dataclass(frozen=True)
 class Expected:
     """What Docker will do.
 
@@ -106,6 +83,8 @@ class Expected:
         data_root: as it is set.
         root: where the data really is, `DockerRootDir` of `docker info`: with userns-remap a folder in `data_root`.
         userns_remap: "" is off; so is root to itself, but for the folder.
+
+    Where it cannot be told with which options dockerd starts, all of them are "", and their origins say why.
     """
 
     version: str
@@ -123,21 +102,10 @@ class Expected:
         """The folder that holds the images."""
         return self.containerd_root.value if self.snapshotter else self.root
 
-
-@dataclass(frozen=True)
-class Settings:
-    """What Docker was told.
-
-    Attributes:
-        file: the path of daemon.json, and `keys` what is in it.
-        flags: keys of daemon.json that are given as options of dockerd, and where.
-        containerd_root: where containerd's own configuration names its folder.
-    """
-
-    keys: Mapping[str, object]
-    file: str = "/etc/docker/daemon.json"
-    flags: Mapping[str, Choice] | None = None
-    containerd_root: Choice | None = None
+    @property
+    def is_told(self) -> bool:
+        """Whether it can be told at all what Docker will do."""
+        return bool(self.data_root.value)
 
 
 def _no_prior(_: str) -> Collection[str]:
@@ -148,12 +116,17 @@ def _ext4(_: str) -> str:
     return "ext4"
 
 
+def _no_quota(_: str) -> bool:
+    return False
+
+
 def expected(
     version: str,
     settings: Settings,
     *,
     prior: Callable[[str], Collection[str]] = _no_prior,
     filesystem: Callable[[str], str] = _ext4,
+    quota: Callable[[str], bool] = _no_quota,
     remapped: tuple[int, int] | None = None,
 ) -> Expected:
     """Foretell what Docker does when it starts.
@@ -163,28 +136,38 @@ def expected(
         settings: its configuration.
         prior: the storage drivers that have data in a data folder.
         filesystem: the type of the file system that a folder is on.
+        quota: whether that file system keeps project quotas.
         remapped: the user and group number of root in a container; None where userns-remap is off or that is unknown.
 
     Raises:
         RpinfsError: no such version, or a value of daemon.json is of the wrong kind. Exit status 2.
     """
     rules = rules_for(version)
+    if settings.untold:
+        return _untold(version, rules, settings)
     default = f"default of Docker {short(version)}"
-    told = {key: _told(settings, key, default) for key in ("data-root", "storage-driver", "userns-remap")}
-    data_root = told["data-root"] if told["data-root"].value else Choice(DATA_ROOT, default)
-    userns_remap = told["userns-remap"]
+    data_root = _data_root(version, settings, default)
+    userns_remap = settings.text("userns-remap", default)
     root = _root(data_root.value, userns_remap.value, remapped)
     containerd_root = settings.containerd_root or Choice(CONTAINERD_ROOT, "default of containerd")
     found = sorted(driver for driver in prior(root) if driver in rules.drivers and driver != "vfs")
-    store = _Store(version, rules, settings, told["storage-driver"], found, root, bool(userns_remap.value), default)
+    named = settings.driver or settings.text("storage-driver", default)
+    store = _Store(version, rules, settings, named, found, root, bool(userns_remap.value), default)
     folder = containerd_root.value if store.snapshotter else root
-    driver = store.driver(filesystem(folder))
+    on = filesystem(folder) if folder else ""
+    driver = store.driver(on)
     problems = [
-        *_given_twice(settings),
+        *settings.problems,
+        *settings.file_problems,
+        *refusals.of_settings(number(version), short(version), settings),
         *_root_to_root(userns_remap, root),
         *store.problems(),
-        *_slow(driver, folder, filesystem(folder)),
+        *_slow(driver, folder, on),
     ]
+    if not store.snapshotter:
+        problems += refusals.of_storage(
+            number(version), short(version), settings, driver.value, folder, on, quota(folder)
+        )
     return Expected(
         version=version,
         rules=rules,
@@ -198,14 +181,33 @@ def expected(
     )
 
 
+def _untold(version: str, rules: Rules, settings: Settings) -> Expected:
+    nothing = Choice("", f"cannot be told: {settings.untold}")
+    problem = Problem(
+        f"it cannot be told with which settings Docker starts: {settings.untold}",
+        "have docker.service start dockerd itself, with its options written out",
+    )
+    containerd = settings.containerd_root or nothing
+    problems = (*settings.problems, problem)
+    return Expected(version, rules, False, nothing, nothing, "", containerd, nothing, problems)
+
+
+def _data_root(version: str, settings: Settings, default: str) -> Choice:
+    """The data root, which until 22 has an older name as well; what daemon.json says goes before any option."""
+    names = ("data-root", "graph") if number(version) < _GRAPH_UNTIL else ("data-root",)
+    by_file = [settings.text(name, default) for name in names if settings.keys.get(name) is not None]
+    by_flag = [settings.flags[name][-1] for name in names if name in settings.flags]
+    told = next((choice for choice in (*by_file, *by_flag) if choice.value), Choice(DATA_ROOT, default))
+    return told if told.value.startswith("/") else Choice(f"/{told.value}", told.origin)
+
+
 def rules_for(version: str) -> Rules:
     """The rules of a version; those of the newest that is known for what is newer.
 
     Raises:
         RpinfsError: it is none, or older than all.
     """
-    number = _number(version)
-    fitting = [rules for rules in RULES if rules.since <= number]
+    fitting = [rules for rules in RULES if rules.since <= number(version)]
     if not fitting:
         raise RpinfsError(f"Docker {version}: expected 20.10 or later", "install a newer Docker")
     return fitting[-1]
@@ -213,29 +215,47 @@ def rules_for(version: str) -> Rules:
 
 def short(version: str) -> str:
     """The version without what packagers add: 26.1."""
-    return "{}.{}".format(*_number(version))
+    return "{}.{}".format(*number(version))
 
 
-def placement(expected: Expected, images: Sequence[Image]) -> list[Problem]:
-    """What is wrong with where Docker keeps its data, on a machine with these images in its configuration."""
-    if not images:
+def placement(expected: Expected, images: Sequence[Image] | None, real: Callable[[str], str] = str) -> list[Problem]:
+    """What is wrong with where Docker keeps its data, on a machine with these images in its configuration.
+
+    Args:
+        images: None where rpinfs is not in use.
+        real: a folder with symbolic links followed.
+    """
+    if images is None or not expected.is_told:
         return []
     found = []
-    if image_of(expected.data_root.value, images) is None:
+    data = real(expected.data_root.value)
+    if image_of(data, images) is None:
+        link = "" if data == expected.data_root.value else f", a symbolic link to {data},"
         found.append(
             Problem(
-                f"Docker's data root {expected.data_root.value} is on no image",
-                f"make data-root in daemon.json and Where= of an image agree; Where={images[0].where} is one",
+                f"Docker's data root {expected.data_root.value}{link} is on no image ({expected.data_root.origin})",
+                _move(images),
             )
         )
-    if expected.snapshotter and image_of(expected.containerd_root.value, images) is None:
+    if not expected.snapshotter:
+        return found
+    folder = expected.containerd_root.value
+    if not folder:
+        found.append(Problem(f"where Docker keeps its images {expected.containerd_root.origin}", None))
+    elif image_of(real(folder), images) is None:
         found.append(
             Problem(
-                f"Docker keeps its images in {expected.containerd_root.value}, which is on no image",
-                f"add to [Image {images[0].name}]: Bind={expected.containerd_root.value}",
+                f"Docker keeps its images in {folder}, which is on no image ({expected.containerd_root.origin})",
+                f"add to [Image {images[0].name}]: Bind={folder}" if images else _move(images),
             )
         )
     return found
+
+
+def _move(images: Sequence[Image]) -> str:
+    if not images:
+        return "all images are switched off: take Enabled=no out of [Image docker]; rpinfs config show"
+    return f"make data-root in daemon.json and Where= of an image agree; Where={images[0].where} is one"
 
 
 def image_of(path: str, images: Sequence[Image]) -> Image | None:
@@ -266,12 +286,13 @@ class _Store:
         self._remapped = remapped
         self._default = default
         self._file = settings.file
-        self._wish = _feature(settings, "containerd-snapshotter")
+        self._wish = settings.feature("containerd-snapshotter")
         self.snapshotter, self._origin = self._choose()
 
     def _choose(self) -> tuple[bool, str]:
         """Snapshotter or storage driver, and why."""
-        rules, wish, asked = self._rules, self._wish, f"features.containerd-snapshotter in {self._file}"
+        rules = self._rules
+        wish, asked = (self._wish.value == "true", self._wish.origin) if self._wish else (None, "")
         if rules.snapshotter is Snapshotter.NEVER:
             return False, self._default
         if rules.snapshotter is Snapshotter.ON_REQUEST:
@@ -301,7 +322,7 @@ class _Store:
     def problems(self) -> list[Problem]:
         """Why Docker does not start, or fails later."""
         found = []
-        if self._remapped and self._wish:
+        if self._remapped and self._wish and self._wish.value == "true":
             found.append(self._remap_with_snapshotter())
         if not self.snapshotter and self._named.value and self._named.value not in self._rules.drivers:
             found.append(self._no_such_driver("storage driver"))
@@ -356,18 +377,6 @@ def _slow(driver: Choice, folder: str, filesystem: str) -> list[Problem]:
     ]
 
 
-def _given_twice(settings: Settings) -> list[Problem]:
-    return [
-        Problem(
-            f"{key} is given in {settings.file} and as an option ({flag.origin}): Docker does not start",
-            f"take it out of {flag.origin}",
-            fatal=True,
-        )
-        for key, flag in (settings.flags or {}).items()
-        if key in settings.keys
-    ]
-
-
 def _root_to_root(userns_remap: Choice, root: str) -> list[Problem]:
     if not is_root(userns_remap.value):
         return []
@@ -378,32 +387,6 @@ def _root_to_root(userns_remap: Choice, root: str) -> list[Problem]:
 def is_root(userns_remap: str) -> bool:
     """Whether a value of userns-remap maps root to itself: Docker goes on without, but in another folder."""
     return userns_remap.partition(":")[0] in ("root", "0")
-
-
-def _told(settings: Settings, key: str, default: str) -> Choice:
-    """The value of a key, "" where there is none."""
-    value = settings.keys.get(key)
-    if value is None:
-        return (settings.flags or {}).get(key, Choice("", default))
-    if not isinstance(value, str):
-        raise _wrong(settings, key, "text", value)
-    return Choice(value, settings.file)
-
-
-def _feature(settings: Settings, name: str) -> bool | None:
-    features = settings.keys.get("features")
-    if features is None:
-        return None
-    if not isinstance(features, dict):
-        raise _wrong(settings, "features", "an object", features)
-    value = features.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise _wrong(settings, f"features.{name}", "true or false", value)
-    return value
-
-
-def _wrong(settings: Settings, key: str, wanted: str, found: object) -> RpinfsError:
-    return RpinfsError(f"{settings.file}: {key}: expected {wanted}, found {found!r}", status=2)
 
 
 def _root(data_root: str, userns_remap: str, remapped: tuple[int, int] | None) -> str:
@@ -418,8 +401,8 @@ def _is_below(path: str, folder: str) -> bool:
     return f"{path.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/")
 
 
-def _number(version: str) -> tuple[int, int]:
-    """Major and minor; a Debian epoch before them means nothing."""
+def number(version: str) -> tuple[int, int]:
+    """Major and minor; a Debian epoch before them means nothing. Raises RpinfsError."""
     found = re.match(r"(?:\d+:)?v?(\d+)\.(\d+)", version)
     if not found:
         raise RpinfsError(f"expected a version of Docker such as 26.1.5, found {version or 'nothing'}")

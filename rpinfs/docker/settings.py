@@ -1,26 +1,19 @@
-"""Docker's settings on this machine: what they are, and how one of them is changed. What Docker makes of them decides
-rpinfs.docker.
-
-A change of daemon.json leaves either the old file or the new one, whole, wherever it is interrupted: a temporary file
-beside it, synced, validated by dockerd where it can, and then renamed.
+"""Docker's settings on this machine: its version, what it was told, what it has stored. What Docker makes of them
+decides rpinfs.docker.rules; what systemd starts it with, rpinfs.docker.service.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import re
-import shlex
-import stat
-import tomllib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rpinfs.boot import storage
 from rpinfs.boot.host import Host, read_text
-from rpinfs.docker import jsonedit, rules, subids
+from rpinfs.docker import containerd, daemonjson, options, rules, service, subids
+from rpinfs.docker.told import Choice, Problem, Settings
 from rpinfs.errors import RpinfsError
 from rpinfs.system import deadline
 from rpinfs.system.run import CommandError, run
@@ -28,20 +21,13 @@ from rpinfs.system.run import CommandError, run
 if TYPE_CHECKING:
     from rpinfs.boot.config import Image
 
-KEY = "userns-remap"
-NONE = "none"
-"""Word for: not remapped, the key taken out."""
-
-_DAEMON_JSON = "/etc/docker/daemon.json"
-_CONTAINERD_TOML = "/etc/containerd/config.toml"
-_ENVIRONMENT = "/etc/default/docker"
-_UNITS = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
-_TEMPORARY = ".rpinfs-new-"
-_BYTE_ORDER_MARK = "\ufeff"
+UNIT = "docker.service"
+DAEMON_JSON = "/etc/docker/daemon.json"
 
 # dockerd is 75 to 95 MB, which a cold NAS has to deliver first.
-_DOCKERD_SECONDS = 60.0
+DOCKERD_SECONDS = 60.0
 _DATA_SECONDS = 5.0
+_QUOTA = ("prjquota", "pquota")
 
 
 @dataclass(frozen=True)
@@ -60,51 +46,86 @@ class Stored:
 
 @dataclass(frozen=True)
 class Installed:
-    """Docker on this machine: its version, daemon.json as it stands there, what it was told, and the images."""
+    """Docker on this machine: its version, daemon.json as it stands there, what it was told, and the images.
+
+    `path` is where daemon.json really is; `text` is None where there is none; `images` is None where rpinfs is not in
+    use.
+    """
 
     host: Host
-    images: Sequence[Image]
+    images: Sequence[Image] | None
     version: str
     path: str
-    text: str
-    settings: rules.Settings
+    text: str | None
+    settings: Settings
 
 
 @dataclass(frozen=True)
-class Change:
-    """What setting userns-remap will do.
+class Roots:
+    """The two folders that this Docker with its settings will write to, and where each is set.
 
-    `hidden`: what Docker does not see any more afterwards, for a person; "" is nothing. `text` is the new daemon.json.
+    `containerd_root` is None where Docker keeps its images in its data root. A value of "" cannot be told, and its
+    origin says why.
     """
 
-    installed: Installed
-    before: rules.Expected
-    after: rules.Expected
-    text: str
-    hidden: str
-
-    @property
-    def is_none(self) -> bool:
-        """Whether all is so already."""
-        return self.text == self.installed.text
+    data_root: Choice
+    containerd_root: Choice | None
 
 
 # Reading
 
 
-def read(host: Host, images: Sequence[Image]) -> Installed:
-    """Read Docker's settings; `images` are those of the configuration.
+def read(host: Host, images: Sequence[Image] | None) -> Installed:
+    """Read Docker's settings; `images` are those of the configuration, None where rpinfs is not in use.
 
     Raises:
         RpinfsError: Docker is not installed, or a file is wrong (exit status 2).
+        OSError: a file cannot be read.
     """
-    flags = _flags(host.root)
+    root = host.root
+    version = _version(root)
+    unit = service.read(root, UNIT)
+    flags, problems, untold = _flags(unit, version)
     given = flags.pop("config-file", None)
-    file = given.value if given else _DAEMON_JSON
-    path = _followed(host.root, file)
-    text = _text_of(path, file)
-    settings = rules.Settings(_object(text, file), file, flags, _containerd_root(host.root))
-    return Installed(host, images, _version(host.root), path, text, settings)
+    file = given[-1].value if given else DAEMON_JSON
+    path = service.followed(root, file)
+    # dockerd takes an empty name for no file at all.
+    text = read_file(path, file) if file else None
+    if text is None and given and file:
+        problems.append(_stops(f"{file} is not there, which {given[-1].origin} names", version, f"touch {file}"))
+    driver = unit.variables.get("DOCKER_DRIVER")
+    settings = Settings(
+        {},
+        file,
+        flags,
+        driver=Choice(driver.text, f"DOCKER_DRIVER in {driver.origin}") if driver and driver.text else None,
+        problems=tuple(problems),
+        untold=untold,
+    )
+    settings = with_text(settings, text, version)
+    containerd_root = containerd.root_of(
+        root, _address(settings), _data_root_of(version, settings) if unit.file else ""
+    )
+    return Installed(host, images, version, path, text, replace(settings, containerd_root=containerd_root))
+
+
+def with_text(settings: Settings, text: str | None, version: str) -> Settings:
+    """The settings with what is in this text of daemon.json. Raises RpinfsError."""
+    found = daemonjson.parse(text, settings.file, rules.number(version), rules.short(version))
+    return replace(settings, keys=found.keys, lines=found.lines, file_problems=found.problems)
+
+
+def roots(host: Host) -> Roots:
+    """The folders that Docker will write to, with their origins: for whoever has to name the setting.
+
+    Starts `dockerd --version`, reads the units of Docker and containerd and their configuration: nothing for the way
+    to Docker.
+
+    Raises:
+        RpinfsError, OSError: as read().
+    """
+    expected = expect(read(host, None))
+    return Roots(expected.data_root, expected.containerd_root if expected.snapshotter else None)
 
 
 def expect(installed: Installed) -> rules.Expected:
@@ -117,15 +138,29 @@ def expect(installed: Installed) -> rules.Expected:
             remap = subids.resolve(wanted, _accounts(root))
             remapped = (remap.uid, remap.gid)
         except RpinfsError as error:
-            problems.append(rules.Problem(error.message, error.remedy, fatal=True))
+            problems.append(Problem(error.message, error.remedy, fatal=True))
     expected = rules.expected(
         installed.version,
         settings,
         prior=lambda folder: _prior(root + folder) if _can_be_seen(installed, folder) else (),
         filesystem=lambda folder: _filesystem(installed, folder),
+        quota=lambda folder: _has_quota(installed, folder),
         remapped=remapped,
     )
     return replace(expected, problems=(*problems, *expected.problems))
+
+
+def real(installed: Installed, folder: str) -> str:
+    """A folder with the symbolic links in it followed, in the world below the root of the machine."""
+    root, found = installed.host.root, ""
+    for part in folder.strip("/").split("/"):
+        path = f"{found}/{part}"
+        try:
+            target = deadline.within(_DATA_SECONDS, service.followed, root, path)
+        except (RpinfsError, OSError):
+            return folder
+        found = os.path.normpath(target.removeprefix(root))
+    return found
 
 
 def stored(installed: Installed, expected: rules.Expected) -> Stored:
@@ -167,21 +202,40 @@ def _names(folder: str) -> list[str]:
         return []
 
 
+def image_of(installed: Installed, folder: str) -> Image | None:
+    """The image that a folder is on, None where it is on none."""
+    return rules.image_of(folder, installed.images or ())
+
+
 def _can_be_seen(installed: Installed, folder: str) -> bool:
     """Whether a folder shows what Docker will find there: not where the image that it is on is not mounted yet."""
-    image = rules.image_of(folder, installed.images)
+    image = image_of(installed, folder)
     return image is None or storage.mount_at(storage.parse_mountinfo(installed.host.mountinfo), image.where) is not None
 
 
 def _filesystem(installed: Installed, folder: str) -> str:
     """The type of the file system on which a folder is, or will be: the gate lets Docker start on its image only."""
-    image = rules.image_of(folder, installed.images)
+    image = image_of(installed, folder)
     if image:
         return image.filesystem
-    mounts = storage.parse_mountinfo(installed.host.mountinfo)
-    while (mount := storage.mount_at(mounts, folder)) is None and folder != "/":
-        folder = os.path.dirname(folder)
+    mount = _mount_of(installed, folder)
     return mount.kind if mount else ""
+
+
+def _has_quota(installed: Installed, folder: str) -> bool:
+    """Whether the file system of a folder keeps project quotas, or will."""
+    image = image_of(installed, folder)
+    if image:
+        return bool(set(_QUOTA) & set(image.options))
+    mount = _mount_of(installed, folder)
+    return mount is not None and bool(set(_QUOTA) & set(mount.super_options))
+
+
+def _mount_of(installed: Installed, folder: str) -> storage.Mount | None:
+    mounts = storage.parse_mountinfo(installed.host.mountinfo)
+    while (mount := storage.mount_at(mounts, folder)) is None and folder not in ("/", ""):
+        folder = os.path.dirname(folder)
+    return mount
 
 
 def _version(root: str) -> str:
@@ -189,7 +243,7 @@ def _version(root: str) -> str:
     if root:
         return _packaged_version(read_text(f"{root}/var/lib/dpkg/status"))
     try:
-        said = run(["dockerd", "--version"], timeout=_DOCKERD_SECONDS).stdout
+        said = run(["dockerd", "--version"], timeout=DOCKERD_SECONDS).stdout
     except CommandError as error:
         if error.returncode is None and "not found" in error.reason:
             raise _not_installed() from error
@@ -212,96 +266,47 @@ def _not_installed() -> RpinfsError:
     return RpinfsError("Docker is not installed", "apt install docker.io")
 
 
-def _text_of(path: str, file: str) -> str:
-    """The text of a file, "" where it is not there. Not read_text(): what cannot be read must not count as empty."""
+def read_file(path: str, file: str) -> str | None:
+    """The text of a file, None where it is not there. Not read_text(): what cannot be read must not count as empty."""
     try:
         with open(path, encoding="utf-8", newline="") as stream:
             return stream.read()
     except FileNotFoundError:
-        return ""
+        return None
     except UnicodeDecodeError as error:
         raise RpinfsError(f"{file}: expected text in UTF-8: {error.reason}", status=2) from error
 
 
-def _object(text: str, file: str) -> dict[str, object]:
-    """The keys of daemon.json; an empty file counts as none, as it does for Docker."""
-    text = text.removeprefix(_BYTE_ORDER_MARK)
-    if not text.strip():
-        return {}
+def _flags(unit: service.Service, version: str) -> tuple[dict[str, list[Choice]], list[Problem], str]:
+    """The options that docker.service gives dockerd, what is wrong with them, and why they cannot be told."""
+    if unit.refused:
+        return {}, [_stops(unit.refused, version, f"systemctl cat {UNIT}")], ""
+    if unit.untold or not unit.file:
+        return {}, [], unit.untold
+    if os.path.basename(unit.program) != "dockerd":
+        return {}, [], f"{unit.origin} starts {unit.program}"
     try:
-        found = json.loads(text, parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        raise RpinfsError(
-            f"{file}:{error.lineno}: expected JSON: {error.msg} (column {error.colno})",
-            "mend it by hand; Docker does not start with it either",
-            status=2,
-        ) from error
-    except ValueError as error:
-        raise RpinfsError(f"{file}: expected JSON: {error}", status=2) from error
-    if not isinstance(found, dict):
-        raise RpinfsError(f"{file}:1: expected an object in braces, found {text.split()[0][:20]}", status=2)
-    return found
+        given = options.parse(unit.words, rules.number(version))
+    except options.UnknownFlagError as error:
+        return {}, [_stops(f"option {error}", version, f"take it out: systemctl edit {UNIT}")], ""
+    flags: dict[str, list[Choice]] = {}
+    for one in given:
+        flags.setdefault(one.option.name, []).append(Choice(one.value, f"{one.written} in {one.origin}"))
+    return flags, [], ""
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+def _stops(what: str, version: str, remedy: str) -> Problem:
+    return Problem(f"{what}: Docker {rules.short(version)} does not start so", remedy, fatal=True)
 
 
-def _followed(root: str, file: str) -> str:
-    """Where a file really is, with symbolic links that mean the world below root."""
-    path = root + file
-    for _ in range(40):
-        if not os.path.islink(path):
-            return path
-        target = os.readlink(path)
-        path = root + target if target.startswith("/") else os.path.join(os.path.dirname(path), target)
-    raise RpinfsError(f"{file}: expected a file, found a circle of symbolic links")
+def _address(settings: Settings) -> Choice | None:
+    """The socket of containerd that dockerd is told."""
+    told = settings.text("containerd", "")
+    return told if told.value else None
 
 
-def _containerd_root(root: str) -> rules.Choice | None:
-    text = read_text(root + _CONTAINERD_TOML)
-    try:
-        value = tomllib.loads(text).get("root")
-    except tomllib.TOMLDecodeError as error:
-        raise RpinfsError(f"{_CONTAINERD_TOML}: expected TOML: {error}", status=2) from error
-    return rules.Choice(value, _CONTAINERD_TOML) if isinstance(value, str) else None
-
-
-def _flags(root: str) -> dict[str, rules.Choice]:
-    """The settings that docker.service gives dockerd as options, and where."""
-    flags = {}
-    for words, origin in _command_line(root):
-        for word, following in zip(words, [*words, ""][1:], strict=True):
-            option, equals, value = word.partition("=")
-            key = "config-file" if option == "--config-file" else rules.FLAGS.get(option)
-            if key:
-                flags[key] = rules.Choice(value if equals else following, f"{option} in {origin}")
-    return flags
-
-
-def _command_line(root: str) -> Iterable[tuple[list[str], str]]:
-    """The words after dockerd in docker.service and its drop-ins, with the file that they stand in."""
-    units = [f"{folder}/docker.service" for folder in _UNITS]
-    unit = next((path for path in units if os.path.exists(root + path)), "")
-    drop_ins = f"{_UNITS[0]}/docker.service.d"
-    files = [unit, *(f"{drop_ins}/{name}" for name in sorted(_names(root + drop_ins)) if name.endswith(".conf"))]
-    words: list[str] = []
-    origin = ""
-    for file in filter(None, files):
-        text = read_text(root + file).replace("\\\n", " ")
-        for line in re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE):
-            words, origin = _split(line), file
-    yield words, origin
-    if "$DOCKER_OPTS" in words:
-        for value in re.findall(r"^DOCKER_OPTS=(.*)$", read_text(root + _ENVIRONMENT), re.MULTILINE):
-            yield _split(" ".join(_split(value))), _ENVIRONMENT
-
-
-def _split(line: str) -> list[str]:
-    try:
-        return shlex.split(line)
-    except ValueError:
-        return line.split()
+def _data_root_of(version: str, settings: Settings) -> str:
+    return rules.expected(version, settings).data_root.value or rules.DATA_ROOT
 
 
 def _accounts(root: str) -> subids.Accounts:
@@ -314,121 +319,3 @@ def _accounts(root: str) -> subids.Accounts:
         subuid=text_or_none("/etc/subuid"),
         subgid=text_or_none("/etc/subgid"),
     )
-
-
-# Changing
-
-
-def plan(installed: Installed, wanted: str) -> Change:
-    """What setting userns-remap to `wanted` ("default", USER, USER:GROUP or "none") will do. Nothing is changed.
-
-    Raises:
-        RpinfsError: Docker would not start so.
-    """
-    before = expect(installed)
-    text = _edited(installed.text, wanted)
-    settings = replace(installed.settings, keys=_object(text, installed.settings.file))
-    after = expect(replace(installed, text=text, settings=settings))
-    new = next((problem for problem in after.problems if problem.fatal and problem not in before.problems), None)
-    if new and text != installed.text:
-        raise RpinfsError(new.message, new.remedy)
-    return Change(installed, before, after, text, _hidden(installed, before, after))
-
-
-def apply(change: Change) -> None:
-    """Write daemon.json.
-
-    Raises:
-        RpinfsError: dockerd refuses it, or somebody changed it meanwhile; the file is as it was.
-        OSError: it cannot be written; the file is as it was.
-    """
-    installed = change.installed
-    file = installed.settings.file
-
-    def validate(temporary: str) -> None:
-        if _text_of(installed.path, file) != installed.text:
-            raise RpinfsError(f"{file} was changed by somebody else meanwhile", "do it again")
-        if change.after.rules.validate and not installed.host.root:
-            _validate(temporary, file)
-
-    replace_file(installed.path, change.text.encode(), validate)
-
-
-def _edited(text: str, wanted: str) -> str:
-    mark = _BYTE_ORDER_MARK if text.startswith(_BYTE_ORDER_MARK) else ""
-    text = text.removeprefix(mark)
-    return mark + (jsonedit.remove_member(text, KEY) if wanted == NONE else jsonedit.set_member(text, KEY, wanted))
-
-
-def _hidden(installed: Installed, before: rules.Expected, after: rules.Expected) -> str:
-    """What Docker does not find any more: userns-remap has another data folder and another namespace of containerd."""
-    if before.root == after.root and before.snapshotter == after.snapshotter:
-        return ""
-    try:
-        there = stored(installed, before)
-    except (RpinfsError, OSError):
-        return f"whatever is in {before.root}, which cannot be looked at now"
-    return f"{there} in {before.image_folder}" if str(there) else ""
-
-
-def _validate(temporary: str, file: str) -> None:
-    """Have dockerd look at it. With userns-remap=default it makes the user dockremap, with ranges, as a start does."""
-    try:
-        run(["dockerd", "--validate", "--config-file", temporary], timeout=_DOCKERD_SECONDS)
-    except CommandError as error:
-        raise RpinfsError(
-            f"{file} is left as it was, dockerd refuses the new one: {error.reason.replace(temporary, file)}", status=2
-        ) from error
-
-
-def replace_file(path: str, content: bytes, validate: Callable[[str], None]) -> None:
-    """Put a file in the place of another one, with its owner and mode; `path` must be no symbolic link.
-
-    Args:
-        path: the file; it need not be there, nor its folder.
-        content: its new bytes.
-        validate: is called with the path of the new file; what it raises leaves all as it was.
-    """
-    folder, name = os.path.split(path)
-    os.makedirs(folder, exist_ok=True)
-    _remove_leftovers(folder, name)
-    temporary = f"{folder}/.{name}{_TEMPORARY}{os.urandom(8).hex()}"
-    try:
-        _write(temporary, content, _state(path))
-        validate(temporary)
-        os.rename(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    # The new file is in place: what fails from here on cannot leave half of it.
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _state(path: str) -> os.stat_result | None:
-    try:
-        return os.stat(path, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-
-
-def _write(path: str, content: bytes, old: os.stat_result | None) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with open(descriptor, "wb") as file:
-        if old and (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
-            os.fchown(descriptor, old.st_uid, old.st_gid)
-        os.fchmod(descriptor, stat.S_IMODE(old.st_mode) if old else 0o644)
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
-
-
-def _remove_leftovers(folder: str, name: str) -> None:
-    """Of a run that was killed. Should another one be at it, its rename fails, and daemon.json stays as it is."""
-    for left in os.listdir(folder):
-        if left.startswith(f".{name}{_TEMPORARY}"):
-            os.unlink(os.path.join(folder, left))

@@ -116,7 +116,7 @@ def test_imported_fstab_keeps_old_containers(lab: Lab) -> None:
     pi.run(f"docker import /root/busybox.tar {IMAGE}")
     assert pi.run(f"docker run --name old {IMAGE} echo as it was") == "as it was"
     pi.run("kill $(cat /run/dockerd.pid); while [ -e /proc/$(cat /run/dockerd.pid) ]; do sleep 1; done")
-    pi.run("mkdir -p /etc/rpinfs && rpinfs config import-fstab >/etc/rpinfs/rpinfs.conf")
+    pi.run("rpinfs config import-fstab --output /etc/rpinfs/rpinfs.conf")
     pi.power_off()
 
     pi.write("/etc/fstab", re.sub("^", "#", FSTAB, flags=re.MULTILINE))

@@ -13,8 +13,9 @@ import pytest
 from rpinfs.boot.config import examine
 from rpinfs.boot.host import Host
 from rpinfs.commands import cli
-from rpinfs.docker import settings
+from rpinfs.docker import change, settings
 from rpinfs.errors import RpinfsError
+from rpinfs.system import replace
 from tests.package.chroot import Chroot
 from tests.support import TOP, Content, Installed, Tell, make_pi, make_tree
 from tests.tools.conftest import Traced
@@ -163,12 +164,13 @@ def test_a_byte_order_mark_stays(pi: Pi) -> None:
         (
             "26.1.5",
             {
-                "usr/lib/systemd/system/docker.service": "[Service]\nExecStart=/usr/sbin/dockerd $DOCKER_OPTS\n",
+                "usr/lib/systemd/system/docker.service": "[Service]\nEnvironmentFile=-/etc/default/docker\n"
+                "ExecStart=/usr/sbin/dockerd $DOCKER_OPTS\n",
                 "etc/default/docker": 'DOCKER_OPTS="--iptables=false --userns-remap=pi"\n',
                 "etc/passwd": "pi:x:1000:1000:::\n", "etc/group": "pi:x:1000:\n",
                 "etc/subuid": "pi:100000:65536\n", "etc/subgid": "pi:100000:65536\n",
             },
-            "userns-remap is given in /etc/docker/daemon.json and as an option (--userns-remap in /etc/default/docker)",
+            "userns-remap is given in /etc/docker/daemon.json:4 and as an option (--userns-remap in /etc/default",
         ),
     ],
 )  # fmt: skip
@@ -275,10 +277,10 @@ def test_on_a_terminal_it_asks(pi: Pi, installed: Installed, answer: str, status
 ATTEMPT = """
 import os, sys
 sys.path.insert(0, {top!r})
-from rpinfs.docker import settings
-settings.os.urandom = bytes
+from rpinfs.system import replace
+replace.os.urandom = bytes
 try:
-    settings.replace_file({path!r}, {content!r}, lambda temporary: None)
+    replace.replace_file({path!r}, {content!r}, lambda temporary: None)
 except OSError as error:
     sys.stderr.write(str(error))
     sys.exit(3)
@@ -287,7 +289,7 @@ except OSError as error:
 
 def attempt(file: Path) -> tuple[str, list[Path]]:
     """The code, and the paths that it touches."""
-    temporary = file.parent / f".{file.name}{settings._TEMPORARY}{bytes(8).hex()}"
+    temporary = file.parent / f".{file.name}{replace._TEMPORARY}{bytes(8).hex()}"
     code = ATTEMPT.format(top=str(TOP), path=str(file), content=NEW.encode())
     return code, [file, file.parent, temporary]
 
@@ -337,10 +339,10 @@ def test_old_or_new_and_whole(tmp_path: Path, traced: Traced, killed: bool, ther
 def test_somebody_else_was_faster(pi: Pi) -> None:
     root = pi()
     host = Host.read(str(root))
-    change = settings.plan(settings.read(host, examine(host)[0].images), "default")
+    planned = change.plan(settings.read(host, examine(host)[0].images), "default")
     (root / FILE).write_text("{}")
     with pytest.raises(RpinfsError, match="was changed by somebody else meanwhile"):
-        settings.apply(change)
+        change.apply(planned)
     assert ((root / FILE).read_text(), os.listdir((root / FILE).parent)) == ("{}", ["daemon.json"])
 
 

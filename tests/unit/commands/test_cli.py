@@ -18,7 +18,7 @@ from rpinfs.commands import cli
 from rpinfs.errors import RpinfsError
 from rpinfs.image.fstab import parse
 from tests.support import TOP, Installed, listing, make_pi, make_tree
-from tests.unit.image.test_fstab import RECIPE
+from tests.unit.image.test_takeover import RECIPE
 
 Captured = pytest.CaptureFixture[str]
 
@@ -321,6 +321,35 @@ def test_import_fstab_sees_the_file(other: Path, capsys: Captured) -> None:
     make_tree(other, {"nfs/docker/loop": bytes(8192)})
     cli.main(["config", "import-fstab"])
     assert "could not be seen" not in capsys.readouterr().out
+
+
+def test_import_fstab_into_a_file(other: Path, capsys: Captured) -> None:
+    """Whole or not at all: an empty file would be a configuration, and mount what nobody asked for."""
+    conf, file = "/etc/rpinfs/rpinfs.conf", other / "etc/rpinfs/rpinfs.conf"
+    make_tree(other, {"etc/fstab": "LABEL=a / ext4\n/srv/x /var/lib/docker ext4 loop\n"})
+    assert cli.main(["config", "import-fstab", "--output", conf]) == 1
+    assert not file.parent.exists() or not list(file.parent.iterdir())
+    told = complaint(capsys)
+    assert told[0] == "line 2: /srv/x does not lie on an NFS mount of this fstab; left alone"
+    assert told[1].startswith("found no line that mounts an image file from an NFS share")
+    make_tree(other, {"etc/fstab": RECIPE})
+    assert cli.main(["config", "import-fstab", "--output", conf]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"{conf}: written; comment out in /etc/fstab: lines 1, 2, 3, then reboot"
+    )
+    assert cli.main(["config", "import-fstab"]) == 0
+    assert file.read_text() == capsys.readouterr().out
+    file.write_text("")
+    assert cli.main(["config", "import-fstab", "--output", conf]) == 1
+    assert complaint(capsys) == [
+        f"{conf} is there already and stays as it is",
+        f"rpinfs config import-fstab --output {conf} --force",
+    ]
+    assert file.read_text() == ""
+    assert cli.main(["config", "import-fstab", "--output", conf, "--force"]) == 0
+    assert file.read_text().endswith("File=loop\n")
+    assert [path.name for path in file.parent.iterdir()] == ["rpinfs.conf"]
+    assert cli.main(["config", "import-fstab", "--force"]) == 2
 
 
 @pytest.mark.usefixtures("other")

@@ -13,6 +13,7 @@ from rpinfs.boot.config import examine
 from rpinfs.boot.host import Host
 from rpinfs.docker import rules, subids
 from rpinfs.docker.jsonedit import remove_member, set_member
+from rpinfs.docker.told import Choice, Settings
 from rpinfs.errors import RpinfsError
 from tests.support import CMDLINE, SERIAL
 
@@ -26,7 +27,7 @@ REMAP: dict[str, object] = {"userns-remap": "default"}
 def expect(version: str, keys: dict[str, Any], prior: tuple[str, ...] = (), on: str = "ext4") -> rules.Expected:
     return rules.expected(
         version,
-        rules.Settings(keys),
+        Settings(keys),
         prior=lambda folder: prior if folder.startswith("/var/lib/docker") else (),
         filesystem=lambda _: on,
         remapped=(100000, 100000) if keys.get("userns-remap") else None,
@@ -130,19 +131,19 @@ def test_versions_that_are_not_known(version: str) -> None:
 def test_where_it_comes_from() -> None:
     found = expect(V26, {"data-root": "/srv/docker", "storage-driver": "overlay2"})
     assert (found.data_root.origin, found.driver.origin) == ("/etc/docker/daemon.json", "/etc/docker/daemon.json")
-    assert found.userns_remap == rules.Choice("", "default of Docker 26.1")
-    assert found.containerd_root == rules.Choice("/var/lib/containerd", "default of containerd")
+    assert found.userns_remap == Choice("", "default of Docker 26.1")
+    assert found.containerd_root == Choice("/var/lib/containerd", "default of containerd")
     found = expect(V26, {}, prior=("overlay2",))
     assert found.driver.origin == "data of an earlier Docker in /var/lib/docker"
     assert expect(V29, SNAPSHOTTER).driver.origin == "features.containerd-snapshotter in /etc/docker/daemon.json"
 
 
 def test_an_option_of_dockerd_counts_and_excludes_the_key() -> None:
-    flags = {"data-root": rules.Choice("/srv/d", "--data-root in docker.service")}
-    found = rules.expected(V26, rules.Settings({}, flags=flags))
+    flags = {"data-root": [Choice("/srv/d", "--data-root in docker.service")]}
+    found = rules.expected(V26, Settings({}, flags=flags))
     assert (found.root, found.problems) == ("/srv/d", ())
     assert found.data_root.origin == "--data-root in docker.service"
-    found = rules.expected(V26, rules.Settings({"data-root": "/srv/d"}, flags=flags))
+    found = rules.expected(V26, Settings({"data-root": "/srv/d"}, flags=flags))
     assert [problem.fatal for problem in found.problems] == [True]
 
 
@@ -175,13 +176,17 @@ def placement(version: str, keys: dict[str, Any], config: str = "") -> list[str]
 def test_data_on_an_image() -> None:
     assert placement(V26, {}) == placement(V29, {}) == placement(V26, REMAP) == []
     assert placement(V26, {"data-root": "/var/lib/docker/data"}) == []
-    assert placement(V26, {"data-root": "/var/lib/docker2"}) == ["Docker's data root /var/lib/docker2 is on no image"]
+    assert placement(V26, {"data-root": "/var/lib/docker2"}) == [
+        "Docker's data root /var/lib/docker2 is on no image (/etc/docker/daemon.json)"
+    ]
 
 
 def test_images_of_containerd_on_an_image() -> None:
     config = "[Image docker]\nBind=\n"
     assert placement(V26, {}, config) == []
-    assert placement(V29, {}, config) == ["Docker keeps its images in /var/lib/containerd, which is on no image"]
+    assert placement(V29, {}, config) == [
+        "Docker keeps its images in /var/lib/containerd, which is on no image (default of containerd)"
+    ]
     assert placement(V29, REMAP, config) == []
 
 

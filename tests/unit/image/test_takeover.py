@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rpinfs.boot.config import Config, load
 from rpinfs.boot.host import Host
 from rpinfs.errors import RpinfsError
-from rpinfs.image import fstab
+from rpinfs.image import takeover, takeover_text
 
 RECIPE = """\
 nas.local:/tftpboot /boot nfs defaults,vers=4.1,ro 0 0
@@ -44,11 +44,11 @@ def unseen(_: str) -> None:
     return None
 
 
-def imported(text: str) -> fstab.Imported:
-    return fstab.import_fstab(text, seen)
+def imported(text: str) -> takeover_text.Imported:
+    return takeover.import_fstab(text, seen)
 
 
-def loaded(made: fstab.Imported) -> Config:
+def loaded(made: takeover_text.Imported) -> Config:
     return load(Host(config_files=[("imported", made.config)], serial="1"))
 
 
@@ -68,7 +68,7 @@ def test_the_recipe() -> None:
 
 def test_the_file_as_it_is_printed_loads_too() -> None:
     made = imported(lines(share="nas.local:/docker /nfs/docker nfs soft,vers=4.1"))
-    text = fstab.render(made, "/etc/fstab")
+    text = takeover_text.render(made, "/etc/fstab")
     assert "#   line 3: /nfs/docker/loop /var/lib/docker ext4 loop,x-systemd.requires=/nfs/docker 0 2\n" in text
     assert "#   line 2: soft is dropped: it turns a pause of the NAS into I/O errors" in text
     assert text.endswith(made.config)
@@ -196,12 +196,14 @@ VARIATIONS = [
         "another mount point",
         lines(image="/nfs/docker/loop /srv/data ext4 loop"),
         "[Image data]\nFile=loop\nWhere=/srv/data",
+        ("line 3: nothing waits for the image data at /srv/data any more",),
     ),
     Variation(
         "two images",
         f"{RECIPE}/nfs/docker/two /srv/Some.Data xfs loop\n/nfs/docker/three /mnt/docker ext4 loop\n",
         "[Image docker]\nFile=loop\n[Image some-data]\nFile=two\nFileSystem=xfs\nWhere=/srv/Some.Data\n"
         "[Image docker-2]\nFile=three\nWhere=/mnt/docker",
+        ("line 4: nothing waits for the image some-data", "line 5: nothing waits for the image docker-2"),
     ),
     Variation(
         "an image on a disk of its own",
@@ -218,6 +220,81 @@ VARIATIONS = [
         f"{RECIPE}/var/lib/docker/containerd /var/lib/containerd none bind 0 0\n",
         CONFIG,
         ("line 4: /var/lib/containerd is kept in the image by a bind mount of your own",),
+    ),
+    Variation("type of a list", lines(image=f"{IMAGE} ext3,ext4 loop"), CONFIG),
+    Variation("types to try", lines(image=f"{IMAGE} xfs,ext4 loop"), CONFIG),
+    Variation("type auto for NFS", lines(share=f"{SHARE} auto vers=4.1"), CONFIG),
+    Variation("any NFS type", lines(share=f"{SHARE} nfs4,nfs vers=4.1"), CONFIG),
+    Variation("slashes in the sources", RECIPE.replace(":/docker", "://docker/").replace("/loop", "//loop"), CONFIG),
+    Variation("the root of the server", RECIPE.replace(":/docker ", ":/ "), "Export=/\nWhere=/nfs/docker\nFile=loop"),
+    Variation("escapes", RECIPE.replace("/loop", "/lo\\157p").replace("nas.", "n\\141s."), CONFIG),
+    Variation("tags in quotes", f'LABEL="a" /srv ext4 defaults\nUUID="AA" /var/x ext4\n{RECIPE}', CONFIG),
+    Variation(
+        "an older file system", f"{RECIPE}/nfs/docker/old /srv/old ext3 loop\n", CONFIG,
+        ("line 4: an image is ext4 or xfs, this is ext3; left alone",),
+    ),
+    Variation(
+        "podman's", f"{RECIPE}/nfs/docker/pod /var/lib/containers ext4 loop\n", "File=pod\nWhere=/var/lib/containers",
+        (("line 4: nothing waits for the image containers at /var/lib/containers any more, and what starts before it"
+          " is mounted writes below its mount point; write below [Image containers]: Before=podman.service podman"),),
+    ),
+    Variation(
+        "k3s's", lines(image="/nfs/docker/k3s /var/lib/rancher/k3s ext4 loop"), "[Image k3s]\nFile=k3s",
+        ("write below [Image k3s]: Before=k3s.service k3s-agent.service",),
+    ),
+    Variation(
+        "containerd's own", f"{RECIPE}/nfs/docker/ctd /var/lib/containerd ext4 loop\n",
+        "[Image docker]\nFile=loop\nBind=\n[Image containerd]\nFile=ctd\nWhere=/var/lib/containerd",
+        ("line 4: nothing waits for the image containerd at /var/lib/containerd any more",),
+    ),
+    Variation(
+        "a disk below the image", f"{RECIPE}/dev/sda1 /var/lib/docker/volumes ext4 defaults,noatime 0 2\n", CONFIG,
+        (("line 4: /var/lib/docker/volumes lies below /var/lib/docker, where line 3 mounts an image; left alone. Give"
+          " it the options _netdev,nofail"),),
+    ),
+    Variation(
+        "an image below the image", f"{RECIPE}/nfs/docker/vol /var/lib/docker/volumes ext4 loop\n", CONFIG,
+        ("line 4: /var/lib/docker/volumes lies below /var/lib/docker, where line 3 mounts an image: give it",),
+    ),
+    Variation(
+        "two at one place", f"{RECIPE}/nfs/docker/b /var/lib/docker/ ext4 loop\n", CONFIG,
+        ("line 4: line 3 mounts at /var/lib/docker already, and systemd takes the first; left alone",),
+    ),
+    Variation(
+        "swap on the image", f"{RECIPE}/var/lib/docker/swap none swap sw 0 0\n", CONFIG,
+        ("line 4: swap in /var/lib/docker/swap lies on the image of line 3; left alone",),
+    ),
+    Variation(
+        "swap on the share", f"{RECIPE}/nfs/docker/swap none swap sw 0 0\n", CONFIG,
+        ("line 4: swap in /nfs/docker/swap lies on the NFS mount of line 2; left alone",),
+    ),
+    Variation(
+        "a folder of the share elsewhere", f"{RECIPE}/nfs/docker/media /srv/media none bind 0 0\n", CONFIG,
+        ("line 4: /srv/media shows a folder of the NFS mount of line 2; left alone",),
+    ),
+    Variation(
+        "containerd on a disk", f"{RECIPE}LABEL=ctd /var/lib/containerd ext4 defaults 0 2\n", CONFIG,
+        ("line 4: LABEL=ctd (ext4) is mounted at /var/lib/containerd, and is no image on an NFS share; left alone",),
+    ),
+    Variation(
+        "the tutorial's Pi",
+        "192.0.2.10:/volume1/rpi-tftpboot/92003445 /boot/firmware nfs defaults,vers=3,proto=tcp 0 0\n",
+        "[Server]\nAddress=192.0.2.10\nVersion=3\n[Boot]\nExport=/volume1/rpi-tftpboot/92003445\n"
+        "Where=/boot/firmware\nOptions=ro,proto=tcp",
+        ("line 1: with version 3", "line 1: /boot/firmware becomes read-only",
+         ("line 1: no line mounts a share with an image, so the defaults count: 192.0.2.10:/docker is mounted at"
+         " /nfs/docker")),
+        absent=("[Share]", "[Image"),
+    ),
+    Variation(
+        "boot files and a share", lines(image="-"),
+        "Address=nas.local\nExport=/tftpboot\n[Share]\nExport=/docker\nWhere=/nfs/docker",
+        ("line 2: no line mounts an image from this share: an image of 10G for Docker is made there",),
+        absent=("[Image",),
+    ),
+    Variation(
+        "boot files and other mounts", "nas:/boot /boot nfs ro,vers=4.1\nnas:/media /media nfs\n", "Export=/boot",
+        ("line 1: no line mounts a share", "line 2: /media is an NFS mount with no image on it; left alone"),
     ),
     Variation("a bind mount of something else", f"{RECIPE}/srv/a /srv/b none bind 0 0\n", CONFIG),
     Variation("other NFS mounts", f"{RECIPE}nas.local:/home /home nfs defaults 0 0\n", CONFIG),
@@ -252,7 +329,7 @@ def test_lines_that_stay_are_not_to_be_commented_out() -> None:
 
 REFUSED = [
     ("nothing", "", "found no line that mounts an image file from an NFS share"),
-    ("no image", lines(image="-"), "found no line that mounts an image file"),
+    ("no image, no boot files", lines(boot="-", image="-"), "found no line that mounts an image file"),
     ("no share", lines(share="-"), "found no line that mounts an image file"),
     (
         "an offset",
@@ -276,11 +353,56 @@ def test_refused(title: str, text: str, message: str) -> None:
     assert message in caught.value.message, title
 
 
+NOTHING = [
+    (
+        "an image on no share",
+        "/srv/disk.img /var/lib/docker ext4 loop\n",
+        ["line 1: /srv/disk.img does not lie on an NFS mount of this fstab; left alone"],
+    ),
+    (
+        "Docker straight on NFS",
+        "nas:/boot /boot nfs ro,vers=4.1\nnas:/d /var/lib/docker nfs vers=4.1\n",
+        [
+            "line 1: /boot: left alone with the rest",
+            (
+                "line 2: nas:/d (nfs) is mounted at /var/lib/docker, and is no image on an NFS share; left alone. As"
+                " long as it stands there it wins, and rpinfs mounts nothing at /var/lib/docker"
+            ),
+        ],
+    ),
+    (
+        "Docker on a disk",
+        "LABEL=a / ext4\n/dev/sda1 /var/lib/docker ext4 noatime 0 2\n/var/lib/docker/s none swap\n",
+        ["line 2: /dev/sda1 (ext4) is mounted at /var/lib/docker"],
+    ),
+    (
+        "a share with nothing on it",
+        "nas:/docker /nfs/docker nfs vers=4.1\nnas:/m /m nfs\n",
+        ["line 1: /nfs/docker is an NFS mount with no image on it", "line 2: /m is an NFS mount with no image on it"],
+    ),
+    (
+        "version 2",
+        RECIPE.replace("4.1", "2"),
+        ["line 1: /boot: left alone with the rest", "line 2: /nfs/docker", "line 3: "],
+    ),
+]
+
+
+@pytest.mark.parametrize(("title", "text", "remarks"), NOTHING, ids=[case[0] for case in NOTHING])
+def test_with_nothing_to_import_every_line_is_told_of(title: str, text: str, remarks: list[str]) -> None:
+    with pytest.raises(takeover.NothingImportedError) as caught:
+        imported(text)
+    found = caught.value.remarks
+    assert len(found) == len(remarks), found
+    for remark, part in zip(found, remarks, strict=True):
+        assert remark.startswith(part), title
+
+
 def test_a_file_that_cannot_be_seen_is_remarked() -> None:
     asked: list[str] = []
-    fstab.import_fstab(RECIPE, asked.append)
+    takeover.import_fstab(RECIPE, asked.append)
     assert asked == ["/nfs/docker/loop"]
-    (remark,) = fstab.import_fstab(RECIPE, unseen).remarks
+    (remark,) = takeover.import_fstab(RECIPE, unseen).remarks
     assert "could not be seen" in remark
     assert "10G" in remark
 
@@ -291,12 +413,12 @@ def test_the_size_is_left_to_the_file() -> None:
 
 @pytest.mark.parametrize("what", ["/nfs/docker/", "/nfs/docker//"])
 def test_the_share_itself_is_no_image(what: str) -> None:
-    with pytest.raises(RpinfsError, match=f"line 3: {what} is the share itself; expected a file below it"):
+    with pytest.raises(RpinfsError, match="line 3: /nfs/docker is the share itself; expected a file below it"):
         imported(RECIPE.replace("/nfs/docker/loop", what))
 
 
 def test_a_length_that_is_no_multiple_of_a_block_is_remarked() -> None:
-    assert "has 1000001 bytes" in fstab.import_fstab(RECIPE, lambda _: 1000001).remarks[0]
+    assert "has 1000001 bytes" in takeover.import_fstab(RECIPE, lambda _: 1000001).remarks[0]
 
 
 words = st.text(st.characters(codec="ascii", exclude_characters="\0"), max_size=12)
@@ -324,4 +446,4 @@ def test_whatever_comes_out_loads(
         return
     config = loaded(made)
     assert config.share.where.startswith("/nfs")
-    load(Host(config_files=[("printed", fstab.render(made, "/etc/fstab"))]))
+    load(Host(config_files=[("printed", takeover_text.render(made, "/etc/fstab"))]))
