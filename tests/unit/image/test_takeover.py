@@ -446,4 +446,4 @@ def test_whatever_comes_out_loads(
         return
     config = loaded(made)
     assert config.share.where.startswith("/nfs")
-    load(Host(config_files=[("printed", takeover_text.render(made, "/etc/fstab"))]))
+    load(Host(config_files=[("printed", takeover_text.render(made, "/etc/fstab"))], serial="1"))
