@@ -387,7 +387,8 @@ class _Reader:
     def _expand(self, name: str, template: str) -> str:
         host = self.host
         hostname = "" if host.hostname in ("(none)", "localhost") else host.hostname
-        machine_id = host.machine_id if len(host.machine_id) == 32 else ""
+        # Read on need: it is on the root.
+        machine_id = host.machine_id if "{machine-id}" in template and len(host.machine_id) == 32 else ""
         fields = {
             "serial": host.serial or host.mac,
             "mac": host.mac,

@@ -9,7 +9,7 @@ import os
 import sys
 
 from rpinfs.boot.config import examine
-from rpinfs.boot.host import Host
+from rpinfs.boot.host import Host, remember_nic
 from rpinfs.boot.units import Units, guards, units
 
 FROM_NEXT_BOOT = "/run/rpinfs-from-next-boot"
@@ -36,6 +36,8 @@ def main(arguments: "list[str]") -> int:
     try:
         made = guards(config) if errors else units(config, host.fstab, host.root_nic)
         write(made, arguments[0], host.root)
+        if config.in_use and not errors:
+            remember_nic(host)
     except OSError as error:
         _log(f"units cannot be written: {error}")
         return 1

@@ -16,7 +16,18 @@ DROP_IN_FOLDERS = ("/etc/rpinfs/rpinfs.conf.d", "/run/rpinfs/rpinfs.conf.d", "/u
 COMMAND_LINE = "kernel command line"
 """How messages call that origin."""
 
+NIC_FILE = "/run/rpinfs/boot-nic"
+"""The MAC address of the NIC that booted, as the generator found it; see remember_nic()."""
+
 _NFS_TYPES = ("nfs", "nfs4")
+_HEX = frozenset("0123456789abcdef")
+# What firmware has where nobody has put in a serial number: letters and digits of it, in lower case.
+_NO_SERIALS = (
+    "default", "defaultstring", "empty", "fillbyoem", "invalid", "na", "nil", "none", "noserial", "noserialnumber",
+    "notapplicable", "notavailable", "notset", "notspecified", "null", "oem", "serial", "serialnumber", "sn",
+    "systemserialnumber", "boardserialnumber", "baseboardserialnumber", "chassisserialnumber", "tbd", "test",
+    "tobefilled", "tobefilledbyoem", "unavailable", "undefined", "uninitialized", "unknown", "unset", "unspecified",
+)  # fmt: skip
 
 
 class Host:
@@ -24,7 +35,7 @@ class Host:
 
     __slots__ = (
         "root", "cmdline", "config_files", "unreadable", "fstab", "mountinfo", "serial", "mac", "nic", "hostname",
-        "machine_id", "container", "has_boot_firmware",
+        "_machine_id", "container", "has_boot_firmware",
     )  # fmt: skip
 
     def __init__(
@@ -40,7 +51,7 @@ class Host:
         mac: str = "",
         nic: str = "",
         hostname: str = "",
-        machine_id: str = "",
+        machine_id: "str | None" = "",
         container: bool = False,
         has_boot_firmware: bool = True,
     ) -> None:
@@ -54,7 +65,7 @@ class Host:
         self.mac = mac
         self.nic = nic
         self.hostname = hostname
-        self.machine_id = machine_id
+        self._machine_id = machine_id
         self.container = container
         self.has_boot_firmware = has_boot_firmware
 
@@ -76,14 +87,21 @@ class Host:
             unreadable=unreadable,
             fstab=read_text(root + "/etc/fstab"),
             mountinfo=mountinfo,
-            serial=read_text(root + "/proc/device-tree/serial-number").strip("\0 \n"),
+            serial=serial_of(read_text(root + "/proc/device-tree/serial-number")),
             mac=mac,
             nic=nic,
             hostname=(read_text(root + "/proc/sys/kernel/hostname") or read_text(root + "/etc/hostname")).strip(),
-            machine_id=read_text(root + "/etc/machine-id").strip(),
+            machine_id=None,
             container=_in_container(root),
             has_boot_firmware=_has_boot_firmware(root, mountinfo),
         )
+
+    @property
+    def machine_id(self) -> str:
+        """The machine-id(5), empty where it says nothing. Read when it is asked for: few ask, and it is on the root."""
+        if self._machine_id is None:
+            self._machine_id = _machine_id_of(read_text(self.root + "/etc/machine-id"))
+        return self._machine_id
 
     @property
     def switched_off(self) -> bool:
@@ -232,18 +250,56 @@ def _root_source(mountinfo: str) -> str:
     return server
 
 
-# Identity
+# Identity: what says nothing is none, and what is one is the same for the whole boot
+
+
+def serial_of(text: str) -> str:
+    """The serial number that a firmware gives; empty where it says nothing, as two boards would then be one.
+
+    That is one character repeated, the digits in their order, words for "none", or bytes that are no text. Real boards
+    have `0000000000000000`.
+    """
+    serial = text.strip("\0 \t\r\n")
+    said = "".join(c for c in serial.lower() if c.isalnum())
+    said = said.removeprefix("0x") or said
+    in_order = len(said) > 3 and any((digits * 4).find(said) in (0, 1) for digits in ("0123456789", "0123456789abcdef"))
+    if len(set(said)) < 2 or in_order or said in _NO_SERIALS or not serial.isprintable():
+        return ""
+    return serial
+
+
+def _machine_id_of(text: str) -> str:
+    machine_id = text.strip()
+    digits = machine_id.lower().replace("-", "")
+    return machine_id if len(digits) == 32 and set(digits) <= _HEX and len(set(digits)) > 1 else ""
 
 
 def _boot_nic(root: str, cmdline: str) -> "tuple[str, str]":
-    """Tell name and MAC address of the NIC that booted: BOOTIF=, the device of ip=, the default route, the first NIC.
+    """Tell name and MAC address of the NIC that booted.
 
-    BOOTIF= is a MAC address and tells no name.
+    The boot loader's BOOTIF= is a MAC address, and tells no name. All else may change while the machine runs: names,
+    and default routes. So where the generator has told the address to remember_nic(), that one stays.
     """
+    if told := _told_by_boot_loader(cmdline):
+        return "", told
+    device, mac = _found_nic(root, cmdline)
+    remembered = _mac_text(read_text(root + NIC_FILE))
+    if not remembered or remembered == mac:
+        return device, mac
+    named = (name for name in _network_devices(root) if _mac_of(root, name) == remembered)
+    return next(named, ""), remembered
+
+
+def _told_by_boot_loader(cmdline: str) -> str:
+    # The first of the two numbers in it is the kind of network: 01-dc-a6-32-00-00-01.
+    told = next((value for name, value in words(cmdline) if name == "BOOTIF" and len(value) == 20), "")
+    return _mac_text(told[3:])
+
+
+def _found_nic(root: str, cmdline: str) -> "tuple[str, str]":
+    """Name and MAC address of the device of ip=, else of the default route, else of the first NIC."""
     device = ""
     for name, value in words(cmdline):
-        if name == "BOOTIF" and len(value) == 20:
-            return "", value[3:].replace(":", "-").lower()
         if name == "ip":
             fields = _ip_fields(value)
             if len(fields) > 5:
@@ -259,11 +315,46 @@ def _boot_nic(root: str, cmdline: str) -> "tuple[str, str]":
     return next(((name, mac) for name in _network_devices(root) if (mac := _mac_of(root, name))), ("", ""))
 
 
+def remember_nic(host: Host) -> None:
+    """Keep the address of the NIC that booted for as long as this boot lasts; by the generator, the first to look.
+
+    Where the board has no serial number, or File= has {mac} in it, owner and file name of an image follow from it: an
+    agent that starts anew when another NIC has the default route would be another Pi. Raises OSError.
+    """
+    texts = [host.cmdline, *(text for _, text in host.config_files)]
+    wanted = not host.serial or any("{mac}" in text for text in texts)
+    path = host.root + NIC_FILE
+    if not wanted or not host.mac or _told_by_boot_loader(host.cmdline) or os.path.lexists(path):
+        return
+    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(path, flags, 0o644)
+    except FileExistsError:
+        return
+    try:
+        os.write(descriptor, f"{host.mac}\n".encode())
+    finally:
+        os.close(descriptor)
+
+
 def _mac_of(root: str, device: str) -> str:
     if not device or "/" in device:
         return ""
-    mac = read_text(f"{root}/sys/class/net/{device}/address").strip()
-    return "" if mac == "00:00:00:00:00:00" else mac.replace(":", "-")
+    folder = f"{root}/sys/class/net/{device}"
+    mac = _mac_text(read_text(f"{folder}/address"))
+    # Made up, it is another one at the next boot (net/core/dev.c: NET_ADDR_RANDOM).
+    local = mac and int(mac[:2], 16) & 2
+    return "" if local and read_text(f"{folder}/addr_assign_type").strip() == "1" else mac
+
+
+def _mac_text(text: str) -> str:
+    """A MAC address with hyphens; empty where it is none, or nobody's: zeros, a group's, everybody's."""
+    mac = text.strip().lower().replace(":", "-")
+    pairs = mac.split("-")
+    if len(pairs) != 6 or not all(len(pair) == 2 and set(pair) <= _HEX for pair in pairs):
+        return ""
+    return "" if int(pairs[0], 16) & 1 or not any(int(pair, 16) for pair in pairs) else mac
 
 
 def _default_route_device(root: str) -> str:

@@ -25,7 +25,6 @@ MODULES = {
 # On a Pi that has everything: relative to the root.
 READ = [
     "etc/fstab",
-    "etc/machine-id",
     "etc/rpinfs/rpinfs.conf",
     "etc/rpinfs/rpinfs.conf.d",
     "etc/rpinfs/rpinfs.conf.d/10.conf",
@@ -77,7 +76,7 @@ def pi(root: Path) -> Path:
     return make_pi(root, "[Image docker]\nFile=docker.img\n", {
         "etc/fstab": "# empty\n",
         "etc/hostname": "pi\n",
-        "etc/machine-id": "0" * 32 + "\n",
+        "etc/machine-id": "01" * 16 + "\n",
         "etc/rpinfs/rpinfs.conf.d/10.conf": "# empty\n",
         "proc/net/route": "Iface\n",
         "proc/self/mountinfo": MOUNTED,
@@ -155,6 +154,15 @@ def test_files_that_the_generator_opens(pi: Path, installed: Installed, tmp_path
         *(str(units / name) for name in WRITTEN),
         str(pi / "run/NetworkManager/conf.d/50-rpinfs.conf"),
     ])  # fmt: skip
+
+
+def test_what_depends_on_the_nic_costs_one_file_of_the_memory(pi: Path, installed: Installed, tmp_path: Path) -> None:
+    """Written by the generator, and read by all that come later; both in /run, and neither on the NAS."""
+    (pi / "proc/device-tree/serial-number").write_text("0" * 16 + "\0")
+    nic = str(pi / "run/rpinfs/boot-nic")
+    for times in (1, 1, 1):
+        assert opened(pi, installed.generator, tmp_path / "units")[nic] == times
+    assert opened(pi, installed.rpinfs, "gate")[nic] == 1
 
 
 def test_files_that_the_gate_opens(pi: Path, installed: Installed) -> None:

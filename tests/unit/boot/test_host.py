@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rpinfs.boot.host import Host, root_server, words
+from rpinfs.boot.config import load
+from rpinfs.boot.host import Host, remember_nic, root_server, serial_of, words
+from rpinfs.lease.owner import Owner
 from tests.support import Content, Installed, make_pi, make_tree
 
 BY_NFSROOT = "nfsroot= on the kernel command line"
@@ -110,6 +112,7 @@ def test_no_text_breaks_the_readers(cmdline: str, mounted: str) -> None:
 ETH0: dict[str, Content] = {"sys/class/net/eth0/address": "dc:a6:32:00:00:01\n", "sys/class/net/eth0/device": None}
 ETH1: dict[str, Content] = {"sys/class/net/eth1/address": "dc:a6:32:00:00:02\n", "sys/class/net/eth1/device": None}
 BRIDGE: dict[str, Content] = {"sys/class/net/br0/address": "02:00:00:00:00:03\n"}
+ETH0_IS_ETH1: dict[str, Content] = {"sys/class/net/eth0/address": "dc:a6:32:00:00:02\n"}
 LOOPBACK: dict[str, Content] = {"sys/class/net/lo/address": "00:00:00:00:00:00\n"}
 NICS: dict[str, Content] = {**BRIDGE, **ETH0, **ETH1, **LOOPBACK}
 ROUTES = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n"
@@ -144,6 +147,115 @@ DEFAULT_ROUTE = (
 def test_mac_of_the_nic_that_booted(root: Path, cmdline: str, files: Mapping[str, Content], mac: str) -> None:
     make_tree(root, {"proc/cmdline": cmdline + "\n", **files})
     assert Host.read(str(root)).mac == mac
+
+
+# Found on boards, or named by those who collect what firmware says (dmidecode, lshw, cloud-init's "bogus" serials).
+@pytest.mark.parametrize(
+    "text",
+    ["", "\0", " \n", "0", "0000000000000000", "00000000000000000\0", "0x00000000", "00-00-00-00", "FFFFFFFFFFFFFFFF",
+     "xxxxxxxx", "XXX", "........", "----", "None", " none\0", "NULL", "N/A", "To be filled by O.E.M.",
+     "To Be Filled By O.E.M", "TO BE FILLED BY OEM\n", "Default string", "default", "Not Specified", "Not Available",
+     "not set", "System Serial Number", "Serial Number", "Chassis Serial Number", "0123456789", "123456789",
+     "0123456789ABCDEF", "12345678", "1234567890123456", "unknown", "Undefined", "OEM", "\udcff\udcff\udcff", "\udcff1",
+     "\x1b[31m", "Ünspecified\x85"],
+)  # fmt: skip
+def test_a_serial_number_that_says_nothing_is_none(text: str) -> None:
+    assert serial_of(text) == ""
+
+
+@pytest.mark.parametrize(
+    "text", ["10000000a1b2c3d4", "00000000a1b2c3d4", "0000000000000001", "PF0ABCDE", "C02-0001", "none1", "12"]
+)
+def test_a_serial_number_that_says_something_stays_as_it_is(text: str) -> None:
+    assert serial_of(f"{text}\0") == serial_of(f" {text}\n") == text
+
+
+@given(st.text(max_size=40))
+def test_no_serial_number_breaks_the_reader(text: str) -> None:
+    assert serial_of(text) in ("", text.strip("\0 \t\r\n"))
+
+
+def test_two_boards_with_zeros_are_two_owners(tmp_path: Path) -> None:
+    """Seen: real boards have a serial number of zeros, and two of them were one owner."""
+    owners = set()
+    for number in (1, 2):
+        files = {**NICS, "proc/device-tree/serial-number": "0" * 16 + "\0"}
+        files["sys/class/net/eth0/address"] = f"dc:a6:32:00:00:0{number}\n"
+        root = make_pi(tmp_path / str(number), files=files)
+        owner = Owner.of(Host.read(str(root)))
+        images = load(Host.read(str(root))).images
+        assert [image.file for image in images] == [f"docker-{owner.serial}.img"]
+        owners.add(owner.serial)
+    assert owners == {"dc-a6-32-00-00-01", "dc-a6-32-00-00-02"}
+
+
+def test_the_identity_of_a_boot_does_not_follow_the_default_route(root: Path) -> None:
+    make_tree(root, {"proc/cmdline": "ip=dhcp\n", **NICS})
+    remember_nic(Host.read(str(root)))
+    for change in (
+        {"proc/net/route": DEFAULT_ROUTE},
+        # udev has renamed it, and another has its name.
+        {"sys/class/net/end0/address": "dc:a6:32:00:00:01\n", "sys/class/net/end0/device": None, **ETH0_IS_ETH1},
+    ):
+        host = Host.read(str(make_tree(root, change)))
+        assert Owner.of(host).serial == host.mac == "dc-a6-32-00-00-01"
+        remember_nic(host)
+    assert host.nic == "end0"
+    assert (root / "run/rpinfs/boot-nic").stat().st_mode & 0o777 == 0o644
+    # What is not an address is not believed, and a boot loader knows better.
+    for text in ("", "nonsense", "dc-a6-32-00-00", "00-00-00-00-00-00", "\x1b" * 17):
+        (root / "run/rpinfs/boot-nic").write_text(text)
+        assert Host.read(str(root)).mac == "dc-a6-32-00-00-02"
+    (root / "proc/cmdline").write_text("BOOTIF=01-AA-BB-CC-00-00-09\n")
+    assert Host.read(str(root)).mac == "aa-bb-cc-00-00-09"
+
+
+@pytest.mark.parametrize(
+    ("files", "cmdline", "remembered"),
+    [
+        ({}, "", True),
+        ({"proc/device-tree/serial-number": "a1b2c3d4"}, "", False),
+        ({"proc/device-tree/serial-number": "a1b2c3d4"}, "rpinfs.image.docker.file={mac}.img", True),
+        ({"proc/device-tree/serial-number": "a1b2c3d4", "etc/rpinfs/rpinfs.conf": "# {mac}"}, "", True),
+        ({}, "BOOTIF=01-AA-BB-CC-00-00-09", False),
+    ],
+)
+def test_only_what_something_follows_from_is_remembered(
+    root: Path, files: Mapping[str, Content], cmdline: str, remembered: bool
+) -> None:
+    remember_nic(Host.read(str(make_tree(root, {"proc/cmdline": cmdline, **NICS, **files}))))
+    assert (root / "run/rpinfs/boot-nic").exists() is remembered
+
+
+@pytest.mark.parametrize(
+    ("address", "kind", "mac"),
+    [
+        ("00:00:00:00:00:00", "", ""),
+        ("ff:ff:ff:ff:ff:ff", "", ""),
+        ("01:00:5e:00:00:01", "", ""),
+        ("", "", ""),
+        ("00:00:00:00:00:00:00:00", "", ""),
+        ("dc:a6:32:00:00", "", ""),
+        ("DC:A6:32:00:00:01", "", "dc-a6-32-00-00-01"),
+        # Locally administered: QEMU's are kept, and those that the kernel made up for this boot are not.
+        ("52:54:00:12:34:56", "0", "52-54-00-12-34-56"),
+        ("52:54:00:12:34:56", "1", ""),
+        ("52:54:00:12:34:56", "3", "52-54-00-12-34-56"),
+    ],
+)
+def test_an_address_that_says_nothing_is_none(root: Path, address: str, kind: str, mac: str) -> None:
+    nic = "sys/class/net/eth0"
+    files = {f"{nic}/address": f"{address}\n", f"{nic}/addr_assign_type": f"{kind}\n", f"{nic}/device": None}
+    assert Host.read(str(make_tree(root, files))).mac == mac
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("", ""), ("uninitialized\n", ""), ("0" * 32, ""), ("0123456789abcdef" * 2 + "\n", "0123456789abcdef" * 2),
+     ("0123456789abcdef", ""), ("x" * 32, ""), ("g123456789abcdef" * 2, "")],
+)  # fmt: skip
+def test_a_machine_id_that_says_nothing_is_none(root: Path, text: str, expected: str) -> None:
+    assert Host.read(str(make_tree(root, {"etc/machine-id": text}))).machine_id == expected
 
 
 def test_identity(root: Path) -> None:
