@@ -3,8 +3,10 @@
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from rpinfs.boot import host, storage
-from tests.support import PYTHON
+from tests.support import PYTHON, thorough
+from tests.tools import watchdog
 from tests.tools.crash import points
 
 ROOT = Path(__file__).parents[2]
@@ -26,10 +29,49 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def nothing_stays_attached(tmp_path: Path) -> Iterator[None]:
+def nothing_stays(tmp_path: Path) -> Iterator[None]:
+    """A test that failed may have left something frozen, mounted or attached: it goes, so that the next can run."""
     yield
-    attached = [one for one in storage.loops() if one.backing_file.startswith(f"{tmp_path}/")]
-    assert [one.path for one in attached if not mounted_anywhere(one)] == []
+    left = clean_up(tmp_path)
+    assert left == []
+
+
+def clean_up(folder: Path) -> list[str]:
+    """Thaw, unmount and detach what is left at and below a folder; returns what that was."""
+    left = []
+    for where in watchdog.mount_points(str(folder)):
+        left += [f"{where} was mounted"] + ["and frozen"] * watchdog.thaw(where)
+        unmount(Path(where))
+    for one in attached_below(folder):
+        left.append(f"{one.path} was attached to {one.backing_file}")
+        subprocess.run(["losetup", "--detach", one.path], check=False)
+    return left
+
+
+def attached_below(folder: Path) -> list[storage.Loop]:
+    """The loop devices on files below a folder, but for those whose mount somebody else has a copy of."""
+    found = [one for one in storage.loops() if one.backing_file.startswith(f"{folder}/")]
+    return [one for one in found if not mounted_anywhere(one)]
+
+
+BUSY_SECONDS = 20.0
+"""For whoever looks at a new device or mount in passing: udev, another run's namespaces."""
+
+
+def unmount(folder: Path) -> None:
+    """Unmount, and wait for the loop device to be gone with it: until then what holds its file stays busy."""
+    mounted = {line.rpartition(" - ")[2].split()[1] for line in mounts(folder) if line.split()[4] == str(folder)}
+    attached = [(one.path, one.backing_file) for one in storage.loops() if one.path in mounted]
+    until(lambda: subprocess.run(["umount", folder], capture_output=True, check=False).returncode == 0)
+    until(lambda: not any((one.path, one.backing_file) in attached for one in storage.loops()))
+
+
+def until(done: Callable[[], bool]) -> None:
+    """Wait for what another process is about to do, of which nobody tells us."""
+    end = time.monotonic() + BUSY_SECONDS
+    while not done():
+        assert time.monotonic() < end, "still busy"
+        time.sleep(0.025)
 
 
 def mounted_anywhere(loop: storage.Loop) -> bool:
@@ -51,6 +93,30 @@ def mounts(folder: Path) -> list[str]:
     return [line for line in table if f"{line.split()[4]}/".startswith(f"{folder}/")]
 
 
+@pytest.fixture
+def ends_in_time(tmp_path: Path) -> Iterator[None]:
+    """For tests that freeze: one that hangs is thawed from outside, interrupted, and fails."""
+    seconds = 12 * 3600 if thorough() else HANG_SECONDS
+
+    def interrupt(*_: object) -> None:
+        raise TimeoutError(f"not done within {seconds} s")
+
+    argv = [sys.executable, watchdog.__file__, str(tmp_path), str(seconds)]
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.alarm(seconds)
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield
+        finally:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, before)
+            thawed, _ = process.communicate()
+    assert thawed == ""
+
+
+HANG_SECONDS = 600
+"""What no test that freezes takes, on a busy machine either."""
+
 Mount = Callable[..., contextlib.AbstractContextManager[Path]]
 
 
@@ -66,7 +132,7 @@ def mounted(tmp_path: Path) -> Mount:
         try:
             yield folder
         finally:
-            command("umount", folder)
+            unmount(folder)
 
     return mount
 
