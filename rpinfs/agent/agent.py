@@ -27,7 +27,7 @@ from rpinfs.boot.config import Config, Image, load
 from rpinfs.boot.host import Host, read_text
 from rpinfs.boot.units import GATE, RUNTIME_FOLDER, THAW, fstab_mount_points, link_of, mount_unit, units
 from rpinfs.errors import ConfigError, RpinfsError
-from rpinfs.image import freeze, prepare, snapshots
+from rpinfs.image import freeze, prepare
 from rpinfs.image.errors import ShareFailedError
 from rpinfs.lease.lease import LOST, RENEW_SECONDS, Lease, LeaseError, Owner, OwnLockError, acquire
 
@@ -105,7 +105,6 @@ class Held:
     remedy: str = ""
     prepared: prepare.Prepared | None = None
     late: bool = False
-    swept: bool = False
     lost_lease: Lease | None = None
     lease_retry_at: float = 0.0
     retry_at: float | None = None
@@ -125,7 +124,6 @@ class Held:
         changed = (state, message) != (self.state, self.message)
         if state != self.state:
             self.since = now()
-            self.swept = False
         self.state, self.message, self.remedy = state, message, remedy
         return changed
 
@@ -457,29 +455,19 @@ class Agent:
             return
         waiting = [held for held in self.held if held.is_to_prepare(now())]
         unleased = [held for held in self.held if held.is_to_lease(now())]
-        unswept = [held for held in self.held if self._is_to_sweep(held)]
         for held in waiting:
             held.retry_at = None
             self._progress(held, f"looking at {held.image.path}")
-        for held in unswept:
-            held.swept = True
-        if waiting or unleased or unswept:
-            lists = (waiting, unleased, unswept)
+        if waiting or unleased:
+            lists = (waiting, unleased)
             self._worker = threading.Thread(target=self._work, args=lists, daemon=True, name="worker")
             self._worker.start()
 
-    def _is_to_sweep(self, held: Held) -> bool:
-        """Whether an image is known to be good by now, so that what it may have replaced can go."""
-        mount = storage.mount_at(self._mounts, held.image.where)
-        return held.state == "mounted" and not held.swept and mount is not None and mount.writable
-
-    def _work(self, waiting: list[Held], unleased: list[Held], unswept: list[Held]) -> None:
+    def _work(self, waiting: list[Held], unleased: list[Held]) -> None:
         """Thread: everything that touches images on the share."""
         try:
             for held in unleased:
                 self._renew(held)
-            for held in unswept:
-                self._sweep(held)
             self._prepare(waiting)
         finally:
             self._post(self._worker_ended)
@@ -498,16 +486,6 @@ class Agent:
             self._post(self._lease_refused, held, RpinfsError(f"without its lock: {error.strerror}"))
         else:
             self._post(self._leased, held, lease)
-
-    def _sweep(self, held: Held) -> None:
-        """Thread: remove what an image has replaced that was restored from a snapshot."""
-        try:
-            removed = snapshots.remove_replaced(held.image.path)
-        except OSError as error:
-            _log(4, f"image {held.image.name}: what it replaced cannot be removed: {error.strerror}")
-        else:
-            if removed:
-                _log(5, f"image {held.image.name}: restored and mounted; removed {removed}")
 
     def _leased(self, held: Held, lease: Lease) -> None:
         assert held.prepared is not None
@@ -683,7 +661,7 @@ class Agent:
         """Start the enabled units that the gate has refused."""
         from rpinfs.system import systemd
 
-        # A socket that met the gate too often has failed (rule 11 of boot.units): it listens again.
+        # A socket that met the gate too often has failed (docker.socket.d/rpinfs.conf): it listens again.
         sockets = [f"{name.removesuffix('.service')}.socket" for name in held.image.before]
         try:
             states = systemd.unit_states([*held.image.before, *sockets])

@@ -35,7 +35,7 @@ SNAPSHOT_MARK = ".snapshot-"
 """What stands between the name of an image and the time of a snapshot of it, YYYYMMDDTHHMMSSZ."""
 
 REPLACED = ".replaced"
-"""The end of the name of an image that a restored one has replaced."""
+"""The end of the name of an image that a restore of the first version has replaced."""
 
 TEMPLATE_FIELDS = ("serial", "mac", "hostname", "machine-id")
 

@@ -10,7 +10,7 @@ from rpinfs.boot import storage
 from rpinfs.boot.config import Image
 from rpinfs.boot.settings import BLOCK_SIZE, human_size, size_text
 from rpinfs.errors import RpinfsError
-from rpinfs.image import grow, make, publish, snapshots
+from rpinfs.image import grow, make, publish, replacing
 from rpinfs.image.check import CheckResult, check
 from rpinfs.image.errors import CutShortError
 from rpinfs.image.probe import Kind, Probe, probe, verify
@@ -99,8 +99,7 @@ def prepare(image: Image, owner: Owner, progress: Tell) -> Prepared:
 
 def _attach(image: Image, lease: Lease | None, progress: Tell) -> Prepared:
     remarks = [lease.remark] if lease is not None and lease.remark else []
-    if snapshots.put_back(image.path):
-        remarks.append(f"{image.path}: a restore was interrupted; the image has its name again")
+    remarks += replacing.settle(image.path)
     found = probe(image.path)
     if found.kind in (Kind.MISSING, Kind.BLANK):
         progress(f"making {image.path}")

@@ -176,7 +176,7 @@ def take_free_name(new: Temporary, path: str) -> None:
     except OSError as error:
         if error.errno not in NO_LINKS_HERE:
             raise
-        _claim(path)
+        claim(path)
         try:
             os.rename(new.path, path)
         except OSError:
@@ -185,8 +185,8 @@ def take_free_name(new: Temporary, path: str) -> None:
             raise
 
 
-def _claim(path: str) -> None:
-    """Take a free name with an empty file, and see that it is the one that has it."""
+def claim(path: str) -> None:
+    """Take a free name with an empty file, and see that it is the one that has it. Raises OSError: it is taken."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         if not is_named(path, fd) or os.fstat(fd).st_size:

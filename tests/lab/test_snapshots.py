@@ -9,7 +9,7 @@ from tests.support import Tell
 from .container import without_network
 from .lab import Lab
 from .records import Recorder, boot_writing, count_records
-from .test_storage import MOUNTS, assert_storage_is_up, image_of
+from .test_storage import MOUNTS, assert_storage_is_up
 from .traffic import traffic
 
 pytestmark = [pytest.mark.lab, pytest.mark.root, pytest.mark.long]
@@ -40,14 +40,18 @@ def test_the_nas_copies(lab: Lab, tell: Tell, filesystem: str, by: str) -> None:
         after = recorder.acknowledged
 
         pi.run(STOP)
-        pi.run(f"rpinfs restore docker {taken.rpartition('/')[2]}")
-        image = image_of(lab, pi).name
-        assert f"{image}.replaced" in nas.run("ls /srv/docker")
+        said = pi.run(f"rpinfs restore docker {taken.rpartition('/')[2]}")
+        kept = next(word for word in said.split() if ".snapshot-" in word).rstrip(";")
+        assert kept in nas.run("ls /srv/docker")
         pi.run(START)
         # The writer has gone on meanwhile, from the record where the snapshot had it.
         there = count_records(pi, before)
     assert_storage_is_up(pi, MOUNTS[1:])
-    assert f"{image}.replaced" not in nas.run("ls /srv/docker")
+    # It stays until a person deletes it.
+    assert f"{kept} (replaced by restore of " in pi.run("rpinfs snapshot --list docker")
+    pi.run(f"rpinfs snapshot docker --delete {kept}")
+    assert kept not in nas.run("ls /srv/docker")
+    assert taken.rpartition("/")[2] in nas.run("ls /srv/docker")
     tell(
         f"snapshot over NFS 4.2 by {made[by]} {by}, {made['READ']} READ, a container writing: {before} records before "
         f"it, {after} after it, {there} soon after it was restored; lost 0"

@@ -25,6 +25,7 @@ INSTALLED = (
     "usr/lib/systemd/system/rpinfs-trim.timer",
     "usr/lib/systemd/system/docker.service.d/rpinfs.conf",
     "usr/lib/systemd/system/containerd.service.d/rpinfs.conf",
+    "usr/lib/systemd/system/docker.socket.d/rpinfs.conf",
     "usr/share/bash-completion/completions/rpinfs",
     "usr/share/doc/rpinfs/copyright",
     "usr/share/doc/rpinfs/examples/rpinfs.conf",

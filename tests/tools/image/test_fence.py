@@ -21,7 +21,7 @@ from rpinfs.boot import storage
 from rpinfs.boot.config import Image
 from rpinfs.boot.settings import MIB
 from rpinfs.errors import RpinfsError
-from rpinfs.image import make, prepare, snapshots
+from rpinfs.image import make, prepare, taking
 from rpinfs.image.check import judge_e2fsck
 from rpinfs.image.errors import ImageError
 from rpinfs.image.probe import probe
@@ -184,7 +184,7 @@ def test_another_host_that_has_it_mounted_is_noticed(
             prepared(with_fence(wanted, "mmp"))
         assert refused.value.message.endswith(f"(last marked by {os.uname().nodename})")
         with pytest.raises(ImageError, match=r"another host uses it: .*\(last marked by "):
-            snapshots.take(with_fence(wanted, "mmp"), PI, runtime=str(tmp_path))
+            taking.take(with_fence(wanted, "mmp"), PI, runtime=str(tmp_path))
         device = command(*ATTACH, wanted.path).strip()
         with pytest.raises(AssertionError, match="already mounted or mount point busy"), mounted(device):
             pass

@@ -1,0 +1,48 @@
+"""A hold on an image while it is copied or replaced: because it is mounted here, or because nobody uses it."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from rpinfs.boot import storage
+from rpinfs.boot.config import Image
+from rpinfs.boot.host import read_text
+from rpinfs.boot.units import mount_unit
+from rpinfs.image.probe import refuse_attached
+from rpinfs.image.protection import refuse_marked
+from rpinfs.lease.lease import Owner, acquire, let_go
+from rpinfs.system.run import Tell
+
+
+def mount_of(image: Image) -> storage.Mount | None:
+    """The mount of an image at the place that the configuration has for it; None where it is not mounted there."""
+    mount = storage.mount_at(storage.parse_mountinfo(read_text("/proc/self/mountinfo")), image.where)
+    loop = storage.loop_of(mount) if mount else None
+    return mount if loop and loop.backing_file == image.path else None
+
+
+@contextlib.contextmanager
+def leased(image: Image, owner: Owner, progress: Tell) -> Iterator[None]:
+    """Have the image for ourselves: no other Pi, no agent, no loop device.
+
+    Raises:
+        RpinfsError: somebody else has it, or may have.
+        OSError: the share failed.
+    """
+    let_go(image.path, None)
+    lease = acquire(image.path, owner, image.name, take_up=False) if image.fence != "mmp" else None
+    try:
+        if os.path.lexists(image.path):
+            refuse_attached(image.path)
+            if lease is None:
+                refuse_marked(image.path, progress)
+        yield
+    finally:
+        if lease is not None:
+            lease.close()
+
+
+def stop_line(image: Image) -> str:
+    """The command that stops everything that uses an image."""
+    units = [*image.before, *(mount_unit(where) for where in image.bind), mount_unit(image.where), "rpinfs-agent"]
+    return f"systemctl stop {' '.join(units)}"
