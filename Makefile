@@ -29,7 +29,7 @@ PACKAGES := \
   git make build-essential debhelper dh-python lintian man-db \
   python3 python3-venv python3-pip $(WINDOWS) \
   e2fsprogs xfsprogs btrfs-progs strace kmod mount util-linux nfs-common systemd systemd-container \
-  bash-completion mmdebstrap debian-archive-keyring busybox-static dnsmasq-base iproute2 \
+  procps bash-completion mmdebstrap debian-archive-keyring busybox-static dnsmasq-base iproute2 \
   nfs-ganesha nfs-ganesha-vfs $(QEMU) $(UML)
 # They run on Python 3.11 (Debian 12) and 3.13 (Debian 13).
 TOOLS := ruff==0.17.6 mypy==2.4.1 pytest==9.2.0 pytest-xdist==3.8.0 hypothesis==6.170.15
@@ -39,6 +39,9 @@ STAMP := $(CACHE)/packages-$(call hash,$(sort $(PACKAGES)))
 VENV := $(CACHE)/venv-$(call hash,$(TOOLS) $(WINDOWS) $(shell . /etc/os-release; echo $$VERSION_ID))
 PYTHON := $(VENV)/bin/python
 DIST := dist
+# test-fresh: the release, and the targets to make on it.
+SUITE := bookworm
+FRESH := test demo
 LINTED := rpinfs tests units/man/build.py
 
 # An emulated Pi has one processor, and each of the test runner's workers at most two Pis.
@@ -47,7 +50,7 @@ JOBS = $(shell nproc)
 PYTEST = $(AS_ROOT) RPINFS_DEB="$$(realpath '$(DIST)'/rpinfs_*_all.deb)" '$(PYTHON)' -m pytest \
   --numprocesses=$(JOBS) --durations=20 --durations-min=30
 
-.PHONY: help deps venv deb lint test test-fast test-crash test-lab demo bench clean
+.PHONY: help packages deps venv deb lint test test-fast test-fresh test-crash test-lab demo bench clean
 
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.* ## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r target text; do
@@ -109,6 +112,9 @@ test-lab: export RPINFS_ALL_POINTS := 1
 test-lab: venv deb ## all that the lab can do, each round of it (root; hours)
 	@$(PYTEST) -m 'lab or long'
 
+test-fresh: deps ## make test and make demo on a Debian made from nothing, SUITE=bookworm or trixie (root; an hour)
+	@$(AS_ROOT) python3 -m tests.fresh --suite '$(SUITE)' $(FRESH)
+
 test-fast: venv ## the tests that need neither root nor the lab
 	@'$(PYTHON)' -m pytest -m 'not root and not lab'
 
@@ -117,6 +123,10 @@ demo: deb ## boot an emulated Pi for the first time, up to a running container (
 
 bench: deb ## requests, bytes and memory beside hand-written mounts, on emulated Pis (root)
 	@$(AS_ROOT) python3 -m tests.lab.bench --deb '$(DIST)'/rpinfs_*_all.deb
+
+# For tests/origin.py and test-fresh.
+packages:
+	@echo $(PACKAGES)
 
 clean: ## remove what was built; the caches in ~/.cache/rpinfs stay
 	@rm -rf dist debian/man debian/rpinfs debian/.debhelper debian/files debian/*.substvars debian/*.debhelper \

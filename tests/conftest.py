@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from tests import origin
 from tests.support import Installed, Tell, thorough
+
+origin.watch()
 
 # A test that is slow on a busy machine is not wrong.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -72,6 +75,13 @@ def no_influence(monkeypatch: pytest.MonkeyPatch) -> None:
     """What moves rpinfs into another world must not come from whoever runs the tests."""
     for name in ("RPINFS_ROOT", "SYSTEMD_PROC_CMDLINE", "SYSTEMD_VIRTUALIZATION", "SYSTEMD_SCOPE", "SYSTEMD_IN_INITRD"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def only_what_make_installs() -> Iterator[None]:
+    """A program that PACKAGES of the Makefile does not bring is on this machine by chance."""
+    yield
+    assert origin.strangers() == []
 
 
 @pytest.fixture(scope="session")

@@ -661,7 +661,7 @@ class Agent:
         """Start the enabled units that the gate has refused."""
         from rpinfs.system import systemd
 
-        # A socket that met the gate too often has failed (docker.socket.d/rpinfs.conf): it listens again.
+        # A socket that met the gate too often has failed (rule 11 of boot.units): it listens again.
         sockets = [f"{name.removesuffix('.service')}.socket" for name in held.image.before]
         try:
             states = systemd.unit_states([*held.image.before, *sockets])

@@ -12,6 +12,11 @@ from rpinfs.boot.config import examine
 from rpinfs.boot.host import Host, remember_nic
 from rpinfs.boot.units import Units, guards, units
 
+FROM_NEXT_BOOT = "/run/rpinfs-from-next-boot"
+"""Made by the package when it is installed where Docker runs already: until the next boot nothing of ours acts, whoever
+reloads systemd. rpinfs-gate.service has it as a condition, so that the drop-ins of the package let Docker pass.
+"""
+
 
 def main(arguments: "list[str]") -> int:
     """Write the units of this machine to the first of the folders that systemd gives; 0, or 1 on a config error."""
@@ -22,6 +27,8 @@ def main(arguments: "list[str]") -> int:
         sys.stderr.write("rpinfs-generator: expected a folder to write units to; systemd starts this program\n")
         return 2
     host = Host.read()
+    if os.path.lexists(host.root + FROM_NEXT_BOOT):
+        return 0
     config, errors = examine(host)
     if errors:
         # No mounts: the gate holds Docker back, and says this same sentence.

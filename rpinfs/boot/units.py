@@ -29,6 +29,12 @@ The rules, each with the trouble that it avoids:
    container running, the shutdown then has the cycle of rule 1, and systemd drops a job of it, such as the agent's
    stop. A drop-in for the prefix of their names (systemd.unit(5)) takes their default dependencies away; that they are
    unmounted before the image follows from their paths.
+11. A client of Docker's socket gets an error soon while the gate refuses, and does not hang. systemd starts
+   docker.service for it, meets the gate, listens again, finds the client still waiting, and so on, until the trigger
+   limit closes the socket: 20 in 2 s by default, which a gate that takes half a second or more never reaches (tried on
+   systemd 252 and 257: the client waits for ever, and the gate runs without end). Docker itself may not be started more
+   often than three times a minute either. When the storage comes, the agent starts Docker, which requires its socket.
+   Not a drop-in of the package: where rpinfs is not in use, Docker's socket is nobody's business.
 """
 
 TYPE_CHECKING = False
@@ -42,6 +48,8 @@ TRIM = "rpinfs-trim.service"
 TRIM_TIMER = "rpinfs-trim.timer"
 DROP_IN = "50-rpinfs-mounts.conf"
 NIC_DROP_IN = "50-rpinfs-nic.conf"
+SOCKET_DROP_IN = "docker.socket.d/50-rpinfs-limit.conf"
+SOCKET_LIMIT = "[Socket]\nTriggerLimitIntervalSec=60s\nTriggerLimitBurst=3\n"
 IFUPDOWN = ("networking.service", "ifup@.service")
 NETWORKMANAGER_FILE = "/run/NetworkManager/conf.d/50-rpinfs.conf"
 RUNTIME_FOLDER = "/run/rpinfs"
@@ -109,6 +117,7 @@ def units(config: "Config", fstab: str = "", root_nic: "tuple[str, str] | None" 
     for image in config.images:
         _add_below(made, image)
         _add_waiting(made, image)
+    _add_socket(made)
     if root_nic:
         _add_nic(made, *root_nic)
     return made
@@ -123,6 +132,7 @@ def guards(config: "Config") -> Units:
     for unit in dict.fromkeys(unit for image in config.images for unit in image.before):
         if unit not in GUARDED:
             made.files[f"{unit}.d/{DROP_IN}"] = _drop_in(list(_BEHIND_GATE))
+    _add_socket(made)
     return made
 
 
@@ -288,6 +298,10 @@ def _add_waiting(made: Units, image: "Image") -> None:
         text = _drop_in([*lines, f"Requires={mounts}", f"After={mounts}"])
         # A unit that waits for two images gets the lines of both.
         made.files[name] = made.files[name] + "\n".join(text.splitlines()[2:]) + "\n" if name in made.files else text
+
+
+def _add_socket(made: Units) -> None:
+    made.files[SOCKET_DROP_IN] = f"{_WRITTEN}\n{SOCKET_LIMIT}"
 
 
 def _drop_in(lines: "list[str]") -> str:

@@ -17,6 +17,7 @@ WITH_UNITS = [case for case in CASES if (case / "expected").exists()]
 WITH_MOUNTS = [case for case in WITH_UNITS if list((case / "expected").glob("*.mount"))]
 BELOW = "-.mount"
 STUB = "[Service]\nExecStart=/bin/true\n"
+STUBS = {"docker.socket": "[Socket]\nListenStream=/run/docker.sock\n"}
 # Key of a mount unit, and what systemd's dump calls it.
 PROPERTIES = {
     "What": "What",
@@ -36,7 +37,7 @@ def put(systemd: Systemd, case: Path) -> tuple[str, list[str]]:
     names = {Path(name).parts[0] for name in listing(case / "expected")}
     touched = sorted(name for name in names if name.endswith(".mount"))
     for extended in sorted(name.removesuffix(".d") for name in names if name.endswith(".d")):
-        name, text = below(case, extended) if extended.endswith(BELOW) else (extended, STUB)
+        name, text = below(case, extended) if extended.endswith(BELOW) else (extended, STUBS.get(extended, STUB))
         touched.append(name)
         if not systemd.root.path(f"/usr/lib/systemd/system/{name}").exists():
             systemd.root.path(f"{folder}/{name}").write_text(text)

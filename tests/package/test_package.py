@@ -25,7 +25,6 @@ INSTALLED = (
     "usr/lib/systemd/system/rpinfs-trim.timer",
     "usr/lib/systemd/system/docker.service.d/rpinfs.conf",
     "usr/lib/systemd/system/containerd.service.d/rpinfs.conf",
-    "usr/lib/systemd/system/docker.socket.d/rpinfs.conf",
     "usr/share/bash-completion/completions/rpinfs",
     "usr/share/doc/rpinfs/copyright",
     "usr/share/doc/rpinfs/examples/rpinfs.conf",

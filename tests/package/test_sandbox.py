@@ -15,9 +15,14 @@ from tests.package import chroot, container
 from tests.package.sandboxed import IMAGE, LINK, MOUNT, RESULT
 
 INSIDE = "/srv/sandboxed.py"
+# How many modules have byte code when the agent is about to start.
+STARTS = "/srv/starts"
+COUNT = f'find /usr/share/rpinfs -name "*.pyc" | wc -l >>{STARTS}'
 
 UNITS = {
-    "rpinfs-agent.service.d/test.conf": f"[Service]\nExecStart=\nExecStart=/usr/bin/python3 {INSIDE} agent\n",
+    "rpinfs-agent.service.d/test.conf": (
+        f"[Service]\nExecStart=\nExecStart=/usr/bin/python3 {INSIDE} agent\nExecStartPre=/bin/sh -c '{COUNT}'\n"
+    ),
     # As the generator writes it, for an image on a share that is a plain folder.
     "var-lib-docker.mount": (
         "[Unit]\nWants=rpinfs-agent.service\nAfter=rpinfs-agent.service\n"
@@ -50,6 +55,7 @@ def test_containers_outlive_the_agent_and_the_package(deb: Path, release: str) -
         result = root.path(str(RESULT))
         assert result.exists(), console
         seen = json.loads(result.read_text())
+        starts = [int(count) for count in root.path(STARTS).read_text().split()]
 
     steps = ("start", "kill", "thaw", "upgrade", "remove")
     for step in steps:
@@ -64,6 +70,8 @@ def test_containers_outlive_the_agent_and_the_package(deb: Path, release: str) -
     assert [seen[step]["agent"] for step in steps] == [*["active"] * 4, "inactive"], seen
     assert seen["thaw"]["agent_pid"] == seen["kill"]["agent_pid"], seen
     assert len({seen[step]["agent_pid"] for step in steps}) == len(steps) - 1, seen
+    # Installed, killed, upgraded: an agent without byte code would compile all of it, at every start.
+    assert len(starts) == 3 and len(set(starts)) == 1 and starts[0] > 50, starts
     # systemd answered over its private socket.
     assert seen["start"]["asked_for"] == "active"
     # Nobody holds a copy of the mount: when it goes, the loop device goes.

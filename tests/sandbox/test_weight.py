@@ -49,6 +49,7 @@ WRITTEN = [
     "boot-firmware.mount",
     "containerd.service.d/50-rpinfs-mounts.conf",
     "docker.service.d/50-rpinfs-mounts.conf",
+    "docker.socket.d/50-rpinfs-limit.conf",
     "ifup@.service.d/50-rpinfs-nic.conf",
     "networking.service.d/50-rpinfs-nic.conf",
     "nfs-docker.mount",

@@ -79,7 +79,8 @@ def test_guards_stand_alone() -> None:
     """What a wrong configuration leaves: docker.service and containerd.service have theirs from the package."""
     config, errors = examine(Host(config_files=[(MAIN_FILE, THREE + "Sise=1G\n")], cmdline="nfsroot=10.0.0.1:/pi"))
     made = guards(config)
-    assert errors and list(made.files) == ["k3s.service.d/50-rpinfs-mounts.conf"] and made.links == {}
+    assert errors and made.links == {}
+    assert list(made.files) == ["k3s.service.d/50-rpinfs-mounts.conf", "docker.socket.d/50-rpinfs-limit.conf"]
     gate = ["rpinfs-gate.service"]
     assert settings_of(made.files["k3s.service.d/50-rpinfs-mounts.conf"]) == {"Requires": gate, "After": gate}
 
