@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from rpinfs.boot.settings import DOCKER
 from rpinfs.commands.cli import UsageError, add_command, add_group, tell
 from rpinfs.commands.common import print_document
 from rpinfs.errors import RpinfsError
@@ -13,11 +14,11 @@ from rpinfs.errors import RpinfsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rpinfs.boot.config import Config
     from rpinfs.docker.change import Change
     from rpinfs.docker.rules import Expected
     from rpinfs.docker.settings import Installed
     from rpinfs.docker.told import Choice, Problem
-
 
 _UNTOLD = "cannot be told"
 
@@ -54,14 +55,14 @@ def add_docker(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="also when images become invisible, without a question")
 
 
-def _installed() -> Installed:
+def _read() -> tuple[Installed, Config]:
     from rpinfs.boot.config import examine
     from rpinfs.boot.host import Host
     from rpinfs.docker import settings
 
     host = Host.read()
     config, _ = examine(host)
-    return settings.read(host, config.images if config.in_use else None)
+    return settings.read(host, config.images if config.in_use else None), config
 
 
 # show
@@ -70,13 +71,13 @@ def _installed() -> Installed:
 def _show(options: argparse.Namespace) -> int:
     from rpinfs.docker import rules, settings
 
-    installed = _installed()
+    installed, config = _read()
     expected = settings.expect(installed)
 
     def real(folder: str) -> str:
         return settings.real(installed, folder)
 
-    problems = [*expected.problems, *rules.placement(expected, installed.images, real)]
+    problems = [*expected.problems, *rules.placement(expected, installed.images, real, config.disabled.get(DOCKER, ""))]
     if options.json:
         print_document(_document(expected, installed, problems))
     else:
@@ -136,7 +137,7 @@ def _placed(folder: str, installed: Installed) -> str:
 def _image_name(folder: str, installed: Installed) -> str | None:
     from rpinfs.docker import settings
 
-    image = settings.image_of(installed, settings.real(installed, folder)) if folder else None
+    image = settings.image_of(installed, folder) if folder else None
     return image.name if image else None
 
 
@@ -156,7 +157,7 @@ def _apply(options: argparse.Namespace) -> int:
     odd = wanted.startswith(("-", ":")) or wanted.count(":") > 1 or not wanted.isprintable() or rules.is_root(wanted)
     if not wanted or odd:
         raise UsageError(f"--userns-remap={wanted}: expected default, USER, USER:GROUP or none", "rpinfs docker apply")
-    change = changes.plan(_installed(), wanted)
+    change = changes.plan(_read()[0], wanted)
     file = change.installed.settings.file
     if change.is_none:
         print(f"{file}: userns-remap is {_word(change.after)} already; nothing to change")

@@ -37,9 +37,7 @@ def root_of(root: str, address: Choice | None, data_root: str) -> Choice | None:
         return Choice("", f"cannot be told: dockerd is given another containerd ({address.origin})")
     unit = service.read(root, UNIT)
     if address is None and data_root and not unit.file:
-        return Choice(
-            f"{data_root.rstrip('/')}/containerd/daemon", "default of a containerd that dockerd starts itself"
-        )
+        return Choice(f"{data_root.rstrip('/')}/containerd/daemon", "default of the containerd that dockerd starts")
     if unit.untold:
         return Choice("", f"cannot be told: {unit.untold}")
     if unit.words and os.path.basename(unit.program) != "containerd":

@@ -218,12 +218,18 @@ def short(version: str) -> str:
     return "{}.{}".format(*number(version))
 
 
-def placement(expected: Expected, images: Sequence[Image] | None, real: Callable[[str], str] = str) -> list[Problem]:
+def placement(
+    expected: Expected,
+    images: Sequence[Image] | None,
+    real: Callable[[str], str] = str,
+    switched_off: str = "",
+) -> list[Problem]:
     """What is wrong with where Docker keeps its data, on a machine with these images in its configuration.
 
     Args:
         images: None where rpinfs is not in use.
         real: a folder with symbolic links followed.
+        switched_off: where the image docker is taken out of use; "" where it is not.
     """
     if images is None or not expected.is_told:
         return []
@@ -234,7 +240,7 @@ def placement(expected: Expected, images: Sequence[Image] | None, real: Callable
         found.append(
             Problem(
                 f"Docker's data root {expected.data_root.value}{link} is on no image ({expected.data_root.origin})",
-                _move(images),
+                _move(images, switched_off),
             )
         )
     if not expected.snapshotter:
@@ -246,15 +252,17 @@ def placement(expected: Expected, images: Sequence[Image] | None, real: Callable
         found.append(
             Problem(
                 f"Docker keeps its images in {folder}, which is on no image ({expected.containerd_root.origin})",
-                f"add to [Image {images[0].name}]: Bind={folder}" if images else _move(images),
+                f"add to [Image {images[0].name}]: Bind={folder}" if images else _move(images, switched_off),
             )
         )
     return found
 
 
-def _move(images: Sequence[Image]) -> str:
+def _move(images: Sequence[Image], switched_off: str) -> str:
+    if switched_off:
+        return f"[Image docker] is not in use: take Enabled=no out ({switched_off}), and reboot"
     if not images:
-        return "all images are switched off: take Enabled=no out of [Image docker]; rpinfs config show"
+        return "there is no image in use: rpinfs config show"
     return f"make data-root in daemon.json and Where= of an image agree; Where={images[0].where} is one"
 
 

@@ -152,14 +152,16 @@ def expect(installed: Installed) -> rules.Expected:
 
 def real(installed: Installed, folder: str) -> str:
     """A folder with the symbolic links in it followed, in the world below the root of the machine."""
-    root, found = installed.host.root, ""
+    try:
+        return deadline.within(_DATA_SECONDS, _real, installed.host.root, folder)
+    except (RpinfsError, OSError):
+        return folder
+
+
+def _real(root: str, folder: str) -> str:
+    found = ""
     for part in folder.strip("/").split("/"):
-        path = f"{found}/{part}"
-        try:
-            target = deadline.within(_DATA_SECONDS, service.followed, root, path)
-        except (RpinfsError, OSError):
-            return folder
-        found = os.path.normpath(target.removeprefix(root))
+        found = os.path.normpath(service.followed(root, f"{found}/{part}").removeprefix(root))
     return found
 
 
@@ -203,8 +205,8 @@ def _names(folder: str) -> list[str]:
 
 
 def image_of(installed: Installed, folder: str) -> Image | None:
-    """The image that a folder is on, None where it is on none."""
-    return rules.image_of(folder, installed.images or ())
+    """The image that a folder is on, by whatever symbolic links lead there; None where it is on none."""
+    return rules.image_of(real(installed, folder), installed.images or ())
 
 
 def _can_be_seen(installed: Installed, folder: str) -> bool:
@@ -232,7 +234,7 @@ def _has_quota(installed: Installed, folder: str) -> bool:
 
 
 def _mount_of(installed: Installed, folder: str) -> storage.Mount | None:
-    mounts = storage.parse_mountinfo(installed.host.mountinfo)
+    folder, mounts = real(installed, folder), storage.parse_mountinfo(installed.host.mountinfo)
     while (mount := storage.mount_at(mounts, folder)) is None and folder not in ("/", ""):
         folder = os.path.dirname(folder)
     return mount

@@ -25,6 +25,8 @@ NOTIFY_SOCKET=/run/notify chroot $0 env $ENVIRONMENT dockerd $OPTIONS &
 dockerd=$!
 (read -r _ <&3 || kill $dockerd) &
 wait $dockerd
+# The kernel ends a namespace in its own time, and what is mounted in it keeps a loop device until then.
+umount --lazy --recursive $0/var/lib/docker
 """
 NO_NETWORK = "--bridge=none --iptables=false --ip6tables=false"
 ENTER = "unshare --mount --pid --net --fork --kill-child --mount-proc={root}/proc sh -uc {script} {root}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -206,6 +208,174 @@ def test_options_of_drop_ins_count(pi: Pi, capsys: Captured) -> None:
     assert "# --data-root in /etc/systemd/system/docker.service.d/10.conf" in out
     assert apply("--userns-remap=default", "--yes") == 0
     assert "/etc/d.json: userns-remap is default now" in capsys.readouterr().out
+
+
+# Wherever it is said
+
+DOCKERD = "[Service]\nType=notify\nExecStart=/usr/sbin/dockerd -H fd:// --containerd=/run/containerd/containerd.sock"
+UNIT, DROP_IN = "usr/lib/systemd/system/docker.service", "docker.service.d/x.conf"
+
+
+def shown(capsys: Captured, status: int = 1) -> dict[str, Any]:
+    assert cli.main(["docker", "show", "--json"]) == status
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("files", "origin"),
+    [
+        ({FILE: '{\n  "debug": true,\n  "data-root": "/mnt/x"\n}'}, "/etc/docker/daemon.json:3"),
+        ({f"usr/lib/systemd/system/{DROP_IN}": "[Service]\nEnvironment='A=--data-root /mnt/x'\n",
+          UNIT: f"{DOCKERD} $A\n"}, f"--data-root in /usr/lib/systemd/system/{DROP_IN}:2"),
+        ({f"run/systemd/system/{DROP_IN}": "[Service]\nExecStart=\nExecStart=dockerd --data-root=/mnt/x\n",
+          UNIT: f"{DOCKERD}\n"}, f"--data-root in /run/systemd/system/{DROP_IN}:3"),
+        ({f"etc/systemd/system/{DROP_IN}": "[Service]\nEnvironmentFile=-/etc/sysconfig/docker\n",
+          UNIT: f"{DOCKERD} $OPTIONS\n", "etc/sysconfig/docker": "# x\nOPTIONS='-D --data-root \"/mnt/x\"'\n"},
+         "--data-root in /etc/sysconfig/docker:2"),
+        ({UNIT: f"{DOCKERD} --data-root=${{ROOT}}\nEnvironment=ROOT=/mnt/x\n"}, "--data-root in"),
+        ({UNIT: f"{DOCKERD} --config-file=/etc/d.json\n", "etc/d.json": '{"data-root": "/mnt/x"}'}, "/etc/d.json:1"),
+        ({UNIT: f"{DOCKERD} --data-root mnt/x\n"}, "--data-root in"),
+    ],
+)  # fmt: skip
+def test_the_data_root_wherever_it_is_said(pi: Pi, capsys: Captured, files: dict[str, Content], origin: str) -> None:
+    make_tree(pi(), files)
+    found = shown(capsys)
+    assert (found["data_root"]["value"], found["data_root"]["image"]) == ("/mnt/x", None)
+    assert found["data_root"]["origin"].startswith(origin)
+    slow, outside = (one["message"] for one in found["problems"])
+    assert slow == "Docker stores with vfs, slow and large: /mnt/x is on nfs4, where overlay does not work"
+    assert outside == f"Docker's data root /mnt/x is on no image ({found['data_root']['origin']})"
+
+
+@pytest.mark.parametrize("version", ["20.10.24+dfsg1-1+deb12u1", "26.1.5"])
+def test_the_old_name_of_the_data_root(pi: Pi, capsys: Captured, version: str) -> None:
+    make_tree(pi(version), {FILE: '{"graph": "/mnt/x"}'})
+    found = shown(capsys)
+    if version.startswith("20"):
+        assert found["data_root"]["value"] == "/mnt/x"
+        return
+    assert found["problems"] == [
+        {
+            "message": "/etc/docker/daemon.json:1: graph is no setting of this version: Docker 26.1 does not start so",
+            "remedy": 'write "data-root" instead',
+            "fatal": True,
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("unit", "reason"),
+    [
+        (
+            "[Service]\nExecStart=/usr/local/bin/start-docker -H fd://\n",
+            f"/{UNIT}:2 starts /usr/local/bin/start-docker",
+        ),
+        ("[Service]\nExecStart=/bin/sh -c 'exec dockerd --data-root=$X'\n", f"/{UNIT}:2 starts /bin/sh"),
+        ("[Service]\nExecStart=/usr/sbin/dockerd --data-root=/mnt/%b\n", f"/{UNIT}:2: %b"),
+        ("[Service]\nRootDirectory=/srv/root\nExecStart=/usr/sbin/dockerd\n", f"/{UNIT}:3: RootDirectory= gives it"),
+    ],
+)
+def test_what_cannot_be_told_is_said_and_no_default_shown(pi: Pi, capsys: Captured, unit: str, reason: str) -> None:
+    root = make_tree(pi(), {UNIT: unit})
+    found = shown(capsys)
+    assert (found["data_root"]["value"], found["driver"]["value"], found["root"]) == (None, None, None)
+    assert found["data_root"]["origin"].startswith(f"cannot be told: {reason}")
+    assert found["problems"][0]["message"].startswith(f"it cannot be told with which settings Docker starts: {reason}")
+    assert cli.main(["docker", "show"]) == 1
+    text = capsys.readouterr().out
+    assert "default of Docker" not in text
+    assert "Data root     cannot be told" in text
+    assert apply("--userns-remap=default") == 1
+    assert complaint(capsys)[0].startswith("it cannot be told with which settings Docker starts")
+    assert (root / FILE).read_text() == OLD
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"etc/systemd/system/docker.service": Path("/dev/null"), UNIT: DOCKERD},
+         "/etc/systemd/system/docker.service: docker.service is masked"),
+        ({UNIT: f"{DOCKERD}\n", f"etc/systemd/system/{DROP_IN}": "[Service]\nExecStart=/usr/sbin/dockerd -D\n"},
+         f"/etc/systemd/system/{DROP_IN}:2: a second ExecStart="),
+        ({UNIT: f"{DOCKERD}\nEnvironmentFile=/etc/no\n"}, f"/{UNIT}:4: EnvironmentFile=/etc/no is not there"),
+        ({UNIT: f"{DOCKERD} --bogus\n"}, f"option --bogus (/{UNIT}:3) is unknown"),
+        ({UNIT: f"{DOCKERD} --config-file /etc/no\n"}, f"/etc/no is not there, which --config-file in /{UNIT}:3 names"),
+        ({UNIT: f"{DOCKERD}\n", FILE: '{\n"hosts": ["fd://"]}'},
+         f"hosts is given in /etc/docker/daemon.json:2 and as an option (-H in /{UNIT}:3)"),
+    ],
+)  # fmt: skip
+def test_what_keeps_docker_from_starting_is_said(
+    pi: Pi, capsys: Captured, files: dict[str, Content], message: str
+) -> None:
+    make_tree(pi(), files)
+    found = shown(capsys)["problems"]
+    assert [one["message"] for one in found] == [f"{message}{found[0]['message'].removeprefix(message)}"]
+    assert found[0]["message"].endswith(": Docker 26.1 does not start so")
+    assert found[0]["fatal"]
+    assert found[0]["remedy"]
+
+
+def test_the_driver_by_a_variable(pi: Pi, capsys: Captured) -> None:
+    make_tree(pi(), {UNIT: f"{DOCKERD}\nEnvironment=DOCKER_DRIVER=vfs\n", FILE: '{"storage-driver": "overlay2"}'})
+    assert shown(capsys)["driver"] == {"value": "vfs", "origin": f"DOCKER_DRIVER in /{UNIT}:4"}
+
+
+def test_no_image_for_docker(pi: Pi, capsys: Captured) -> None:
+    """Switched off, or another image alone: Docker would write to the NFS root."""
+    root = pi()
+    make_tree(root, {"etc/rpinfs/rpinfs.conf": "[Image docker]\nEnabled=no\n"})
+    problem = shown(capsys)["problems"][-1]
+    assert problem["message"] == "Docker's data root /var/lib/docker is on no image (default of Docker 26.1)"
+    assert "Enabled=no" in problem["remedy"]
+    make_tree(root, {"etc/rpinfs/rpinfs.conf": "[Image docker]\nEnabled=no\n[Image db]\nWhere=/srv/db\n"})
+    problem = shown(capsys)["problems"][-1]
+    assert problem["message"] == "Docker's data root /var/lib/docker is on no image (default of Docker 26.1)"
+    assert "Enabled=no" in problem["remedy"]
+
+
+def test_symbolic_links_lead_elsewhere(pi: Pi, capsys: Captured) -> None:
+    root = pi()
+    make_tree(root, {FILE: '{"data-root": "/srv/docker"}', "srv/docker": Path("/var/lib/docker/data")})
+    assert shown(capsys, 0)["data_root"]["image"] == "docker"
+    make_tree(root, {FILE: "{}", "var/lib/docker": Path("/mnt/ssd")})
+    problem = shown(capsys)["problems"][-1]
+    assert problem["message"].startswith(
+        "Docker's data root /var/lib/docker, a symbolic link to /mnt/ssd, is on no image"
+    )
+
+
+CTD = "usr/lib/systemd/system/containerd.service"
+TOML = "etc/containerd/config.toml"
+
+
+@pytest.mark.parametrize(
+    ("files", "value", "origin"),
+    [
+        ({CTD: "[Service]\nExecStart=/usr/bin/containerd\n"}, "/var/lib/containerd", "default of containerd"),
+        ({TOML: "version = 2\nroot = '/mnt/c'\n"}, "/mnt/c", "/etc/containerd/config.toml:2"),
+        ({CTD: "[Service]\nExecStart=/usr/bin/containerd --root /mnt/c\n", TOML: "root = '/mnt/d'\n"}, "/mnt/c",
+         f"--root in /{CTD}:2"),
+        ({CTD: "[Service]\nExecStart=/usr/bin/containerd -c /etc/c.toml\n", "etc/c.toml": 'root = "/mnt/c"\n'},
+         "/mnt/c", "/etc/c.toml:1"),
+        ({CTD: "[Service]\nExecStart=/opt/wrap containerd\n"}, None, f"cannot be told: /{CTD}:2 starts /opt/wrap"),
+        ({UNIT: "[Service]\nExecStart=dockerd --containerd=/run/k3s/containerd/containerd.sock\n"}, None,
+         "cannot be told: dockerd is given another containerd"),
+        ({UNIT: "[Service]\nExecStart=dockerd --data-root=/mnt/d\n"}, "/mnt/d/containerd/daemon",
+         "default of the containerd that dockerd starts"),
+    ],
+)  # fmt: skip
+def test_the_folder_of_containerd(
+    pi: Pi, capsys: Captured, files: dict[str, Content], value: str | None, origin: str
+) -> None:
+    root = make_tree(pi("29.0.0"), files)
+    assert cli.main(["docker", "show", "--json"]) in (0, 1)
+    found = json.loads(capsys.readouterr().out)["containerd_root"]
+    assert found["value"] == value
+    assert found["origin"].startswith(origin)
+    roots = settings.roots(Host.read(str(root)))
+    assert roots.containerd_root
+    assert (roots.containerd_root.value or None, roots.containerd_root.origin) == (value, found["origin"])
 
 
 # What becomes invisible
