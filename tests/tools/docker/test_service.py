@@ -6,6 +6,7 @@ by us. So it is systemd that says what is right.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -148,6 +149,29 @@ def put(root: Chroot) -> None:
         "[Service]\nExecStart=true\n",
         "all.target": "[Unit]\nRequires=all.service\n",
     })  # fmt: skip
+
+
+REFUSED = {
+    "twice": ("[Service]\nType=notify\nExecStart=/bin/true\nExecStart=/bin/true -D\n", "more than one ExecStart="),
+    "several": ("[Service]\nType=notify\nExecStart=/bin/true ; /bin/false\n", "more than one ExecStart="),
+    "nothing": ("[Service]\nType=notify\n", "(no|lacks both) ExecStart=|lacks both"),
+    "taken-back": (
+        "[Service]\nType=notify\nExecStart=/bin/true\nExecStart=\n",
+        "(no|lacks both) ExecStart=|lacks both",
+    ),
+    "empty": ("", "masked"),
+}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("release", RELEASES)
+def test_what_systemd_refuses(release: str) -> None:
+    with chroot(release) as root:
+        for name, (text, said) in REFUSED.items():
+            make_tree(root.root, {f"{LIB}/{name}.service": text})
+            done = root.run("systemd-analyze", "verify", "--man=no", f"{name}.service", ok=(0, 1))
+            assert re.search(said, done.stderr), (name, done.stderr)
+            assert service.read(str(root.root), f"{name}.service").refused, name
 
 
 @pytest.mark.root
