@@ -38,6 +38,8 @@ def main(arguments: "list[str]") -> int:
         write(made, arguments[0], host.root)
         if config.in_use and not errors:
             remember_nic(host)
+        for cycle in made.cycles:
+            _log(cycle)
     except OSError as error:
         _log(f"units cannot be written: {error}")
         return 1

@@ -35,6 +35,7 @@ The rules, each with the trouble that it avoids:
    systemd 252 and 257: the client waits for ever, and the gate runs without end). Docker itself may not be started more
    often than three times a minute either. When the storage comes, the agent starts Docker, which requires its socket.
    Not a drop-in of the package: where rpinfs is not in use, Docker's socket is nobody's business.
+12. A line of fstab that depends on one of these mounts must not be ordered before local-fs.target: see ordering.py.
 """
 
 TYPE_CHECKING = False
@@ -72,15 +73,19 @@ _PLAIN = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWX
 
 
 class Units:
-    """Unit files (name to text), links (name to target), files of other programs (path to text), and remarks."""
+    """Unit files (name to text), links (name to target), files of other programs (path to text), and remarks.
 
-    __slots__ = ("files", "links", "others", "remarks")
+    `cycles` are the remarks on what makes an ordering cycle.
+    """
+
+    __slots__ = ("files", "links", "others", "remarks", "cycles")
 
     def __init__(self) -> None:
         self.files: dict[str, str] = {}
         self.others: dict[str, str] = {}
         self.links: dict[str, str] = {}
         self.remarks: list[str] = []
+        self.cycles: list[str] = []
 
 
 def link_of(image: "Image") -> str:
@@ -118,6 +123,7 @@ def units(config: "Config", fstab: str = "", root_nic: "tuple[str, str] | None" 
         _add_below(made, image)
         _add_waiting(made, image)
     _add_socket(made)
+    _order_others(made, config, fstab)
     if root_nic:
         _add_nic(made, *root_nic)
     return made
@@ -282,6 +288,24 @@ def _add_trim(made: Units, config: "Config") -> None:
     mounts = " ".join(mount_unit(image.where) for image in config.images)
     made.links[f"timers.target.wants/{TRIM_TIMER}"] = f"{SYSTEM_UNITS}/{TRIM_TIMER}"
     made.files[f"{TRIM}.d/{DROP_IN}"] = _drop_in([f"After={mounts}"])
+
+
+def _order_others(made: Units, config: "Config", fstab: str) -> None:
+    """See to the lines of fstab that depend on mounts or units of ours (rule 12)."""
+    places = [where for where, _ in _mounts(config)]
+    ours = {where for where in places if mount_unit(where) in made.files}
+    waiting = {AGENT, GATE, *GUARDED, *(unit for image in config.images for unit in image.before)}
+    waiting |= {mount_unit(where) for where in ours}
+    plain = unescape_octal(fstab)
+    if not any(name in plain for name in (*places, *waiting)):
+        return
+    # Imported here: the fstab of most netbooted machines has nothing to do with us.
+    from rpinfs.boot.ordering import order
+
+    drop_ins, made.cycles = order(fstab, ours, waiting)
+    made.remarks += made.cycles
+    for unit, lines in drop_ins.items():
+        made.files[f"{unit}.d/{DROP_IN}"] = _drop_in(lines)
 
 
 def _add_below(made: Units, image: "Image") -> None:

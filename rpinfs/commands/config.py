@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rpinfs.boot.config import Config
+    from rpinfs.boot.host import Host
     from rpinfs.image.fstab import Line
 
 
@@ -85,13 +86,25 @@ def _check(_: argparse.Namespace) -> int:
     from rpinfs.boot.config import examine
     from rpinfs.boot.host import Host
 
-    config, errors = examine(Host.read())
+    host = Host.read()
+    config, errors = examine(host)
     for error in errors:
         tell(error.message, error.remedy)
     if errors:
         return BAD_USAGE
+    if faults := around(config, host):
+        for message, remedy in faults:
+            tell(message, remedy)
+        return 1
     print("the configuration is right" if config.in_use else f"rpinfs is not in use here: {config.reason}")
     return 0
+
+
+def around(config: Config, host: Host) -> list[tuple[str, str | None]]:
+    """What is wrong around a right configuration, and will keep it from working: messages and remedies."""
+    from rpinfs.boot.units import units
+
+    return [(cycle, None) for cycle in units(config, host.fstab).cycles]
 
 
 def _import_fstab(options: argparse.Namespace) -> int:

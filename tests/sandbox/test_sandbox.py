@@ -190,6 +190,17 @@ def test_a_config_error_is_one_line_in_the_kernel_log_that_the_gate_repeats(mach
     assert (gate.returncode, gate.stderr.splitlines()[0]) == (2, f"rpinfs: {error.value.message}")
 
 
+def test_an_ordering_cycle_by_fstab_is_said(machine: Machine) -> None:
+    fstab = machine.root / "etc/fstab"
+    before = fstab.read_text() if fstab.exists() else ""
+    fstab.write_text("/dev/sda1 /var/lib/docker/volumes ext4 defaults,noatime 0 2\n")
+    try:
+        assert machine.generate() == 0
+        assert "line 1 of /etc/fstab makes an ordering cycle" in machine.said()
+    finally:
+        fstab.write_text(before)
+
+
 @pytest.mark.parametrize("text", [f"[Server]\nAddress={'ä' * 3000}\n", f"[Server]\nOptions=vers={'ä' * 3000}\n"])
 def test_a_long_sentence_is_what_the_kernel_takes(machine: Machine, text: str) -> None:
     machine.configure(text)

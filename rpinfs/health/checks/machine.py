@@ -28,8 +28,12 @@ def _config_valid(facts: Facts) -> Finding:
 
 
 def _fstab_conflicts(facts: Facts) -> Finding:
-    remarks = units(facts.config, facts.host.fstab).remarks
-    return warning("; ".join(remarks)) if remarks else ok("/etc/fstab has no line for a mount point of rpinfs")
+    made = units(facts.config, facts.host.fstab)
+    if made.cycles:
+        return critical("; ".join(made.cycles), remedy="add these options in /etc/fstab, then reboot")
+    if made.remarks:
+        return warning("; ".join(made.remarks))
+    return ok("/etc/fstab has no line for a mount point of rpinfs")
 
 
 def _units_written(facts: Facts) -> Finding | None:
@@ -200,7 +204,8 @@ CHECKS = (
         remedy="fstab wins: comment the line out, then reboot; rpinfs config import-fstab makes a configuration of it",
         explanation="""
             Compares the mount points of /etc/fstab with those of the configuration. Warning: a line has one of
-            them. It wins, so that rpinfs neither makes, checks nor attaches what is mounted there.
+            them. It wins, so that rpinfs neither makes, checks nor attaches what is mounted there. Critical: a line
+            depends on such a mount and makes an ordering cycle, of which systemd drops a unit at each boot.
         """,
     ),
     Check(

@@ -255,6 +255,16 @@ def test_config_show_as_json(capsys: Captured) -> None:
     ]
 
 
+def test_config_check_names_an_ordering_cycle_by_fstab(pi: Path, capsys: Captured) -> None:
+    """It called this right, and systemd dropped var-lib-docker.mount, or dbus.socket."""
+    make_tree(pi, {"etc/fstab": "/dev/sda1 /var/lib/docker/volumes ext4 defaults,noatime 0 2\n"})
+    assert cli.main(["config", "check"]) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("rpinfs: line 1 of /etc/fstab makes an ordering cycle")
+    assert output.err.endswith("add nofail,_netdev to its options\n")
+
+
 def test_what_config_show_says_is_a_configuration(pi: Path, capsys: Captured) -> None:
     """A comment behind a value became a part of it when the output was pasted into a file."""
     text = '[Server]\nOptions=timeo=50,\\\n acl\n[Boot]\nExport=\n[Image data]\nWhere=/srv/d\nBind="/srv/a b" /srv/c\n'

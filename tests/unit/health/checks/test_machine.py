@@ -32,7 +32,11 @@ CASES = [
     Case("config.valid", CRITICAL, "/rpinfs.conf:2: [Server] Version=5: expected 3", "[Server]\nVersion=5\n"),
     Case("config.valid", CRITICAL, "(and 1 more: rpinfs config check)", "[Server]\nVersion=5\nAddress=a b\n"),
     Case("fstab.conflicts", WARNING, "/var/lib/docker is mounted by line 1 of /etc/fstab", files={
+        "etc/fstab": "/nfs/docker/loop /var/lib/docker ext4 loop,_netdev 0 0\n"}),
+    Case("fstab.conflicts", CRITICAL, "line 1 of /etc/fstab makes an ordering cycle", files={
         "etc/fstab": "/nfs/docker/loop /var/lib/docker ext4 loop 0 0\n"}),
+    Case("fstab.conflicts", CRITICAL, "add nofail,_netdev to its options", files={
+        "etc/fstab": "/dev/sda1 /var/lib/docker/volumes ext4 defaults,noatime 0 2\n"}),
     Case("units.written", CRITICAL, "has written no units", files={"run/systemd/generator": None}),
     Case("units.written", WARNING, "nfs-docker.mount var-lib-docker.mount", files={
         "run/systemd/generator/nfs-docker.mount": "[Mount]\nWhat=another:/docker\n"}),
