@@ -10,7 +10,6 @@ So each link is looked at beforehand, and the success is measured at the file.
 import contextlib
 import errno
 import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -21,7 +20,7 @@ from rpinfs.boot.host import read_text
 from rpinfs.boot.storage import Loop, Mount
 from rpinfs.errors import RpinfsError
 from rpinfs.system import deadline, syscalls
-from rpinfs.system.files import open_regular
+from rpinfs.system.files import move_away, open_own, open_regular
 from rpinfs.system.run import Tell, run
 
 T = TypeVar("T")
@@ -163,11 +162,13 @@ def punches_holes(path: str) -> bool:
         OSError: the share failed.
     """
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        fd = open_own(path, os.O_RDWR | os.O_CREAT)
         try:
-            found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode) or found.st_size:
-                raise RpinfsError(f"{path}: expected an empty file of rpinfs trim, found something else")
+            if os.fstat(fd).st_size:
+                raise RpinfsError(
+                    f"{path}: expected an empty file of rpinfs trim, found one of {os.fstat(fd).st_size} bytes",
+                    f"look at what it is, then give it another name: {move_away(path)}",
+                )
             syscalls.punch_hole(fd, 0, _HOLE)
         finally:
             os.close(fd)

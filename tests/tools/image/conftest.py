@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -22,3 +24,36 @@ def changed(pi: Pi) -> tuple[Pi, Path]:
     taken = pi.take()
     command("e2label", pi.path, "now")
     return pi, taken
+
+
+@pytest.fixture
+def names_given(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is synced and named from then on, in the order in which it is; working files by what they are for."""
+    done: list[str] = []
+
+    def called(name: str) -> str:
+        base = os.path.basename(name)
+        if os.path.isdir(name):
+            return "folder"
+        if "-replaced-new-" in base:
+            return "new record"
+        return "new copy" if re.search(r"\.rpinfs-new-", base) else base
+
+    fsync, link, rename = os.fsync, os.link, os.rename
+
+    def logged_fsync(fd: int) -> None:
+        done.append(f"sync {called(os.readlink(f'/proc/self/fd/{fd}'))}")
+        fsync(fd)
+
+    def logged_link(source: str, target: str, **options: bool) -> None:
+        done.append(f"link {called(source)} -> {called(target)}")
+        link(source, target, **options)
+
+    def logged_rename(source: str, target: str) -> None:
+        done.append(f"rename {called(source)} -> {called(target)}")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", logged_fsync)
+    monkeypatch.setattr(os, "link", logged_link)
+    monkeypatch.setattr(os, "rename", logged_rename)
+    return done

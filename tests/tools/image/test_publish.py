@@ -2,15 +2,15 @@
 
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from rpinfs.image import publish
 from rpinfs.image.make import create
 from rpinfs.system.run import silent
-from tests.tools.image.files import (
-    SIZE,
-    assert_whole,
-)
+from tests.tools.image.files import SIZE, assert_whole, fingerprint
 
 
 def test_only_our_own_leftovers_go(tmp_path: Path) -> None:
@@ -53,3 +53,73 @@ def test_second_name_of_the_image_goes_even_when_locked(tmp_path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert publish.remove_leftovers(str(path), silent) == [str(leftover)]
     assert_whole(path)
+
+
+def link_to(path: Path, victim: Path) -> None:
+    path.symlink_to(victim)
+
+
+def second_name_of(path: Path, victim: Path) -> None:
+    path.hardlink_to(victim)
+
+
+@pytest.mark.parametrize("put", [link_to, second_name_of])
+def test_a_working_name_that_somebody_has_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, put: Callable[[Path, Path], None]
+) -> None:
+    """Not written through, and still there afterwards."""
+    monkeypatch.setattr(os, "urandom", bytes)
+    victim, taken = tmp_path / "other.img", tmp_path / ".disk.img.rpinfs-new-0000000000000000"
+    victim.write_text("data")
+    put(taken, victim)
+    before = fingerprint(victim), fingerprint(taken)
+    with pytest.raises(FileExistsError), publish.temporary(str(tmp_path / "disk.img"), silent):
+        pass
+    assert (fingerprint(victim), fingerprint(taken)) == before
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("put", [link_to, second_name_of, lambda path, _: path.touch()])
+def test_a_name_that_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, put: Callable[[Path, Path], None], links: bool
+) -> None:
+    """An empty file has it as well as any other: it may be somebody's claim."""
+    victim, taken = tmp_path / "other.img", tmp_path / "disk.img"
+    victim.touch()
+    put(taken, victim)
+    before = fingerprint(victim), fingerprint(taken)
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    with publish.temporary(str(taken), silent) as new:
+        os.write(new.fd, b"image")
+        with pytest.raises(FileExistsError):
+            publish.take_free_name(new, str(taken))
+        assert Path(new.path).read_bytes() == b"image"
+    assert (fingerprint(victim), fingerprint(taken)) == before
+
+
+def no_links(*_: object, **__: object) -> None:
+    raise PermissionError(1, "no links here")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_free_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    path = tmp_path / "disk.img"
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    with publish.temporary(str(path), silent) as new:
+        os.write(new.fd, b"image")
+        publish.take_free_name(new, str(path))
+    assert (path.read_bytes(), os.listdir(tmp_path)) == (b"image", ["disk.img"])
+
+
+def test_the_owner_is_kept(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    path = tmp_path / "disk.img"
+    path.touch(0o640)
+    os.chown(path, 1234, 2345)
+    with publish.temporary(str(path), silent) as new:
+        publish.take_ownership(new.fd, str(path), silent)
+        status = os.fstat(new.fd)
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (1234, 2345, 0o640)

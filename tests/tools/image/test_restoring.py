@@ -73,6 +73,20 @@ def test_what_was_replaced_is_a_snapshot_that_stays(changed: tuple[Pi, Path]) ->
     assert pi.strays() == set()
 
 
+def test_everything_is_synced_before_it_has_a_name(changed: tuple[Pi, Path], names_given: list[str]) -> None:
+    """What a power cut may lose has no name yet; and no step is taken before the last one lasts."""
+    pi, taken = changed
+    restore(pi.image, OWNER, taken.name)
+    image, record, kept = pi.path.name, f".{pi.path.name}.rpinfs-replaced", kept_by(pi, taken).name
+    assert names_given[names_given.index("sync new copy") :] == [
+        *("sync new copy", "sync new copy"),
+        *("sync new record", f"rename new record -> {record}", "sync folder"),
+        *(f"link {image} -> {kept}", "sync folder"),
+        *(f"rename new copy -> {image}", "sync folder"),
+        *(f"rename {record} -> .{kept}.rpinfs-replaced", "sync folder"),
+    ]
+
+
 def test_restore_is_refused(changed: tuple[Pi, Path]) -> None:
     pi, taken = changed
     with pi.mounted(), pytest.raises(ImageError, match="is in use: attached to /dev/loop") as refusal:

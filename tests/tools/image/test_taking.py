@@ -7,20 +7,23 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from rpinfs.image import copying, freeze, hold
+from rpinfs.boot import storage
+from rpinfs.image import copying, freeze, hold, prepare, snapshots
 from rpinfs.image.errors import ImageError
 from rpinfs.image.probe import probe
 from rpinfs.image.restoring import restore
 from rpinfs.image.taking import take
 from rpinfs.lease import lease
 from rpinfs.lease.lease import LeaseError
+from rpinfs.system.run import silent
 from tests.support import Tell
-from tests.tools.conftest import Mount, Traced, command, python
+from tests.tools.conftest import Mount, Traced, command, python, until
 from tests.tools.crash import fail_at, kill_at, some
 from tests.tools.image.files import MIB, SIZE
 from tests.tools.image.pi import (
@@ -179,6 +182,51 @@ def test_no_room(tmp_path: Path, mounted: Mount) -> None:
         assert small.strays() == set()
 
 
+def test_everything_is_synced_before_it_has_a_name(pi: Pi, names_given: list[str]) -> None:
+    """What a power cut may lose has no name yet; and a name that somebody was told of stays."""
+    taken = pi.take()
+    ours = names_given[names_given.index("sync new copy") :]
+    assert ours == ["sync new copy", "sync new copy", f"link new copy -> {taken.name}", "sync folder"]
+
+
+def test_an_image_that_its_agent_prepares(pi: Pi) -> None:
+    """Nobody's lock and nobody's pin is touched: neither by a snapshot, nor by a restore, nor by who deletes one."""
+    taken = pi.take()
+    agents = lease.acquire(str(pi.path), OWNER)
+    with contextlib.closing(agents):
+        agents.keep("")
+        pin = agents.pin
+        assert pin is not None
+        flags = Path(f"/sys/block/{Path(pin.path).name}/loop/autoclear").read_text()
+        for use in (
+            pi.take,
+            lambda: restore(pi.image, OWNER, taken.name),
+            lambda: snapshots.delete(pi.image, OWNER, taken.name),
+        ):
+            with pytest.raises(LeaseError, match="in use by this Pi"):
+                use()
+            assert Path(f"/sys/block/{Path(pin.path).name}/loop/autoclear").read_text() == flags
+            agents.renew()
+        code = f"from rpinfs.system import files; import os; fd = os.open({agents.path!r}, os.O_RDWR); "
+        code += "raise SystemExit(files.lock(fd))"
+        with python(code) as process:
+            assert process.wait() == 0
+    assert pi.snapshots() == [taken]
+
+
+def test_unmounted_by_request(pi: Pi) -> None:
+    """The agent has let go of it: nothing is attached, and a snapshot is taken of the file, under the lock."""
+    with contextlib.closing(prepare.prepare(pi.image, OWNER, silent)) as prepared:
+        command("mount", prepared.path, pi.where)
+        (pi.where / "file").write_text("data")
+        unmounting = subprocess.run(["umount", pi.where], check=False)
+        assert unmounting.returncode == 0
+    until(lambda: not storage.loops_on(str(pi.path)))
+    assert_whole(pi.take())
+    assert (len(pi.snapshots()), pi.strays()) == (1, set())
+    lease.acquire(str(pi.path), OWNER).close()
+
+
 # --- Frozen, and thawed in any case ------------------------------------------------------------------------
 
 
@@ -233,17 +281,17 @@ HOLD_STILL = """
 import os, signal, sys
 from rpinfs.image import freeze, hold
 mount = hold.mount_of(image)
-with freeze.guarded("docker", mount, runtime=runtime) as freezer, freezer.frozen():
+with freeze.guarded("docker", mount, limit, runtime) as freezer, freezer.frozen():
     print(open("/proc/self/task/%d/children" % os.getpid()).read(), flush=True)
     signal.pause()
 """
 
 
 @contextlib.contextmanager
-def held_still(pi: Pi) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def held_still(pi: Pi, limit: float = freeze.LIMIT_SECONDS) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Somebody who has it frozen, and the number of the guard."""
     code, _ = pi.attempt("pass")
-    with python(code + HOLD_STILL) as process:
+    with python(f"{code}limit = {limit}\n{HOLD_STILL}") as process:
         assert process.stdout is not None
         try:
             yield process, int(process.stdout.readline())
@@ -261,6 +309,45 @@ def test_the_guard_thaws(pi: Pi, number: signal.Signals) -> None:
         wait_for_guard(pi)
         assert not pi.thaw()
         (docker / "file").write_text("written")
+        assert pi.strays() == set()
+
+
+def test_the_guard_is_alone(pi: Pi) -> None:
+    """Ctrl-C, the end of a session and a stop by systemd reach it as well; it goes on, and keeps nobody's pipe open."""
+    ignored = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    with pi.mounted() as docker, held_still(pi) as (process, guard):
+
+        def is_ready() -> bool:
+            status = Path(f"/proc/{guard}/status").read_text()
+            mask = int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigIgn:")), 16)
+            streams = {os.readlink(f"/proc/{guard}/fd/{stream}") for stream in (0, 1, 2)}
+            return all(mask & 1 << number - 1 for number in ignored) and streams == {os.devnull}
+
+        until(is_ready)
+        assert os.getsid(guard) == guard
+        for number in ignored:
+            os.kill(guard, number)
+        process.kill()
+        process.wait()
+        wait_for_guard(pi)
+        assert not pi.thaw()
+        (docker / "file").write_text("written")
+        assert pi.strays() == set()
+
+
+@pytest.mark.parametrize("limit", [1.0, 3.0])
+def test_the_guard_thaws_at_the_limit(pi: Pi, limit: float) -> None:
+    """Whoever has it frozen hangs with the share, and says nothing more."""
+    begun = time.monotonic()
+    with pi.mounted() as docker, held_still(pi, limit) as (process, _):
+        # It hangs until somebody thaws.
+        subprocess.run(["touch", docker / "file"], check=True, timeout=60)
+        waited = time.monotonic() - begun
+        assert process.poll() is None
+        assert limit <= waited
+        process.kill()
+        process.wait()
+        wait_for_guard(pi)
         assert pi.strays() == set()
 
 

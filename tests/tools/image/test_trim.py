@@ -5,7 +5,7 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +16,10 @@ from rpinfs.errors import RpinfsError
 from rpinfs.image import make, trim
 from rpinfs.image.trim import CannotTrim, Chain
 from rpinfs.system import loop
+from rpinfs.system.files import OddFileError
 from tests.tools.conftest import Mount as Mounted
 from tests.tools.conftest import Traced, command, python
+from tests.tools.image.files import fingerprint
 from tests.tools.images import SIZE, image_at
 
 WRITTEN = 100 << 20
@@ -212,6 +214,18 @@ def test_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
     path.write_text("")
     assert trim.punches_holes(str(path))
     assert not path.exists()
+
+
+@pytest.mark.parametrize("put", [Path.symlink_to, Path.hardlink_to])
+def test_an_empty_file_of_somebody_else(tmp_path: Path, put: Callable[[Path, Path], None]) -> None:
+    """An image that is about to be made, say: neither opened for writing nor removed."""
+    path, victim = tmp_path / ".docker.img.rpinfs-trim", tmp_path / "other.img"
+    victim.touch()
+    put(path, victim)
+    before = fingerprint(victim), fingerprint(path)
+    with pytest.raises(OddFileError, match="expected a file of rpinfs, found a"):
+        trim.punches_holes(str(path))
+    assert (fingerprint(victim), fingerprint(path)) == before
 
 
 def test_a_full_share_is_trimmed_all_the_same(tmp_path: Path, traced: Traced) -> None:
