@@ -186,5 +186,5 @@ def _check(options: argparse.Namespace) -> int:
     outcome = "errors were corrected" if result.corrected else "no errors"
     if result.needs_recovery:
         outcome = "its log is to be replayed, which the next mount does"
-    print(f"{result.path}: {outcome}")
+    print(f"{result.found.path}: {outcome}")
     return 0

@@ -43,19 +43,23 @@ def _add_name(parser: argparse.ArgumentParser) -> None:
 
 
 def _adopt(options: argparse.Namespace) -> int:
-    from rpinfs.lease import lease
+    from rpinfs.image import accept
+    from rpinfs.lease.lease import Owner
 
     host, image = image_on_share(options.name)
-    before = lease.adopt(image.path, lease.Owner.of(host), image.name, now=options.now)
+    before, not_kept = accept.adopt(image, Owner.of(host), now=options.now)
     print(printable(f"{image.path} belongs to this Pi now" + (f"; before, {before}" if before else "")))
+    if not_kept:
+        print(printable(not_kept))
     print("to use it: systemctl restart rpinfs-agent")
     return 0
 
 
 def _release(options: argparse.Namespace) -> int:
-    from rpinfs.lease import lease
+    from rpinfs.lease import lease, memory
 
     host, image = image_on_share(options.name)
     lease.release(image.path, lease.Owner.of(host), image.name)
+    memory.forget(image.name)
     print(printable(f"{image.path} belongs to nobody now; the next Pi that is configured for it takes it"))
     return 0

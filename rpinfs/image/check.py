@@ -1,10 +1,11 @@
 """Checking the file system in an image, and putting right what is safe to put right: e2fsck and xfs_repair."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rpinfs.image.errors import ImageError
 from rpinfs.image.probe import Kind, Probe, absolute, probe, refuse_attached, verify
 from rpinfs.image.protection import attached_to_see_marks, judge_protection
+from rpinfs.image.remedy import command
 from rpinfs.system.run import CommandError, Completed, Tell, last_line, reporting, run, silent
 
 
@@ -13,12 +14,13 @@ class CheckResult:
     """A check of a file system that ended well.
 
     Attributes:
+        found: what is in the image now.
         corrected: something was put right, be it only a journal that was replayed.
         needs_recovery: an xfs log waits for the next mount to replay it.
         output: what the checking program said.
     """
 
-    path: str
+    found: Probe
     corrected: bool
     needs_recovery: bool
     output: str
@@ -39,44 +41,55 @@ def check(path: str, progress: Tell = silent, *, locked: bool = True) -> CheckRe
     """
     found = probe(path)
     verify(found)
+    return check_found(found, progress, locked=locked)
+
+
+def check_found(found: Probe, progress: Tell = silent, *, locked: bool = True) -> CheckResult:
+    """As check(), of what was looked at and verified a moment ago."""
+    path = found.path
     refuse_attached(path)
     try:
         if found.kind is not Kind.EXT4:
-            return _check_xfs(path, progress)
+            return _check_xfs(found, progress)
         if found.mmp:
-            return _check_protected(path, found, progress, locked)
-        return _check_ext4(path, found, progress, absolute(path))
+            return _check_protected(found, progress, locked)
+        return _check_ext4(found, progress, absolute(path))
     except CommandError as error:
         raise ImageError(f"{path}: cannot be checked: {error.message}", error.remedy) from error
 
 
-def _check_protected(path: str, found: Probe, progress: Tell, locked: bool) -> CheckResult:
+def _check_protected(found: Probe, progress: Tell, locked: bool) -> CheckResult:
     """Check what has multi-mount protection as the device that it will be mounted from.
 
     e2fsck asks for direct I/O on devices only (ext2fs_mmp_read()). What it read of a file came out of our own page
     cache: over NFS, that of another host that writes to the image all the time looks as if nobody did.
     """
-    with attached_to_see_marks(path, found, locked) as device:
-        return _check_ext4(path, found, progress, device)
+    with attached_to_see_marks(found, locked) as device:
+        return _check_ext4(found, progress, device)
 
 
 _FSCK_CORRECTED, _FSCK_REBOOT, _FSCK_UNCORRECTED = 1, 2, 4
 _FSCK_FAILED, _FSCK_USAGE, _FSCK_CANCELLED, _FSCK_LIBRARY = 8, 16, 32, 128
 
 
-def _check_ext4(path: str, found: Probe, progress: Tell, target: str) -> CheckResult:
+def _check_ext4(found: Probe, progress: Tell, target: str) -> CheckResult:
+    # Of a file system that calls itself clean -p looks no further, though the kernel has recorded errors in it: they
+    # would stay, and keep the image from ever being used (gate.py).
+    whole = ["-f"] if found.errors_recorded else []
     with reporting() as (reader, writer):
         done = run(
-            ["e2fsck", "-p", "-C", str(writer), target],
+            ["e2fsck", "-p", *whole, "-C", str(writer), target],
             ok=range(256),
             pass_fds=[writer],
             report=(reader, _Percent(progress).line),
             die_with_us=True,
         )
-    judge_e2fsck(path, done)
+    judge_e2fsck(found.path, done)
     # After a mere replay of the journal the status is 0 with some versions, 1 with others.
     corrected = found.needs_recovery or bool(done.returncode & (_FSCK_CORRECTED | _FSCK_REBOOT))
-    return CheckResult(path, corrected, False, done.stdout + done.stderr)
+    return CheckResult(
+        replace(found, clean=True, needs_recovery=False, errors_recorded=0), corrected, False, done.stdout + done.stderr
+    )
 
 
 def judge_e2fsck(path: str, done: Completed) -> None:
@@ -93,10 +106,10 @@ def judge_e2fsck(path: str, done: Completed) -> None:
     if code & _FSCK_UNCORRECTED:
         raise ImageError(
             f"{path}: its file system has errors that only a person can decide about (e2fsck status {code})",
-            f"make a copy if you can, then: e2fsck -f {path}",
+            f"make a copy if you can, then: {command('e2fsck', '-f', path)}",
         )
     meanings = (
-        (_FSCK_FAILED, "e2fsck could not do its work", f"e2fsck -f {path}"),
+        (_FSCK_FAILED, "e2fsck could not do its work", command("e2fsck", "-f", path)),
         (_FSCK_CANCELLED, "e2fsck was cancelled", None),
         (_FSCK_LIBRARY, "e2fsck lacks a shared library", "apt install --reinstall e2fsprogs"),
         (_FSCK_USAGE, "e2fsck was called wrongly", None),
@@ -131,8 +144,9 @@ class _Percent:
 _XFS_DIRTY_LOG = "valuable metadata changes in a log"
 
 
-def _check_xfs(path: str, progress: Tell) -> CheckResult:
+def _check_xfs(found: Probe, progress: Tell) -> CheckResult:
     """Status 1 is damage, unless a log waits to be replayed: then it saw but the state before the log."""
+    path = found.path
     progress("looking through the file system")
     done = run(["xfs_repair", "-n", "-f", absolute(path)], ok=(0, 1), die_with_us=True)
     output = done.stdout + done.stderr
@@ -140,6 +154,6 @@ def _check_xfs(path: str, progress: Tell) -> CheckResult:
     if done.returncode and not dirty:
         raise ImageError(
             f"{path}: its file system has errors that only a person can decide about (xfs_repair -n)",
-            f"make a copy if you can, then: xfs_repair -f {path}",
+            f"make a copy if you can, then: {command('xfs_repair', '-f', path)}",
         )
-    return CheckResult(path, False, dirty, output)
+    return CheckResult(found, False, dirty, output)

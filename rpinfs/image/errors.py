@@ -16,6 +16,10 @@ class ShareFailedError(ImageError):
     """The share failed while an image was looked at, made or changed: the next try may do better."""
 
 
+class OtherThanVerifiedError(ShareFailedError):
+    """Under the name of an image is not what was verified before: the NAS may find it again, and the next try too."""
+
+
 class ProtectedError(ImageError):
     """An image whose multi-mount protection says that another host uses it."""
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from rpinfs.boot import storage
 from rpinfs.boot.host import Host, read_text
 from rpinfs.boot.settings import MIB, human_size
-from rpinfs.image.check import check
+from rpinfs.image.check import check_found
 from rpinfs.image.errors import ImageError, as_image_error
 from rpinfs.image.probe import Kind, Probe, absolute, probe, verify
 from rpinfs.image.publish import refuse_without_room
@@ -69,6 +69,13 @@ def grow(path: str, size: int, *, progress: Tell = silent) -> Grown:
     with as_image_error(path, "cannot be grown"):
         found = probe(path, progress)
         verify(found)
+    return grow_found(found, size, progress=progress)
+
+
+def grow_found(found: Probe, size: int, *, progress: Tell = silent) -> Grown:
+    """As grow(), of what was looked at and verified a moment ago."""
+    path = found.path
+    with as_image_error(path, "cannot be grown"):
         place = _place_of(path)
         before = _size_now(found, place)
         _refuse_smaller(path, size, before)
@@ -107,7 +114,7 @@ def grow_by_hand(path: str, size: int, *, progress: Tell = silent) -> Grown:
         verify(found)
         _refuse_smaller(path, size, found.fs_size)
         if found.kind is Kind.EXT4 and not reaches(found, found.fs_size, size):
-            check(path, progress)
+            check_found(found, progress)
         return grow(path, size, progress=progress)
 
 

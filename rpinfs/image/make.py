@@ -10,6 +10,7 @@ So a power cut at any instant leaves under the name either what was there or a w
 and at most a temporary file `.NAME.rpinfs-new-*` beside it, which the next attempt knows as ours and removes.
 """
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -132,9 +133,15 @@ def create(
     """
     if filesystem not in _MAKERS:
         raise ImageError(f"{filesystem}: expected ext4 or xfs")
-    maker = _MAKERS[filesystem]
     path = absolute(path)
-    target = probe(path, progress)
+    return make(probe(path, progress), size, filesystem, label=label, mmp=mmp, progress=progress)
+
+
+def make(
+    target: Probe, size: int, filesystem: str, *, label: str | None, mmp: bool = False, progress: Tell = silent
+) -> Probe:
+    """As create(), where a look a moment ago has shown what is under the name."""
+    path, maker = target.path, _MAKERS[filesystem]
     _refuse_occupied(target)
     size = target.size or size
     _refuse_size(path, size, filesystem)
@@ -156,7 +163,7 @@ def create(
             made = prove_whole(temporary, size, identity, maker.verify(temporary.path))
             _publish(temporary, target)
         sync_folder(path)
-        return replace(made, path=path, stamp=())
+        return replace(made, path=path, stamp=stamp_of(os.lstat(path)))
 
 
 def _random_uuid() -> str:
@@ -174,6 +181,9 @@ def room_needed(size: int, filesystem: str = "ext4") -> int:
 
 def _refuse_occupied(target: Probe) -> None:
     if target.kind not in (Kind.MISSING, Kind.BLANK):
+        # It may be ours, of an attempt that was killed between its last two steps.
+        with contextlib.suppress(OSError):
+            publish.remove_second_names(target.path)
         raise ImageError(
             f"{target.path}: expected nothing or a blank file, found {target.description}; it is left alone",
             target.remedy,

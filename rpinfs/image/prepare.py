@@ -1,26 +1,28 @@
-"""From a name on the share to an attached loop device: take the lease, make or verify the image, repair, grow, attach.
+"""From a name on the share to an attached loop device: look once, decide the steps (plan.py), do them in their order.
 
 Everything here may hang with the NAS; the agent calls it in a thread of its own.
 """
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from rpinfs.boot import storage
 from rpinfs.boot.config import Image
-from rpinfs.boot.settings import BLOCK_SIZE, human_size, size_text
+from rpinfs.boot.settings import human_size, size_text
+from rpinfs.boot.storage import Mount
 from rpinfs.errors import RpinfsError
-from rpinfs.image import grow, make, publish, replacing
-from rpinfs.image.check import CheckResult, check
-from rpinfs.image.errors import CutShortError
-from rpinfs.image.probe import Kind, Probe, probe, verify
-from rpinfs.image.protection import refuse_without_direct_io
+from rpinfs.image import grow, look, make, publish, replacing
+from rpinfs.image.check import CheckResult, check_found
+from rpinfs.image.errors import CutShortError, ImageError
+from rpinfs.image.plan import Plan, Step, plan
+from rpinfs.image.probe import Kind
+from rpinfs.image.protection import clear_cut_short, refuse_without_direct_io
+from rpinfs.lease import memory
 from rpinfs.lease.lease import Lease, Owner, acquire, let_go
 from rpinfs.system import loop
 from rpinfs.system.files import make_folders
 from rpinfs.system.run import Tell, run
-
-_TAKE_UP = "systemctl daemon-reload; systemctl restart rpinfs-agent"
 
 
 @dataclass
@@ -78,144 +80,180 @@ def hold(image: Image) -> Prepared:
     return Prepared(image.path, device, uuid, device.refresh().size, None, None)
 
 
-def prepare(image: Image, owner: Owner, progress: Tell) -> Prepared:
+def prepare(image: Image, owner: Owner, progress: Tell, *, share: Mount | None = None) -> Prepared:
     """Bring an image to the point where it can be mounted.
+
+    Args:
+        share: the mount that the image is to lie on, by the mount table; without it nobody sees whether it does.
 
     Raises:
         RpinfsError: what keeps it from that, with the remedy. The file is then as it was, or as repaired.
         OSError: the share failed.
     """
     progress(f"looking at {image.path}")
+    if share is not None:
+        look.insist_on_share(image.path, share)
     # File= may name a folder below the share that nobody made yet.
     make_folders(image.path.removesuffix(image.file), os.path.dirname(image.file))
     lease = None if image.fence == "mmp" else acquire(image.path, owner, image.name)
     try:
-        return _attach(image, lease, progress)
+        return _Way(image, owner, lease, share, progress).go()
     except BaseException:
         if lease is not None:
             let_go(image.path, lease)
         raise
 
 
-def _attach(image: Image, lease: Lease | None, progress: Tell) -> Prepared:
-    remarks = [lease.remark] if lease is not None and lease.remark else []
-    remarks += replacing.settle(image.path)
-    found = probe(image.path)
-    if found.kind in (Kind.MISSING, Kind.BLANK):
-        progress(f"making {image.path}")
-        protected = image.fence != "lease"
-        found = make.create(
-            image.path, image.size, image.filesystem, label=image.name, mmp=protected, progress=progress
-        )
-        remarks.append(
-            f"made {image.path}: {human_size(found.size)} {image.filesystem}, {human_size(found.allocated)} on the NAS"
-        )
-    else:
-        verify(found)
-        _refuse_differences(image, found)
+class _Way:
+    """The steps on the way of one image. Each leaves in `found` what is in the image then."""
+
+    def __init__(self, image: Image, owner: Owner, lease: Lease | None, share: Mount | None, progress: Tell) -> None:
+        self.image = image
+        self.owner = owner
+        self.lease = lease
+        self.share = share
+        self.progress = progress
+        self.remarks = [lease.remark] if lease is not None and lease.remark else []
+        self.not_grown = ""
+
+    def go(self) -> Prepared:
+        seen, planned = self._look()
+        if Step.PUT_BACK in planned.steps:
+            self._put_back()
+            seen, planned = self._look(settled=True)
+        self.found = seen.found
+        self.was_clean = self.found.clean
+        self.remarks += planned.remarks
+        do: dict[Step, Callable[[], None]] = {
+            Step.SWEEP: self._sweep,
+            Step.MAKE: self._make,
+            Step.REPAIR: self._repair_unclean,
+            Step.PROTECT: self._protect,
+            Step.GROW: self._grow,
+        }
+        for step in planned.steps:
+            if step is not Step.ATTACH:
+                do[step]()
+        return self._attach()
+
+    def _look(self, *, settled: bool = False) -> tuple[look.Look, Plan]:
+        seen = look.take(self.image, self.owner, settled=settled, progress=self.progress)
+        return seen, plan(self.image, seen)
+
+    def _put_back(self) -> None:
+        self.remarks += replacing.settle(self.image.path)
+
+    def _sweep(self) -> None:
         # A power cut between the last two steps of making it leaves a second name of the image.
-        publish.remove_leftovers(image.path, progress)
-        if _repair(image, found, lease, progress):
-            remarks.append(f"{image.path} was not unmounted in order; e2fsck has put it right")
-    if found.fast_commit:
-        # Somebody's choice, and not ours to undo: why we do not make it is in make.py.
-        without = f"with the image unmounted: tune2fs -O ^fast_commit {image.path}"
-        remarks.append(f"{image.path} has fast_commit, which loses data in a power cut; {without}")
-    remarks += _set_protection(image, found, progress)
-    size, not_grown = found.fs_size, ""
-    if image.size_is_set:
+        publish.remove_leftovers(self.image.path, self.progress)
+
+    def _make(self) -> None:
+        image = self.image
+        self.progress(f"making {image.path}")
+        if self.share is not None:
+            # The look may have been long: a large file was proven blank, or the NAS was away.
+            look.insist_on_share(image.path, self.share)
+        self.found = made = make.make(
+            self.found,
+            image.size,
+            image.filesystem,
+            label=image.name,
+            mmp=image.fence != "lease",
+            progress=self.progress,
+        )
+        self.was_clean = made.clean
+        self.remarks.append(
+            f"made {image.path}: {human_size(made.size)} {image.filesystem}, {human_size(made.allocated)} on the NAS"
+        )
+
+    def _repair_unclean(self) -> None:
+        if self._repair():
+            self.remarks.append(f"{self.image.path} was not unmounted in order; e2fsck has put it right")
+
+    def _repair(self) -> bool:
+        """Put right what is safe to put right; whether there was anything."""
+        self.progress(f"checking {self.image.path}")
+        result = self._check()
+        self.found = result.found
+        return result.corrected
+
+    def _check(self) -> CheckResult:
         try:
-            size = _grow(image, remarks, progress)
+            return check_found(self.found, self.progress, locked=self.lease is not None)
+        except CutShortError:
+            # Only the lock can tell a check that was cut short by a power cut from one that another Pi is at.
+            if self.lease is None or not self.lease.locked:
+                raise
+            self.progress("an earlier check was cut short; checking again")
+            clear_cut_short(self.image.path)
+            return check_found(self.found, self.progress)
+
+    def _protect(self) -> None:
+        """Have the kernel refuse to mount what another host has mounted.
+
+        Nobody takes it off again: whoever set it may count on it. And tune2fs takes 11 s even where there is nothing
+        to do.
+        """
+        self.progress("setting multi-mount protection")
+        run(["tune2fs", "-O", "mmp", self.image.path], die_with_us=True)
+        self.found = replace(self.found, mmp=True)
+
+    def _grow(self) -> None:
+        image = self.image
+        try:
+            grown = grow.grow_found(self.found, image.size, progress=self.progress)
         except RpinfsError as error:
             # Nothing of that keeps Docker down: what was large enough yesterday is large enough to boot. But where the
             # share failed in the middle, the kernel has marked the file system as one to be checked.
-            _repair(image, found, lease, progress)
-            not_grown = error.message
-            remarks.append(f"not grown to Size={size_text(image.size)}: {error.message}")
-    progress(f"attaching {image.path}")
-    device = loop.attach(image.path, direct_io=image.direct_io, block_size=found.sector_size)
-    try:
-        remarks += _accept(image, device)
-        if lease is not None:
-            lease.keep(device.path)
-        uuid = found.uuid or ""
-        return Prepared(image.path, device, uuid, size, found.allocated, lease, remarks, found.clean, not_grown)
-    except BaseException:
-        device.close()
-        raise
+            if self.found.kind is Kind.EXT4:
+                self._repair()
+            self.not_grown = error.message
+            self.remarks.append(f"not grown to Size={size_text(image.size)}: {error.message}")
+        else:
+            if grown.after > grown.before:
+                sizes = f"from {human_size(grown.before)} to {human_size(grown.after)}"
+                self.remarks.append(f"grew {image.path} {sizes}")
+            self.found = replace(self.found, fs_size=grown.after)
 
-
-def _accept(image: Image, device: loop.LoopDevice) -> list[str]:
-    """Compare a device with what the image needs; returns remarks."""
-    if image.fence == "mmp":
-        refuse_without_direct_io(image.path, device)
-    if image.direct_io and not device.direct_io:
-        return ["the kernel refuses direct I/O on this share; attached buffered, which takes twice the memory"]
-    return []
-
-
-def _repair(image: Image, found: Probe, lease: Lease | None, progress: Tell) -> bool:
-    """Put right what is safe to put right; whether there was anything."""
-    if found.kind is not Kind.EXT4:
-        # xfs replays its log when it is mounted; xfs_repair at a boot would only delay it.
-        return False
-    progress(f"checking {image.path}")
-    return _check(image, lease, progress).corrected
-
-
-def _grow(image: Image, remarks: list[str], progress: Tell) -> int:
-    """Grow an image to what Size= asks for; returns its size."""
-    grown = grow.grow(image.path, image.size, progress=progress)
-    if grown.after > grown.before:
-        remarks.append(f"grew {image.path} from {human_size(grown.before)} to {human_size(grown.after)}")
-    return grown.after
-
-
-def _check(image: Image, lease: Lease | None, progress: Tell) -> CheckResult:
-    try:
-        return check(image.path, progress, locked=lease is not None)
-    except CutShortError:
-        # Only the lock can tell a check that was cut short by a power cut from one that another Pi is at.
-        if lease is None or not lease.locked:
+    def _attach(self) -> Prepared:
+        image, found = self.image, self.found
+        self.progress(f"attaching {image.path}")
+        device = loop.attach(image.path, direct_io=image.direct_io, block_size=found.sector_size)
+        try:
+            self._accept(device)
+            if self.lease is not None:
+                self.lease.keep(device.path)
+            uuid = found.uuid or ""
+            # Now, and no sooner: what was not attached may still fail, and is made anew then.
+            not_kept = memory.remember(image.path, image.name, self.owner, uuid, self.lease)
+            if not_kept:
+                self.remarks.append(not_kept)
+            return Prepared(
+                image.path,
+                device,
+                uuid,
+                found.fs_size,
+                found.allocated,
+                self.lease,
+                self.remarks,
+                self.was_clean,
+                self.not_grown,
+            )
+        except BaseException:
+            device.close()
             raise
-        progress("an earlier check was cut short; checking again")
-        run(["tune2fs", "-f", "-E", "clear_mmp", image.path], die_with_us=True)
-        return check(image.path, progress)
 
-
-def _set_protection(image: Image, found: Probe, progress: Tell) -> list[str]:
-    """Have the kernel refuse to mount what another host has mounted, where Fence= asks for that; returns remarks.
-
-    Nobody takes it off again: whoever set it may count on it. And tune2fs takes 11 s even where there is nothing to do.
-    """
-    if image.fence == "lease":
-        without = f"without it, they are 11 s shorter; with the image unmounted: tune2fs -O ^mmp {image.path}"
-        return [f"{image.path} has multi-mount protection, though Fence=lease: its checks wait; {without}"] * found.mmp
-    if found.kind is Kind.XFS:
-        raise RpinfsError(
-            f"{image.path}: Fence={image.fence} needs ext4, but the image holds xfs",
-            f"set Fence=lease in [Image {image.name}], then: {_TAKE_UP}",
-        )
-    if not found.mmp:
-        progress("setting multi-mount protection")
-        run(["tune2fs", "-O", "mmp", image.path], die_with_us=True)
-    return []
-
-
-def _refuse_differences(image: Image, found: Probe) -> None:
-    """Compare an image that is there with what the config says of it."""
-    # Not the length of the file: that may be longer, where a larger grow was interrupted or refused.
-    if image.size_is_set and image.size < found.fs_size:
-        asked, present = size_text(image.size), size_text(found.fs_size)
-        # Size= takes only whole blocks; a file system that was made by hand may have smaller ones.
-        enough = size_text(-(-found.fs_size // BLOCK_SIZE) * BLOCK_SIZE)
-        raise RpinfsError(
-            f"{image.path}: Size= asks for {asked}, less than the {present} that the image has",
-            f"set Size={enough} or more in [Image {image.name}], then: {_TAKE_UP}",
-        )
-    kind = "xfs" if found.kind is Kind.XFS else "ext4"
-    if image.filesystem_is_set and kind != image.filesystem:
-        raise RpinfsError(
-            f"{image.path}: FileSystem= asks for {image.filesystem}, but the image holds {kind}",
-            f"set FileSystem={kind} in [Image {image.name}], then: {_TAKE_UP}",
-        )
+    def _accept(self, device: loop.LoopDevice) -> None:
+        """Compare a device with what was looked at, and with what the image needs."""
+        image = self.image
+        if device.identity() != self.found.stamp[:2]:
+            raise ImageError(
+                f"{image.path}: was replaced while it was prepared; it is left alone",
+                "find out who did that, then: systemctl restart rpinfs-agent",
+            )
+        if image.fence == "mmp":
+            refuse_without_direct_io(image.path, device)
+        if image.direct_io and not device.direct_io:
+            self.remarks.append(
+                "the kernel refuses direct I/O on this share; attached buffered, which takes twice the memory"
+            )

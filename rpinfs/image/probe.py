@@ -12,10 +12,12 @@ import enum
 import os
 import stat
 from dataclasses import dataclass, field, replace
+from typing import NoReturn
 
 from rpinfs.boot.settings import is_kept_name
 from rpinfs.image import blank, signature, superblock
 from rpinfs.image.errors import ImageError, as_image_error
+from rpinfs.image.remedy import command
 from rpinfs.image.superblock import Groups, Superblock
 from rpinfs.system import loop
 from rpinfs.system.files import open_regular
@@ -111,7 +113,8 @@ def verify(found: Probe) -> None:
         raise ImageError(
             f"{found.path}: expected an ext4 or xfs file system, found {found.description}",
             found.remedy
-            or f"rpinfs leaves it alone: move it away (mv -n {found.path} {found.path}.kept), or set another File=",
+            or f"rpinfs leaves it alone: move it away ({command('mv', '-n', found.path, f'{found.path}.kept')}), "
+            "or set another File=",
         )
     if found.size < found.fs_size:
         # The loop device would read the missing end as zeros, without a word (zero_fill_bio).
@@ -218,8 +221,12 @@ def refuse_attached(path: str) -> None:
     with as_image_error(path, "cannot be looked at"):
         attached = loop.find(path)
     if attached:
-        device = attached[0].path
-        raise ImageError(f"{path}: is in use: attached to {device}", f"findmnt {device}; losetup -l {device}")
+        refuse_in_use(path, attached[0].path)
+
+
+def refuse_in_use(path: str, device: str) -> NoReturn:
+    """Raise the ImageError for an image that has a loop device."""
+    raise ImageError(f"{path}: is in use: attached to {device}", f"findmnt {device}; losetup -l {device}")
 
 
 def absolute(path: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from rpinfs.image.errors import CutShortError, ImageError, ProtectedError
 from rpinfs.image.probe import Probe, probe
+from rpinfs.image.remedy import TAKE_UP, command
 from rpinfs.system import loop
 from rpinfs.system.run import Completed, Tell, last_line, run, silent
 
@@ -21,7 +22,7 @@ def refuse_marked(path: str, progress: Tell = silent) -> None:
     if not found.mmp:
         return
     progress("waiting to see whether another host uses it")
-    with attached_to_see_marks(path, found, locked=False) as device:
+    with attached_to_see_marks(found, locked=False) as device:
         done = run(["e2mmpstatus", device], ok=range(256), die_with_us=True)
         judge_protection(path, done)
         if done.returncode:
@@ -29,8 +30,9 @@ def refuse_marked(path: str, progress: Tell = silent) -> None:
 
 
 @contextlib.contextmanager
-def attached_to_see_marks(path: str, found: Probe, locked: bool) -> Iterator[str]:
+def attached_to_see_marks(found: Probe, locked: bool) -> Iterator[str]:
     """Path of a device on an image with multi-mount protection; who is refused by that learns whose mark it was."""
+    path = found.path
     with loop.attached(path, block_size=found.sector_size) as device:
         if not locked:
             refuse_without_direct_io(path, device)
@@ -49,7 +51,7 @@ def refuse_without_direct_io(path: str, device: loop.LoopDevice) -> None:
     if not device.direct_io:
         raise ImageError(
             f"{path}: multi-mount protection holds only with direct I/O, which the kernel refuses on this share",
-            "set Fence=lease in its [Image] section, then: systemctl daemon-reload; systemctl restart rpinfs-agent",
+            f"set Fence=lease in its [Image] section, then: {TAKE_UP}",
         )
 
 
@@ -70,10 +72,19 @@ def judge_protection(path: str, done: Completed) -> None:
     if _MMP_CHECKING in protection:
         raise CutShortError(
             f"{path}: multi-mount protection says that e2fsck is at work on it, or was cut short: {protection}",
-            f"make sure that no other host uses it, then: tune2fs -f -E clear_mmp {path}",
+            f"make sure that no other host uses it, then: {command('tune2fs', '-f', '-E', 'clear_mmp', path)}",
         )
     if protection:
         raise ProtectedError(
             f"{path}: multi-mount protection says that another host uses it: {protection}",
             "unmount it there",
         )
+
+
+def clear_cut_short(path: str) -> None:
+    """Take off the mark of a check that was cut short. Only for who holds the lock of the image.
+
+    Raises:
+        CommandError: tune2fs failed.
+    """
+    run(["tune2fs", "-f", "-E", "clear_mmp", path], die_with_us=True)

@@ -46,20 +46,34 @@ def remove_leftovers(path: str, progress: Tell) -> list[str]:
     Raises:
         OSError: the folder cannot be read.
     """
+    removed = []
+    for leftover in leftovers(path):
+        try:
+            done = _remove_leftover(leftover, path)
+        except OSError as error:
+            progress(f"left over: {leftover}: {error.strerror}")
+        else:
+            if done:
+                removed.append(leftover)
+    return removed
+
+
+def leftovers(path: str) -> list[str]:
+    """Paths of what has the exact form of our temporary names for a file. Raises OSError."""
     folder, name = os.path.split(path)
     ours = re.compile(rf"\.{re.escape(name)}\.rpinfs-new-[0-9a-f]{{16}}")
-    removed = []
-    for entry in sorted(os.listdir(folder)):
-        if ours.fullmatch(entry):
-            leftover = os.path.join(folder, entry)
-            try:
-                done = _remove_leftover(leftover, path)
-            except OSError as error:
-                progress(f"left over: {leftover}: {error.strerror}")
-            else:
-                if done:
-                    removed.append(leftover)
-    return removed
+    return [os.path.join(folder, entry) for entry in sorted(os.listdir(folder)) if ours.fullmatch(entry)]
+
+
+def remove_second_names(path: str) -> None:
+    """Remove what is left of our names for a file when the power went, or we were killed, between its last two steps.
+
+    Raises:
+        OSError: the folder cannot be read, or written to.
+    """
+    for leftover in leftovers(path):
+        if same_file(leftover, path):
+            os.unlink(leftover)
 
 
 def _remove_leftover(leftover: str, path: str) -> bool:

@@ -91,7 +91,8 @@ def acquire(image: str, owner: Owner, name: str = "NAME", *, take_up: bool = Tru
             raise _owned(image, found, owner, name)
         try:
             if found != owner:
-                _write(image, replace(owner, since=found.since if found else 0), lease)
+                known = found or replace(owner, since=0)
+                _write(image, replace(owner, since=known.since, uuid=known.uuid), lease)
             lease.renew()
         except OSError as error:
             # A full NAS is no reason to keep the owner from its image.
@@ -118,7 +119,7 @@ def still_ours(image: str, owner: Owner, lease: Lease, name: str = "NAME") -> No
     lease.renew()
 
 
-def adopt(image: str, owner: Owner, name: str = "NAME", *, now: bool = False) -> str:
+def adopt(image: str, owner: Owner, name: str = "NAME", *, now: bool = False, uuid: str = "") -> str:
     """Make this machine the owner of an image whose owner is gone; returns a sentence on who that was, or "".
 
     The owner must not have been seen for QUIET_SECONDS: an owner that is cut off from the NAS has lost its lock, and
@@ -126,6 +127,7 @@ def adopt(image: str, owner: Owner, name: str = "NAME", *, now: bool = False) ->
 
     Args:
         now: somebody knows that the owner is gone, however lately it was seen. A lock is respected all the same.
+        uuid: of the file system that is accepted as the image's, see memory.py.
 
     Raises:
         LeaseError: the image is in use, or may be.
@@ -147,7 +149,7 @@ def adopt(image: str, owner: Owner, name: str = "NAME", *, now: bool = False) ->
         if foreign and (aside := owners.set_aside(image)):
             before += f"; that is {aside} now"
         since = found.since if found and not foreign else 0
-        _write(image, replace(owner, since=since), lease)
+        _write(image, replace(owner, since=since, uuid=uuid), lease)
         return before
 
 

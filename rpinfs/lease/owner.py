@@ -14,6 +14,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 
@@ -24,6 +25,7 @@ from rpinfs.system import files
 _VERSION = 1
 _LONGEST_TEXT = 255
 _TEXTS = ("serial", "hostname", "machine_id", "boot_id")
+_UUID = re.compile(r"|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # Not for us to read. Anything else (EIO, ESTALE) is the share's trouble, and may pass.
 _UNREADABLE = (errno.EACCES, errno.EPERM)
 
@@ -45,6 +47,7 @@ class Owner:
         boot_id: random number of the boot in which the record was written.
         since: when this board became the owner, in seconds since 1970 by the NAS's clock; 0 where unknown.
         seen: when it was last seen with the image, likewise.
+        uuid: of the file system that it verified and attached, see memory.py; empty where it has not yet.
     """
 
     serial: str
@@ -53,6 +56,7 @@ class Owner:
     boot_id: str = ""
     since: float = field(default=0, compare=False)
     seen: float = field(default=0, compare=False)
+    uuid: str = field(default="", compare=False)
 
     @classmethod
     def of(cls, host: Host) -> "Owner":
@@ -142,7 +146,10 @@ def parse(data: bytes) -> Owner | None:
     serial, hostname, machine_id, boot_id = (str(text) for text in texts)
     if any(not text.isprintable() or len(text) > _LONGEST_TEXT for text in (serial, hostname, machine_id, boot_id)):
         raise ValueError("expected texts of printable characters")
-    return Owner(serial, hostname, machine_id, boot_id, since)
+    uuid = record.get("uuid", "")
+    if not isinstance(uuid, str) or not _UUID.fullmatch(uuid):
+        raise ValueError("expected a UUID in uuid")
+    return Owner(serial, hostname, machine_id, boot_id, since, uuid=uuid)
 
 
 def _unreadable(image: str, name: str, reason: str) -> UnreadableError:
@@ -168,6 +175,8 @@ class NewRecord:
         owner = replace(owner, since=owner.since or self.created)
         record = {"version": _VERSION, **asdict(owner)}
         del record["seen"]
+        if not owner.uuid:
+            del record["uuid"]
         self._new.publish(json.dumps(record, indent=1).encode() + b"\n")
 
 

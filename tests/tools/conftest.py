@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from rpinfs.boot import host, storage
+from rpinfs.lease import memory
 from tests.support import PYTHON, thorough
 from tests.tools import watchdog
 from tests.tools.crash import points
@@ -72,6 +73,14 @@ def until(done: Callable[[], bool]) -> None:
     while not done():
         assert time.monotonic() < end, "still busy"
         time.sleep(0.025)
+
+
+@pytest.fixture(autouse=True)
+def memory_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the root remembers of images: each test is a Pi with a fresh one."""
+    folder = tmp_path / "root/var/lib/rpinfs"
+    monkeypatch.setattr(memory, "FOLDER", str(folder))
+    return folder
 
 
 def mounted_anywhere(loop: storage.Loop) -> bool:

@@ -21,7 +21,7 @@ from rpinfs.boot import storage
 from rpinfs.boot.config import Image
 from rpinfs.boot.settings import MIB
 from rpinfs.errors import RpinfsError
-from rpinfs.image import make, prepare, taking
+from rpinfs.image import make, prepare, remedy, taking
 from rpinfs.image.check import judge_e2fsck
 from rpinfs.image.errors import ImageError
 from rpinfs.image.probe import probe
@@ -127,7 +127,7 @@ def test_the_protection_is_there_from_the_start_and_stays(wanted: Image, mounted
     assert prepared(wanted) == []
     (remark,) = prepared(with_fence(wanted, "lease"))
     assert remark.startswith(f"{wanted.path} has multi-mount protection, though Fence=lease: its checks wait; ")
-    assert remark.endswith(f"tune2fs -O ^mmp {wanted.path}")
+    assert f"&& tune2fs -O '^mmp' {wanted.path}; systemctl start " in remark
     assert probe(wanted.path).mmp
     assert mmp_sequence(wanted.path) == MMP_CLEAN
 
@@ -226,14 +226,48 @@ def test_the_wait_for_a_protected_image_is_no_error_of_its_own() -> None:
         judge_e2fsck("disk.img", replace(done, stderr="e2fsck: MMP: filesystem still in use\n"))
 
 
-def test_fast_commit_is_used_and_remarked_on(wanted: Image) -> None:
+SYSTEMCTL = """#!/bin/sh
+echo "$@" >>{log}
+"""
+
+
+def pasted(line: str, tmp_path: Path) -> list[str]:
+    """Run a remedy as a person pastes it, with a systemctl that only takes notes; what it was asked for."""
+    programs, log = tmp_path / "pasted", tmp_path / "systemctl.log"
+    programs.mkdir(exist_ok=True)
+    log.write_text("")
+    (programs / "systemctl").write_text(SYSTEMCTL.format(log=log))
+    (programs / "systemctl").chmod(0o755)
+    command("env", f"PATH={programs}:{run.PATH}", "sh", "-c", line)
+    return log.read_text().splitlines()
+
+
+@pytest.mark.parametrize("name", ["docker.img", "Docker's image & more $(id).img"])
+def test_the_protection_is_taken_off_only_when_nothing_has_the_image(wanted: Image, tmp_path: Path, name: str) -> None:
+    """While it is attached, the next mount would read a stale superblock, or write below the change."""
+    wanted.file, wanted.path = name, str(tmp_path / "share" / name)
+    wanted.before = ["docker.service", "containerd.service"]
+    make.create(wanted.path, wanted.size, mmp=True)
+    line = remedy.unmounted(wanted, "tune2fs", "-O", "^mmp", wanted.path)
+    with loop.attach(wanted.path):
+        with pytest.raises(AssertionError):
+            pasted(line.rpartition(";")[0], tmp_path)
+        pasted(line, tmp_path)
+    assert probe(wanted.path).mmp
+    stop, start = pasted(line, tmp_path)
+    assert stop.startswith("stop docker.socket docker.service containerd.service ")
+    assert start == "start rpinfs-agent.service docker.service containerd.service"
+    assert not probe(wanted.path).mmp
+
+
+def test_fast_commit_is_used_and_remarked_on(wanted: Image, tmp_path: Path) -> None:
     make.create(wanted.path, wanted.size)
     command("tune2fs", "-O", "fast_commit", wanted.path)
     (remark,) = prepared(with_fence(wanted, "lease"))
     assert remark == (
-        f"{wanted.path} has fast_commit, which loses data in a power cut; "
-        f"with the image unmounted: tune2fs -O ^fast_commit {wanted.path}"
+        f"{wanted.path} has fast_commit, which loses data in a power cut; to take it off: "
+        f"{remedy.unmounted(wanted, 'tune2fs', '-O', '^fast_commit', wanted.path)}"
     )
     assert probe(wanted.path).fast_commit
-    command("sh", "-c", remark.partition("unmounted: ")[2])
+    pasted(remark.partition("to take it off: ")[2], tmp_path)
     assert prepared(with_fence(wanted, "lease")) == []

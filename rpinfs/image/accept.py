@@ -1,0 +1,35 @@
+"""Accepting what is under the name of an image today as that image, whatever was verified there before."""
+
+from rpinfs.boot.config import Image
+from rpinfs.errors import RpinfsError
+from rpinfs.image import remedy
+from rpinfs.image.probe import probe
+from rpinfs.lease import lease, memory
+from rpinfs.lease.lease import Owner, UnreadableError
+
+
+def adopt(image: Image, owner: Owner, *, now: bool = False) -> tuple[str, str]:
+    """Make this machine the owner of an image, and have what is there today count as verified.
+
+    Returns:
+        a sentence on who the owner was, and one on what could not be remembered; empty for none.
+
+    Raises:
+        LeaseError: as lease.adopt().
+        RpinfsError: there is no file system to be accepted, though one was verified before.
+        OSError: the share failed.
+    """
+    found = probe(image.path)
+    uuid = found.uuid or ""
+    try:
+        remembered = memory.recall(image.path, image.name, owner)
+    except UnreadableError:
+        # To adopt it is the way out of just that.
+        remembered = ()
+    if remembered and not uuid:
+        raise RpinfsError(
+            f"{image.path}: expected {remembered[0]}, or another one to accept; found {found.description}",
+            f"to have a new image made: rpinfs release {image.name}; {remedy.TRY_AGAIN}",
+        )
+    before = lease.adopt(image.path, owner, image.name, now=now, uuid=uuid)
+    return before, memory.remember(image.path, image.name, owner, uuid) if uuid else ""

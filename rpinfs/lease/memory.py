@@ -1,0 +1,166 @@
+"""What was verified before: the UUID of an image's file system, remembered on the share and on the root.
+
+An image that was verified once, and is missing, blank or another one today, is never made anew: most likely the NAS
+came up without its data disk and exports the empty folder below. The owner record on the share (owner.py) has the UUID;
+it is gone with the disk. So the root remembers as well, in /var/lib/rpinfs/NAME.verified.
+
+What the root remembers belongs to one board and one path: of a root that was copied for another Pi, and of a File= that
+was changed, it says nothing. The time of the file is when the image was last verified: that of the NAS where the root
+is on NFS, since a Pi has no clock of its own.
+"""
+
+import errno
+import json
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rpinfs.errors import RpinfsError
+from rpinfs.lease import owner as owners
+from rpinfs.lease.lease import Lease
+from rpinfs.lease.owner import Owner
+from rpinfs.system import files
+
+FOLDER = "/var/lib/rpinfs"
+
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was verified.
+
+    Attributes:
+        uuid: of the file system.
+        when: seconds since 1970; 0 where nobody knows.
+    """
+
+    uuid: str
+    when: float = 0
+
+    def __str__(self) -> str:
+        return f"file system {self.uuid}" + (f", last verified {owners.utc(self.when)}" if self.when else "")
+
+
+def file_of(name: str) -> str:
+    """Path of what the root remembers of an image, by its name in the configuration."""
+    return f"{FOLDER}/{name}.verified"
+
+
+def recall(image: str, name: str, owner: Owner) -> tuple[Verified, ...]:
+    """What is known to have been verified under this path by this board, on the root and on the share; () for nothing.
+
+    Args:
+        image: path of the image.
+        name: what the configuration calls it.
+
+    Raises:
+        UnreadableError: there is an owner record that cannot be understood.
+        OSError: the share failed.
+    """
+    here = _recall_here(image, name, owner)
+    record = owners.read(image, name)
+    if record is None or record.serial != owner.serial or not record.uuid:
+        return here
+    if any(one.uuid == record.uuid for one in here):
+        return here
+    return (*here, Verified(record.uuid))
+
+
+def remember(image: str, name: str, owner: Owner, uuid: str, lease: Lease | None = None) -> str:
+    """Remember what was verified and attached; returns what did not succeed, in words, or "".
+
+    That is no reason to keep Docker down: a root may be read-only, a NAS full.
+
+    Args:
+        lease: this board's hold on the image, without which the owner record is not its to write.
+    """
+    failed = []
+    if lease is not None:
+        try:
+            _remember_there(image, name, uuid, lease)
+        except (OSError, RpinfsError) as error:
+            failed.append(f"on the share: {_reason(error)}")
+    try:
+        _remember_here(image, name, owner, uuid)
+    except (OSError, RpinfsError) as error:
+        failed.append(f"in {file_of(name)}: {_reason(error)}")
+    if not failed:
+        return ""
+    return f"that {image} was verified cannot be remembered {'; nor '.join(failed)}"
+
+
+def forget(name: str) -> None:
+    """Have the root forget what it knows of an image.
+
+    Raises:
+        RpinfsError: it cannot.
+    """
+    path = file_of(name)
+    try:
+        os.unlink(path)
+        files.sync_folder(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise RpinfsError(
+            f"{path}: what was verified cannot be forgotten: {error.strerror}", f"rm {shlex.quote(path)}"
+        ) from error
+
+
+def is_known(uuid: str | None, remembered: Sequence[Verified]) -> bool:
+    """Whether a file system is one that was verified before, or nothing was."""
+    return not remembered or any(one.uuid == uuid for one in remembered)
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+# --- On the share ------------------------------------------------------------------------------------------
+
+
+def _remember_there(image: str, name: str, uuid: str, lease: Lease) -> None:
+    record = owners.read(image, name)
+    if record is not None and record.uuid != uuid:
+        if lease.locked:
+            owners.remove_leftovers(image)
+        with owners.new_record(image) as new:
+            new.publish(replace(record, uuid=uuid))
+
+
+# --- On the root -------------------------------------------------------------------------------------------
+
+
+def _recall_here(image: str, name: str, owner: Owner) -> tuple[Verified, ...]:
+    path = file_of(name)
+    try:
+        record = files.parsed(files.read_own(path))
+        when = os.lstat(path).st_mtime
+    except (FileNotFoundError, ValueError, files.OddFileError):
+        # Damaged, it says nothing; the share has its word.
+        return ()
+    uuid = str(record.get("uuid"))
+    return (Verified(uuid, when),) if record == _record(image, owner, uuid) else ()
+
+
+def _record(image: str, owner: Owner, uuid: str) -> dict[str, object]:
+    return {"version": _VERSION, "board": owner.serial, "path": image, "uuid": uuid}
+
+
+def _remember_here(image: str, name: str, owner: Owner, uuid: str) -> None:
+    path = file_of(name)
+    if any(one.uuid == uuid for one in _recall_here(image, name, owner)):
+        try:
+            os.utime(path)
+        except OSError as error:
+            # What it says is true on a read-only root as well.
+            if error.errno != errno.EROFS:
+                raise
+        return
+    os.makedirs(FOLDER, mode=0o700, exist_ok=True)
+    # Of this image of this machine nobody else is writing: its agent and its commands have the lock, one at a time.
+    files.remove_own_leftovers(path)
+    with files.new_own(path) as new:
+        new.publish(json.dumps(_record(image, owner, uuid)).encode() + b"\n")
