@@ -51,7 +51,8 @@ def add_image(parser: argparse.ArgumentParser) -> None:
         "check the file system in an image, and repair what is safe to repair",
         _check,
         "Check the file system in an image that no host uses, and repair what e2fsck -p repairs without a question."
-        "\nIt cannot know whether another host uses the image: see to that first.",
+        "\nRefused while a Pi has the image locked. Of an image that no Pi ever had it cannot know whether another host"
+        "\nuses it: see to that first.",
     )
     parser.add_argument("file", metavar="FILE")
 
@@ -61,7 +62,7 @@ def _create(options: argparse.Namespace) -> int:
 
     size = _size_to_create(options.size, options.filesystem)
     with Progress() as progress:
-        made = make.create(options.file, size, options.filesystem, label=options.label, progress=progress)
+        made = make.create_by_hand(options.file, size, options.filesystem, label=options.label, progress=progress)
     print(_made(made.path, made.size, made.allocated, options.filesystem))
     return 0
 
@@ -179,10 +180,10 @@ def _state(found: Probe) -> str:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from rpinfs.image.check import check
+    from rpinfs.image.check import check_by_hand
 
     with Progress() as progress:
-        result = check(options.file, progress)
+        result = check_by_hand(options.file, progress)
     outcome = "errors were corrected" if result.corrected else "no errors"
     if result.needs_recovery:
         outcome = "its log is to be replayed, which the next mount does"

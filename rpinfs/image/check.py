@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from rpinfs.image import door
 from rpinfs.image.errors import ImageError
 from rpinfs.image.probe import Kind, Probe, absolute, probe, refuse_attached, verify
 from rpinfs.image.protection import attached_to_see_marks, judge_protection
@@ -42,6 +43,21 @@ def check(path: str, progress: Tell = silent, *, locked: bool = True) -> CheckRe
     found = probe(path)
     verify(found)
     return check_found(found, progress, locked=locked)
+
+
+def check_by_hand(path: str, progress: Tell = silent) -> CheckResult:
+    """As check(), of an image that no other Pi has: one that is locked is not even looked at.
+
+    Raises:
+        ImageError: as check(); or another uses it.
+    """
+    path = absolute(path)
+    remedy = f"shut down the Pi that has it, then: {command('rpinfs', 'image', 'check', path)}"
+    with door.opened(path, remedy, only_for_owner=False) as held:
+        found = probe(path)
+        verify(found)
+        # Of an image with protection and without a lock nothing else can tell who has it.
+        return check_found(found, progress, locked=held.locked if held is not None else not found.mmp)
 
 
 def check_found(found: Probe, progress: Tell = silent, *, locked: bool = True) -> CheckResult:

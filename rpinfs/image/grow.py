@@ -19,13 +19,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rpinfs.boot import storage
-from rpinfs.boot.host import Host, read_text
+from rpinfs.boot.host import read_text
 from rpinfs.boot.settings import MIB, human_size
+from rpinfs.image import door
 from rpinfs.image.check import check_found
 from rpinfs.image.errors import ImageError, as_image_error
 from rpinfs.image.probe import Kind, Probe, absolute, probe, verify
 from rpinfs.image.publish import refuse_without_room
-from rpinfs.lease import lease
 from rpinfs.system import loop
 from rpinfs.system.files import NoLocks, lock, open_regular
 from rpinfs.system.run import CommandError, Tell, last_line, run, silent
@@ -105,38 +105,20 @@ def grow_by_hand(path: str, size: int, *, progress: Tell = silent) -> Grown:
         RpinfsError: as grow(); or another Pi uses or owns it.
     """
     path = absolute(path)
+    elsewhere = "on the Pi that has it: rpinfs image grow, or a larger Size= in its configuration"
     with as_image_error(path, "cannot be looked at"):
         attached = loop.find(path) if os.path.exists(path) else []
     if attached:
+        door.refuse_taken(path, elsewhere)
         return grow(path, size, progress=progress)
-    with _lease_of(path):
+    with door.opened(path, elsewhere) as held:
         found = probe(path, progress)
         verify(found)
         _refuse_smaller(path, size, found.fs_size)
         if found.kind is Kind.EXT4 and not reaches(found, found.fs_size, size):
-            check_found(found, progress)
-        return grow(path, size, progress=progress)
-
-
-@contextlib.contextmanager
-def _lease_of(path: str) -> Iterator[None]:
-    """Hold the lease of an image that belongs to this Pi. One that never was a Pi's has none, and needs none."""
-    with as_image_error(path, "its owner cannot be told"):
-        owner = lease.owner_of(path)
-    if owner is None:
-        yield
-        return
-    try:
-        with as_image_error(path, "its lease cannot be had"):
-            held = lease.acquire(path, lease.Owner.of(Host.read()))
-    except lease.LeaseError as error:
-        raise ImageError(
-            error.message, "on the Pi that has it: rpinfs image grow, or a larger Size= in its configuration"
-        ) from error
-    try:
-        yield
-    finally:
-        lease.let_go(path, held)
+            locked = held.locked if held is not None else not found.mmp
+            found = check_found(found, progress, locked=locked).found
+        return grow_found(found, size, progress=progress)
 
 
 def reaches(found: Probe, now: int, size: int) -> bool:

@@ -167,6 +167,31 @@ def release(image: str, owner: Owner, name: str = "NAME") -> None:
         owners.remove(image)
 
 
+@contextlib.contextmanager
+def for_command(image: str, owner: Owner, *, only_for_owner: bool = True) -> Iterator[Lease]:
+    """Have the lock of an image for as long as a command takes, and leave whose it is as it is.
+
+    Args:
+        only_for_owner: whether an image that belongs to another machine is refused also while nobody uses it. Where the
+            share has no locks it is: nobody can tell.
+
+    Raises:
+        LeaseError: it is in use, or another Pi's, or nobody can tell.
+        OSError: the share failed.
+    """
+    with _locked_for_command(image, owner) as lease:
+        if only_for_owner or not lease.locked:
+            refuse_foreign(image, owner)
+        yield lease
+
+
+def refuse_foreign(image: str, owner: Owner) -> None:
+    """Refuse an image that belongs to another machine. Raises LeaseError, OSError."""
+    found = owners.read(image)
+    if found is not None and found.serial != owner.serial:
+        raise _owned(image, found, owner, "NAME")
+
+
 def let_go(image: str, lease: Lease | None) -> None:
     """End this Pi's hold on an image, also one pinned earlier. While the image is attached, the lock stays with it.
 
@@ -205,7 +230,7 @@ def _take_up(image: str) -> Lease | None:
 def _locked(image: str, owner: Owner) -> Lease:
     lease = taken(image)
     if lease is None:
-        raise _in_use(image, owner)
+        raise in_use(image, owner)
     return lease
 
 
@@ -266,7 +291,8 @@ def _refuse_recent(image: str, lease: Lease, found: Owner | None, name: str) -> 
         )
 
 
-def _in_use(image: str, owner: Owner) -> LeaseError:
+def in_use(image: str, owner: Owner) -> LeaseError:
+    """What to raise where another process, here or elsewhere, has the lock."""
     try:
         holder = owner_of(image)
     except (LeaseError, OSError):

@@ -13,7 +13,7 @@ import errno
 import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rpinfs.errors import RpinfsError
@@ -25,6 +25,7 @@ from rpinfs.system import files
 FOLDER = "/var/lib/rpinfs"
 
 _VERSION = 1
+_ENDING = ".verified"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Verified:
 
 def file_of(name: str) -> str:
     """Path of what the root remembers of an image, by its name in the configuration."""
-    return f"{FOLDER}/{name}.verified"
+    return f"{FOLDER}/{name}{_ENDING}"
 
 
 def recall(image: str, name: str, owner: Owner) -> tuple[Verified, ...]:
@@ -76,19 +77,24 @@ def remember(image: str, name: str, owner: Owner, uuid: str, lease: Lease | None
     Args:
         lease: this board's hold on the image, without which the owner record is not its to write.
     """
-    failed = []
-    if lease is not None:
-        try:
-            _remember_there(image, name, uuid, lease)
-        except (OSError, RpinfsError) as error:
-            failed.append(f"on the share: {_reason(error)}")
-    try:
-        _remember_here(image, name, owner, uuid)
-    except (OSError, RpinfsError) as error:
-        failed.append(f"in {file_of(name)}: {_reason(error)}")
-    if not failed:
+    failed = _failure("on the share", _remember_there, image, uuid, lease) if lease is not None else []
+    return _told(image, failed + _failure(f"in {file_of(name)}", _remember_here, image, name, owner, uuid))
+
+
+def made_anew(image: str, uuid: str, lease: Lease) -> str:
+    """Remember an image of this machine's that a person has made, also where another was verified under this path.
+
+    Returns:
+        what did not succeed, in words, or "".
+    """
+    record = owners.read(image)
+    if record is None:
         return ""
-    return f"that {image} was verified cannot be remembered {'; nor '.join(failed)}"
+    failed = _failure("on the share", _remember_there, image, uuid, lease)
+    for name in _names():
+        if _recall_here(image, name, record):
+            failed += _failure(f"in {file_of(name)}", _remember_here, image, name, record, uuid)
+    return _told(image, failed)
 
 
 def forget(name: str) -> None:
@@ -114,6 +120,27 @@ def is_known(uuid: str | None, remembered: Sequence[Verified]) -> bool:
     return not remembered or any(one.uuid == uuid for one in remembered)
 
 
+def _names() -> list[str]:
+    """The images of which the root remembers something, by their names in the configuration."""
+    try:
+        entries = os.listdir(FOLDER)
+    except FileNotFoundError:
+        return []
+    return [entry.removesuffix(_ENDING) for entry in entries if entry.endswith(_ENDING)]
+
+
+def _failure(place: str, action: Callable[..., None], *arguments: object) -> list[str]:
+    try:
+        action(*arguments)
+    except (OSError, RpinfsError) as error:
+        return [f"{place}: {_reason(error)}"]
+    return []
+
+
+def _told(image: str, failed: list[str]) -> str:
+    return f"that {image} was verified cannot be remembered {'; nor '.join(failed)}" if failed else ""
+
+
 def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
@@ -121,8 +148,8 @@ def _reason(error: Exception) -> str:
 # --- On the share ------------------------------------------------------------------------------------------
 
 
-def _remember_there(image: str, name: str, uuid: str, lease: Lease) -> None:
-    record = owners.read(image, name)
+def _remember_there(image: str, uuid: str, lease: Lease) -> None:
+    record = owners.read(image)
     if record is not None and record.uuid != uuid:
         if lease.locked:
             owners.remove_leftovers(image)
