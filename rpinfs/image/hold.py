@@ -10,7 +10,7 @@ from rpinfs.boot.host import read_text
 from rpinfs.boot.units import mount_unit
 from rpinfs.image.probe import refuse_attached
 from rpinfs.image.protection import refuse_marked
-from rpinfs.lease.lease import Owner, acquire, let_go
+from rpinfs.lease.lease import Lease, Owner, acquire, let_go
 from rpinfs.system.run import Tell
 
 
@@ -22,8 +22,8 @@ def mount_of(image: Image) -> storage.Mount | None:
 
 
 @contextlib.contextmanager
-def leased(image: Image, owner: Owner, progress: Tell) -> Iterator[None]:
-    """Have the image for ourselves: no other Pi, no agent, no loop device.
+def leased(image: Image, owner: Owner, progress: Tell) -> Iterator[Lease | None]:
+    """Have the image for ourselves: no other Pi, no agent, no loop device. The lease; None with Fence=mmp.
 
     Raises:
         RpinfsError: somebody else has it, or may have.
@@ -36,7 +36,7 @@ def leased(image: Image, owner: Owner, progress: Tell) -> Iterator[None]:
             refuse_attached(image.path)
             if lease is None:
                 refuse_marked(image.path, progress)
-        yield
+        yield lease
     finally:
         if lease is not None:
             lease.close()

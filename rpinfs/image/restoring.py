@@ -14,6 +14,7 @@ from rpinfs.image.duplicating import duplicate, unused
 from rpinfs.image.errors import ImageError, as_image_error
 from rpinfs.image.signature import describe_special
 from rpinfs.image.snapshots import Listing, Snapshot, clear_up, find, free_path, snapshots
+from rpinfs.lease import memory
 from rpinfs.lease.lease import Owner
 from rpinfs.system.files import move_away, open_regular
 from rpinfs.system.run import Tell, silent
@@ -75,7 +76,7 @@ def restore(image: Image, owner: Owner, which: str, progress: Tell = silent) -> 
             or a step failed. The image is as it was.
     """
     _refuse_used(image)
-    with as_image_error(image.path, "cannot be restored"), hold.leased(image, owner, progress):
+    with as_image_error(image.path, "cannot be restored"), hold.leased(image, owner, progress) as lease:
         replacing.settle(image.path)
         clear_up(image.path, progress)
         look = _look(image)
@@ -85,7 +86,11 @@ def restore(image: Image, owner: Owner, which: str, progress: Tell = silent) -> 
             with open_regular(wanted.path, os.O_RDONLY) as source:
                 copied = duplicate(source, wanted.path, new, unused, progress)
             kept = free_path(image.path, copied.seconds) if look.present else ""
+            memory.foresee(image.path, image.name, owner, copied.uuid, lease)
             replacing.swap(new, image.path, wanted.name, kept, copied.uuid)
+        not_kept = memory.remember(image.path, image.name, owner, copied.uuid, lease)
+        if not_kept:
+            progress(not_kept)
     return Restored(wanted, kept)
 
 

@@ -81,6 +81,17 @@ def remember(image: str, name: str, owner: Owner, uuid: str, lease: Lease | None
     return _told(image, failed + _failure(f"in {file_of(name)}", _remember_here, image, name, owner, uuid))
 
 
+def foresee(image: str, name: str, owner: Owner, uuid: str, lease: Lease | None) -> None:
+    """Before an image is replaced, as by a restore: have either known, whichever has the name when the power goes.
+
+    The root keeps what there was, and the share takes what will be.
+    """
+    for one in recall(image, name, owner)[:1]:
+        _failure("", _remember_here, image, name, owner, one.uuid)
+    if lease is not None:
+        _failure("", _remember_there, image, uuid, lease)
+
+
 def made_anew(image: str, uuid: str, lease: Lease) -> str:
     """Remember an image of this machine's that a person has made, also where another was verified under this path.
 

@@ -180,7 +180,9 @@ def test_a_share_without_locks(image: Path, use: Use, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("image", ["xfs"], indirect=True)
 def test_mounted_here_and_locked_by_another(image: Path, mounted: Mount) -> None:
     """The one case in which going on loses data for certain."""
-    with loop.attach(str(image)) as device, mounted(device.path):
+    device = loop.attach(str(image))
+    with mounted(device.path):
+        device.close()
         with used_by(OTHER, image), pytest.raises(ImageError, match="in use by other"):
             grow_it(str(image))
         lease.acquire(str(image), OTHER).close()

@@ -19,7 +19,7 @@ from rpinfs.boot.config import Image
 from rpinfs.boot.settings import MIB
 from rpinfs.boot.storage import Mount, parse_mountinfo
 from rpinfs.errors import RpinfsError
-from rpinfs.image import accept, look, make, prepare
+from rpinfs.image import accept, look, make, prepare, replacing, restoring, taking
 from rpinfs.image.errors import ImageError, OtherThanVerifiedError, ShareFailedError
 from rpinfs.image.probe import Kind, probe
 from rpinfs.lease import lease, lock, memory, owner
@@ -218,6 +218,38 @@ def test_what_is_released_is_made_anew(wanted: Image) -> None:
     lease.release(wanted.path, PI, "docker")
     memory.forget("docker")
     assert booted(wanted)[0].startswith(f"made {wanted.path}")
+
+
+def test_a_restored_snapshot_is_known(wanted: Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has another UUID than what it replaces, and the power may go before or after it takes the name."""
+    booted(wanted)
+    taken = taking.take(wanted, PI)
+    old = probe(wanted.path).uuid
+    lease.release(wanted.path, PI)
+    memory.forget("docker")
+    os.unlink(wanted.path)
+    booted(wanted)
+    new = probe(wanted.path).uuid
+    real = replacing.swap
+
+    def cut_before(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def cut_after(*arguments: object) -> None:
+        real(*arguments)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    for cut, expected in ((cut_before, new), (cut_after, old)):
+        monkeypatch.setattr(replacing, "swap", cut)
+        with pytest.raises(KeyboardInterrupt):
+            restoring.restore(wanted, PI, taken.name)
+        monkeypatch.undo()
+        monkeypatch.setattr(memory, "FOLDER", f"{Path(wanted.path).parents[1]}/root/var/lib/rpinfs")
+        assert probe(wanted.path).uuid == expected
+        assert booted(wanted) == []
+    restoring.restore(wanted, PI, taken.name)
+    assert [one.uuid for one in memory.recall(wanted.path, "docker", PI)] == [old]
+    assert booted(wanted) == []
 
 
 def test_another_name_is_another_image(wanted: Image, tmp_path: Path) -> None:
