@@ -10,10 +10,12 @@ An error is one line on standard error that begins `rpinfs: `, and where a remed
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TextIO, cast
 
 from rpinfs import __version__
 from rpinfs.errors import RpinfsError, printable
@@ -68,7 +70,8 @@ class UsageError(RpinfsError):
 def main(arguments: Sequence[str]) -> int:
     """Run a command; returns the exit status. What goes wrong becomes text here and nowhere else."""
     try:
-        status = _dispatch(list(arguments))
+        with contextlib.redirect_stdout(cast(TextIO, Printable(sys.stdout))):
+            status = _dispatch(list(arguments))
         sys.stdout.flush()
         return status
     except RpinfsError as error:
@@ -103,6 +106,44 @@ def tell(message: str, remedy: str | None) -> None:
 
 def _one_line(text: str) -> str:
     return printable(text).encode("utf-8", "backslashreplace").decode()
+
+
+CLEAR = "\x1b[H\x1b[2J\x1b[3J"
+"""Written alone, it clears a terminal."""
+
+_COLOUR = re.compile("(\x1b\\[[0-9]{1,2}m)")
+
+
+class Printable:
+    """Standard output, on which nothing does anything but newline, tab and, on a terminal, what is ours.
+
+    Here, because what is printed comes from everywhere: names of files, labels, records on the share, what Docker says.
+    Each reader cleans what it makes sentences of; this is for the one that will be forgotten.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._coloured = stream.isatty() and not os.environ.get("NO_COLOR")
+
+    def write(self, text: str) -> int:
+        """Write a text without what a terminal would act on."""
+        if text == CLEAR and self._stream.isatty():
+            return self._stream.write(text)
+        parts = _COLOUR.split(text) if self._coloured else [text]
+        self._stream.write("".join(part if number % 2 else _harmless(part) for number, part in enumerate(parts)))
+        return len(text)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
+def _harmless(text: str) -> str:
+    lines = (line if line.isprintable() else _line(line) for line in text.split("\n"))
+    return "\n".join(lines)
+
+
+def _line(text: str) -> str:
+    return "\t".join(_one_line(part) for part in text.split("\t"))
 
 
 # Words

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, printable
 
 if TYPE_CHECKING:
     from rpinfs.boot.config import Config, Image
@@ -78,5 +78,5 @@ class Progress:
 
     def _write(self, text: str) -> None:
         if self._on:
-            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.write(f"\r\x1b[K{printable(text)}")
             sys.stderr.flush()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rpinfs.commands.cli import UsageError, add_command, add_group
 from rpinfs.commands.common import Progress, load, print_document
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, printable
 
 if TYPE_CHECKING:
     from rpinfs.image.probe import Probe
@@ -63,7 +63,7 @@ def _create(options: argparse.Namespace) -> int:
     size = _size_to_create(options.size, options.filesystem)
     with Progress() as progress:
         made = make.create_by_hand(options.file, size, options.filesystem, label=options.label, progress=progress)
-    print(_made(made.path, made.size, made.allocated, options.filesystem))
+    print(printable(_made(made.path, made.size, made.allocated, options.filesystem)))
     return 0
 
 
@@ -107,9 +107,10 @@ def _grow(options: argparse.Namespace) -> int:
         grown = grow.grow_by_hand(options.file, size, progress=progress)
     where = f", mounted at {grown.where}" if grown.where else ""
     if grown.after == grown.before:
-        print(f"{grown.path}: has {human_size(grown.after)} already{where}")
+        print(printable(f"{grown.path}: has {human_size(grown.after)} already{where}"))
     else:
-        print(f"{grown.path}: grown from {human_size(grown.before)} to {human_size(grown.after)}{where}")
+        sizes = f"from {human_size(grown.before)} to {human_size(grown.after)}"
+        print(printable(f"{grown.path}: grown {sizes}{where}"))
     _tell_of_smaller_setting(grown.path, grown.after)
     return 0
 
@@ -168,7 +169,8 @@ def _table(found: Probe) -> str:
     ]
     shown = [(name, value) for name, value in rows if value]
     width = max(len(name) for name, _ in shown)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in shown)
+    # One line each: what stands in a file is no row of ours.
+    return "\n".join(f"{name:<{width}}  {printable(value)}" for name, value in shown)
 
 
 def _state(found: Probe) -> str:
@@ -187,5 +189,5 @@ def _check(options: argparse.Namespace) -> int:
     outcome = "errors were corrected" if result.corrected else "no errors"
     if result.needs_recovery:
         outcome = "its log is to be replayed, which the next mount does"
-    print(f"{result.found.path}: {outcome}")
+    print(printable(f"{result.found.path}: {outcome}"))
     return 0

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from rpinfs.commands.cli import BAD_USAGE, describe
+from rpinfs.commands.cli import BAD_USAGE, CLEAR, describe
 from rpinfs.commands.common import HOST_SECONDS, paint, print_document
 from rpinfs.errors import RpinfsError
 
@@ -72,7 +72,7 @@ def _look(seconds: Callable[[], float]) -> dict[str, Any]:
 
 def _watch(seconds: float) -> int:
     """Draw the status again and again; without a terminal one picture after the other."""
-    clear = "\x1b[H\x1b[2J\x1b[3J" if sys.stdout.isatty() else ""
+    clear = CLEAR if sys.stdout.isatty() else ""
     try:
         while True:
             found = _look(lambda: seconds)

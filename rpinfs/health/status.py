@@ -12,6 +12,7 @@ from rpinfs import __version__
 from rpinfs.boot.config import Image
 from rpinfs.boot.settings import human_size, milliseconds
 from rpinfs.boot.units import AGENT
+from rpinfs.errors import printable
 from rpinfs.health.facts import Docker, Facts, File, Machine, Nas, Space, ext4_errors, link_to_nas, route
 from rpinfs.system import deadline
 
@@ -212,7 +213,8 @@ class Paint:
 
 
 def render(found: dict[str, Any], paint: Paint) -> str:
-    """Draw a document as text."""
+    """Draw a document as text. What it quotes stays on its line, and has no colours of its own."""
+    found = {key: _printable(value) for key, value in found.items()}
     if not found["in_use"]:
         return f"rpinfs is not in use here: {found['reason']}\n"
     parts = [
@@ -225,6 +227,14 @@ def render(found: dict[str, Any], paint: Paint) -> str:
         ["", *_wrong_lines(found["checks"], paint)],
     ]
     return "\n".join(line for part in parts for line in part) + "\n"
+
+
+def _printable(found: object) -> object:
+    if isinstance(found, str):
+        return printable(found)
+    if isinstance(found, dict):
+        return {key: _printable(value) for key, value in found.items()}
+    return [_printable(value) for value in found] if isinstance(found, list) else found
 
 
 def _headline(found: dict[str, Any], paint: Paint) -> str:

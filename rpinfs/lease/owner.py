@@ -62,7 +62,12 @@ class Owner:
     def of(cls, host: Host) -> "Owner":
         """Tell who this machine is."""
         boot_id = read_text(host.root + "/proc/sys/kernel/random/boot_id").strip()
-        return cls(_clean(host.serial or host.mac), _clean(host.hostname), _clean(host.machine_id), _clean(boot_id))
+        return cls(cls.serial_of(host), _clean(host.hostname), _clean(host.machine_id), _clean(boot_id))
+
+    @staticmethod
+    def serial_of(host: Host) -> str:
+        """What tells this board from others; empty where nothing does. Reads no file."""
+        return _clean(host.serial or host.mac)
 
     def __str__(self) -> str:
         return f"{self.hostname or 'a Pi without a name'} (serial {self.serial})"

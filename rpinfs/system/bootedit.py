@@ -65,18 +65,17 @@ def run_command(host: Host, config: Config, command: Sequence[str]) -> int:
 
 
 def in_progress(root: str = "") -> bool:
-    """Whether such a command runs, or its guardian is still at work."""
+    """Whether such a command runs, or its guardian is still at work: for everybody to know, and for root to do.
+
+    Asked of proc_locks(5): who can open a file can lock it, and a lock for a look would stand in the way of a command.
+    """
     try:
-        descriptor = os.open(root + LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+        found = os.stat(root + LOCK_FILE)
     except OSError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    locks = [line.split() for line in read_text("/proc/locks").splitlines()]
+    return any(fields[1] == "FLOCK" and device in fields for fields in locks if len(fields) > 2)
 
 
 # What is to be made writable
@@ -140,8 +139,10 @@ def _run_writable(where: str, command: Sequence[str], *, stays_writable: bool) -
 def _lock() -> Iterator[None]:
     """One at a time: the first to end would make the mount read-only under the other. The guardian inherits it."""
     os.makedirs(RUNTIME_FOLDER, exist_ok=True)
-    descriptor = os.open(LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
+        # An older version made it for everybody to open.
+        os.fchmod(descriptor, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -122,7 +122,7 @@ def test_an_owner_that_was_cut_off_learns_it(lab: Lab, tell: Tell) -> None:
     first = min([back, *(event["time"] for event in late)])
     known, ended, stopped = (when[what] - first for what in ("taken", "ended", "stopped"))
     tell(
-        f"cut off for {answer['silence']:.0f} s, adopted after {taken.splitlines()[-1]}; when it was back, {len(late)} more "
+        f"cut off for {answer['silence']:.0f} s, adopted after {taken.splitlines()[-1]}; when back, {len(late)} more "
         f"writes of 4 KiB: known after {known:.2f} s, ended after {ended:.2f} s, the last after {stopped:.2f} s"
     )
     assert "belongs to two" in next(event["error"] for event in events if event["what"] == "taken")

@@ -6,6 +6,7 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rpinfs.errors import printable
 from rpinfs.health.questions import THOROUGH
 
 FULL = (90.0, 97.0)
@@ -33,6 +34,11 @@ class Finding:
     status: Status
     message: str
     remedy: str = ""
+
+    def __post_init__(self) -> None:
+        # It may quote what the share says, or a program of it: one line, on which nothing acts.
+        object.__setattr__(self, "message", printable(self.message))
+        object.__setattr__(self, "remedy", printable(self.remedy))
 
 
 @dataclass(frozen=True)

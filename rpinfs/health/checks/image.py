@@ -49,10 +49,10 @@ def _image_present(facts: Facts, image: Image) -> Finding | None:
 def _image_owner(facts: Facts, image: Image) -> Finding | None:
     if facts.share is None or not _is_ours(facts, image) or image.fence == "mmp":
         return None
-    owner, own = facts.answer(f"owner:{image.name}", Owner), Owner.of(facts.host)
+    owner = facts.answer(f"owner:{image.name}", Owner)
     if owner == NOBODY:
         return warning(f"image {image.name} belongs to nobody: no Pi has taken its lease")
-    if owner.serial != own.serial:
+    if owner.serial != Owner.serial_of(facts.host):
         return critical(f"image {image.name} belongs to {owner.with_times()}")
     return ok(f"image {image.name} belongs to this Pi")
 
