@@ -1,8 +1,7 @@
 """A trial overlay in the file system that Docker will use: what overlay2 and containerd's overlayfs need must work.
 
-Boot path: imports os and fcntl only, and ctypes in the functions that open and mount. Two programs, unshare(1) and
-mount(8), would open five times the files that ctypes does, and would need a shell between them to try more than the
-mounting.
+Boot path: imports os and fcntl only, and ctypes in the function that mounts. Two programs, unshare(1) and mount(8),
+would open five times the files that ctypes does, and would need a shell between them to try more than the mounting.
 
 The overlay is attached to no folder: fsopen(2), fsconfig(2) and fsmount(2) (Linux 5.2, glibc 2.36) give a descriptor
 of it, which ends with this process, whatever ends that. What remains of a trial that was killed are some small files
@@ -10,20 +9,19 @@ in a folder of a fixed name; the next trial clears them away.
 
 Whoever owns the top folder of the image, such as root in a container that has it as a volume, can put a link or a mount
 in place of that folder. So nothing here goes by paths: each folder is opened in the one above it, through no link and
-onto no other mount (openat2(2)), and belongs to root alone, or it is refused as it is.
+onto no other mount, and belongs to root alone, or it is refused as it is.
 """
 
 import fcntl
 import os
 
+from rpinfs.boot.host import read_text
 from rpinfs.boot.units import KEPT_FOLDER, RUNTIME_FOLDER
 from rpinfs.errors import RpinfsError
 
 TRIAL_FOLDER = "overlay-trial"
 _CLOEXEC = 1
 _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 1, 6
-_OPENAT2 = 437
-_NO_XDEV, _NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH = 1, 2, 4, 8
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _TRIED = ("told", "lower", "upper", "work")
 """What a trial makes in its folder."""
@@ -33,8 +31,9 @@ _REMEDIES = {
     28: "it is full: set a larger Size= in rpinfs.conf, which the next boot gives it",
     19: "this kernel has no overlayfs: modprobe overlay",
 }
-# By error number, why a folder is not opened: ELOOP, ENOTDIR, EXDEV.
-_ODD = {40: "a symbolic link", 20: "something else", 18: "another mount"}
+_ELOOP, _EXDEV = 40, 18
+# By error number, why a folder is not opened; 20 is ENOTDIR.
+_ODD = {_ELOOP: "a symbolic link", 20: "something else", _EXDEV: "another mount"}
 
 
 def try_overlay(where: str, runtime: str = RUNTIME_FOLDER) -> None:
@@ -112,7 +111,7 @@ def _own_folder(parent: int, name: str, path: str) -> int:
     except OSError as error:
         if error.errno not in _ODD:
             raise
-        raise _refused(path, _ODD[error.errno], f"umount {path}" if error.errno == 18 else "") from error
+        raise _refused(path, _ODD[error.errno], f"umount {path}" if error.errno == _EXDEV else "") from error
     found = os.fstat(folder)
     # Writable for others, or for a group other than root's.
     if found.st_uid or found.st_mode & (0o022 if found.st_gid else 0o002):
@@ -138,18 +137,26 @@ def _refused(path: str, found: str, remedy: str = "") -> RpinfsError:
 
 
 def _open_folder(parent: int, name: str) -> int:
-    """Open a folder in an open folder. Raises OSError: ELOOP for a link, EXDEV where anything is mounted, ENOTDIR."""
-    import ctypes
+    """Open a folder in an open folder. Raises OSError: ELOOP for a link, EXDEV where anything is mounted, ENOTDIR.
 
-    libc = ctypes.CDLL(None, use_errno=True)
-    # With O_NOFOLLOW a link would be ENOTDIR, as everything else is.
-    how = (ctypes.c_uint64 * 3)(_FOLDER & ~os.O_NOFOLLOW, 0, _NO_XDEV | _NO_MAGICLINKS | _NO_SYMLINKS | _BENEATH)
-    size = ctypes.c_size_t(ctypes.sizeof(how))
-    folder = libc.syscall(ctypes.c_long(_OPENAT2), ctypes.c_int(parent), os.fsencode(name), ctypes.byref(how), size)
-    if folder < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return int(folder)
+    Not by openat2(2), which has flags for all that: RestrictSUIDSGID= takes it from the gate.
+    """
+    try:
+        folder = os.open(name, _FOLDER, dir_fd=parent)
+    except NotADirectoryError:
+        if os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode & 0o170000 == 0o120000:
+            raise OSError(_ELOOP, os.strerror(_ELOOP)) from None
+        raise
+    if _mount_id(folder) == _mount_id(parent):
+        return folder
+    os.close(folder)
+    raise OSError(_EXDEV, os.strerror(_EXDEV))
+
+
+def _mount_id(descriptor: int) -> str:
+    # proc_pid_fdinfo(5). A folder that is mounted from the same file system has its device, but not its mount.
+    lines = read_text(f"/proc/self/fdinfo/{descriptor}").splitlines()
+    return next((line for line in lines if line.startswith("mnt_id:")), f"unknown: {descriptor}")
 
 
 def _need_d_type(where: str, folder: int) -> None:
