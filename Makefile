@@ -46,9 +46,9 @@ LINTED := rpinfs tests units/man/build.py
 
 # An emulated Pi has one processor, and each of the test runner's workers at most two Pis.
 JOBS = $(shell nproc)
-# Who gets what: tests/conftest.py.
+# Who gets what: tests/conftest.py. ARGS are for pytest, such as make test ARGS="-m 'not lab'".
 PYTEST = $(AS_ROOT) RPINFS_DEB="$$(realpath '$(DIST)'/rpinfs_*_all.deb)" '$(PYTHON)' -m pytest \
-  --numprocesses=$(JOBS) --durations=20 --durations-min=30
+  --numprocesses=$(JOBS) --durations=20 --durations-min=30 $(ARGS)
 
 .PHONY: help packages deps venv deb lint test test-fast test-fresh test-crash test-lab demo bench clean
 
@@ -113,7 +113,7 @@ test-lab: venv deb ## all that the lab can do, each round of it (root; hours)
 	@$(PYTEST) -m 'lab or long'
 
 test-fresh: deps ## make test and make demo on a Debian made from nothing, SUITE=bookworm or trixie (root; an hour)
-	@$(AS_ROOT) python3 -m tests.fresh --suite '$(SUITE)' $(FRESH)
+	@$(AS_ROOT) python3 -m tests.fresh --suite '$(SUITE)' $(FRESH) $(if $(ARGS),"ARGS=$(ARGS)")
 
 test-fast: venv ## the tests that need neither root nor the lab
 	@'$(PYTHON)' -m pytest -m 'not root and not lab'
