@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
-from tests import origin
+from tests import origin, watch
 from tests.support import Installed, Tell, thorough
 
 origin.watch()
@@ -24,6 +25,8 @@ hypothesis.settings.load_profile("untimed")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+WATCH = pytest.StashKey[watch.Watch]()
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The lab's tests first: they take minutes each, and what takes a moment fills the gap at the end."""
@@ -34,6 +37,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("lab") is None)
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Watch over whoever runs tests: without xdist's workers that is this process."""
+    if not session.config.getoption("numprocesses", None):
+        session.stash[WATCH] = watch.Watch(session.config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Give each test, with the making and clearing away of what it uses, its time."""
+    item.session.stash[WATCH].begin(item)
+    try:
+        return (yield)
+    finally:
+        item.session.stash[WATCH].end()
+
+
 class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]
     """One worker for all that share what the machine or a lab has one of; everything else goes to whoever is free."""
 
@@ -42,6 +61,29 @@ class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]
         if path.startswith(("tests/tools/", "tests/package/")):
             return "loop devices, and control groups of containers"
         return path if path == "tests/lab/test_faults.py" else nodeid
+
+    # A worker that had to be killed is replaced by xdist, and by its own scheduling (3.8) the rest of the run stood
+    # still: the test that killed it was given out again, and alone: a worker begins one only when it knows the next.
+
+    def remove_node(self, node: WorkerController) -> str | None:
+        left = {
+            scope: [nodeid for nodeid, done in unit.items() if not done]
+            for scope, unit in self.assigned_work.pop(node).items()
+        }
+        crashed = next((nodeid for nodeids in left.values() for nodeid in nodeids), None)
+        for scope, nodeids in left.items():
+            if again := {nodeid: False for nodeid in nodeids if nodeid != crashed}:
+                self.workqueue[scope] = again
+        for other in self.assigned_work:
+            self._reschedule(other)
+        return crashed
+
+    def _reschedule(self, node: WorkerController) -> None:
+        super()._reschedule(node)
+        while self.workqueue and not node.shutting_down and self._pending_of(self.assigned_work[node]) < 2:
+            self._assign_work_unit(node)
+        if not self.workqueue:
+            node.shutdown()
 
 
 @pytest.hookimpl(optionalhook=True)
