@@ -29,12 +29,23 @@ WATCH = pytest.StashKey[watch.Watch]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The lab's tests first: they take minutes each, and what takes a moment fills the gap at the end."""
+    """The longest first, and what takes a moment last: it fills the gap at the end.
+
+    What one worker has to do alone takes longest of all; then come the lab's tests, which take minutes each.
+    """
     if not thorough():
         for item in items:
             if item.get_closest_marker("long"):
                 item.add_marker(pytest.mark.skip(reason="long: make test-lab, make test-crash"))
-    items.sort(key=lambda item: item.get_closest_marker("lab") is None)
+    items.sort(key=lambda item: (not scope_of(item.nodeid), item.get_closest_marker("lab") is None))
+
+
+def scope_of(nodeid: str) -> str:
+    """What a test shares with others that the machine or a lab has one of; nothing for most."""
+    path = nodeid.partition("::")[0]
+    if path.startswith(("tests/tools/", "tests/package/")):
+        return "loop devices, and control groups of containers"
+    return path if path == "tests/lab/test_faults.py" else ""
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -54,13 +65,10 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """One worker for all that share what the machine or a lab has one of; everything else goes to whoever is free."""
+    """One worker for all that share something; everything else goes to whoever is free."""
 
     def _split_scope(self, nodeid: str) -> str:
-        path = nodeid.partition("::")[0]
-        if path.startswith(("tests/tools/", "tests/package/")):
-            return "loop devices, and control groups of containers"
-        return path if path == "tests/lab/test_faults.py" else nodeid
+        return scope_of(nodeid) or nodeid
 
     # A worker that had to be killed is replaced by xdist, and by its own scheduling (3.8) the rest of the run stood
     # still: the test that killed it was given out again, and alone: a worker begins one only when it knows the next.
