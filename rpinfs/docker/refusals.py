@@ -15,6 +15,9 @@ from rpinfs.docker.options import MERGED, NOT_FLATTENED, Kind, Version, of_versi
 from rpinfs.docker.told import Choice, Problem, Settings
 
 _IP6TABLES_FOR_ALL = (27, 0)
+_WHOLE_CHECK = (23, 0)
+"""From this version on dockerd checks file and options taken together, and more strictly."""
+
 _LEVELS = ("panic", "fatal", "error", "warn", "info", "debug", "trace")
 _LEVELS_20 = ("panic", "fatal", "error", "warn", "warning", "info", "debug", "trace")
 _STORAGE_OPTIONS = {"overlay2": ("overlay2.size",), "vfs": ("size",)}
@@ -83,6 +86,9 @@ def _two_data_roots(settings: Settings) -> _Found:
         if one.get("graph") and one.get("data-root"):
             where = settings.place("graph") if one is settings.keys else settings.flags["graph"][0].origin
             yield f"{where}: graph and data-root are both given, and mean the same", "take graph out"
+    given = settings.flags.get("data-root")
+    if given and not given[-1].value:
+        yield f"the data root is empty ({given[-1].origin})", "name a folder, or take the option out"
 
 
 def _kinds(version: Version, settings: Settings) -> _Found:
@@ -102,7 +108,7 @@ def _kinds(version: Version, settings: Settings) -> _Found:
 def _values(version: Version, settings: Settings) -> _Found:
     level = settings.keys.get("log-level")
     given = Choice(level, settings.place("log-level")) if isinstance(level, str) else settings.text("log-level", "")
-    known = _LEVELS_20 if version < (23, 0) else _LEVELS
+    known = _LEVELS_20 if version < _WHOLE_CHECK else _LEVELS
     if given.value and given.value.lower() not in known:
         yield f"{given.origin}: log-level: expected one of {', '.join(_LEVELS)}, found {given.value}", "make it info"
     for key, words in _WORDS.items():
@@ -116,13 +122,39 @@ def _values(version: Version, settings: Settings) -> _Found:
     for one in settings.texts("dns"):
         if not (is_ipv4(one.value) or is_ipv6(one.value)):
             yield f"{one.origin}: dns: expected IP addresses, found {one.value}", "write the address of the server"
-    yield from _runtime(settings)
+    yield from _runtime(version, settings)
+    yield from _lists(settings)
+    mtu = settings.keys.get("mtu")
+    if version >= _WHOLE_CHECK and isinstance(mtu, int) and mtu < 0:
+        yield f"{settings.place('mtu')}: mtu: expected no negative number, found {mtu}", "take it out"
 
 
-def _runtime(settings: Settings) -> _Found:
+def _lists(settings: Settings) -> _Found:
+    """Members of lists that dockerd looks at before it starts."""
+    for label in settings.texts("labels"):
+        if "=" not in label.value:
+            yield f"{label.origin}: labels: expected NAME=VALUE, found {label.value}", "write NAME=VALUE"
+    for mirror in settings.texts("registry-mirrors"):
+        if not mirror.value.startswith(("http://", "https://")):
+            yield (
+                f"{mirror.origin}: registry-mirrors: expected http:// or https://, found {mirror.value}",
+                "add https://",
+            )
+    for option in settings.texts("exec-opts"):
+        name, _, value = option.value.partition("=")
+        if name.strip().lower() == "native.cgroupdriver" and value.strip() not in ("systemd", "cgroupfs"):
+            yield (
+                f"{option.origin}: native.cgroupdriver: expected systemd or cgroupfs, found {value}",
+                "make it systemd",
+            )
+
+
+def _runtime(version: Version, settings: Settings) -> _Found:
     runtime, runtimes = _text(settings, "default-runtime"), settings.keys.get("runtimes")
     names = list(runtimes) if isinstance(runtimes, dict) else []
-    names += [one.value.partition("=")[0] for one in settings.flags.get("runtimes", ())]
+    if version >= _WHOLE_CHECK or "default-runtime" in settings.flags:
+        # Older ones look at what is in the file before the options join it.
+        names += [one.value.partition("=")[0] for one in settings.flags.get("runtimes", ())]
     if runtime.value not in ("", "runc", *names) and not runtime.value.startswith(("io.containerd.", "/")):
         yield f"{runtime.origin}: default-runtime: there is no runtime {runtime.value}", "add it to runtimes"
 

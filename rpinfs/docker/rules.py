@@ -399,7 +399,7 @@ def is_root(userns_remap: str) -> bool:
 
 def _root(data_root: str, userns_remap: str, remapped: tuple[int, int] | None) -> str:
     if not userns_remap:
-        return data_root
+        return data_root.rstrip("/") or "/"
     if is_root(userns_remap):
         remapped = (0, 0)
     return f"{data_root.rstrip('/')}/{'UID.GID' if remapped is None else '{}.{}'.format(*remapped)}"
