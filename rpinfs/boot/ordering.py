@@ -9,7 +9,9 @@ dbus.socket. `Before=` of a unit cannot be taken back by a drop-in; options of t
 files and automounts that ordering is a default dependency, which a drop-in can take away.
 """
 
-from rpinfs.boot.units import escape_path, mount_unit, unescape_octal
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 NETWORK_TYPES = frozenset(
     ("afs", "ceph", "cifs", "davfs", "gfs", "gfs2", "glusterfs", "lustre", "ncp", "ncpfs", "nfs", "nfs4", "ocfs2",
@@ -21,7 +23,8 @@ TO_ADD = "nofail,_netdev"
 """Options with which a mount is no longer ordered before local-fs.target, and fails no boot."""
 
 _WAITS = ("x-systemd.requires=", "x-systemd.after=", "x-systemd.requires-mounts-for=")
-_AT_SHUTDOWN = ("DefaultDependencies=no", "Conflicts=umount.target", "Before=umount.target")
+AT_SHUTDOWN = ("DefaultDependencies=no", "Conflicts=umount.target", "Before=umount.target")
+"""Instead of the default dependencies, which order a unit before local-fs.target or swap.target."""
 
 
 class Line:
@@ -60,11 +63,11 @@ class Line:
         return ""
 
 
-def parse(fstab: str) -> "list[Line]":
+def parse(texts: "list[str]", unescape: "Callable[[str], str]") -> "list[Line]":
     """Read the lines that mount something or are swap."""
     lines = []
-    for number, text in enumerate(fstab.split("\n"), 1):
-        fields = [unescape_octal(field) for field in text.split()]
+    for number, text in enumerate(texts, 1):
+        fields = [unescape(field) for field in text.split()]
         if len(fields) < 3 or fields[0].startswith("#"):
             continue
         options = fields[3].split(",") if len(fields) > 3 else []
@@ -72,19 +75,19 @@ def parse(fstab: str) -> "list[Line]":
     return lines
 
 
-def order(fstab: str, ours: "set[str]", units: "set[str]") -> "tuple[dict[str, list[str]], list[str]]":
+def order(lines: "list[Line]", ours: "set[str]", units: "set[str]") -> "tuple[list[tuple[str, str]], list[str]]":
     """Tell what to do about the lines that wait for mounts of ours.
 
     Args:
+        lines: those of fstab.
         ours: mount points that rpinfs writes units for.
         units: names of units that follow them.
 
     Returns:
-        drop-ins that set the order right: unit to lines of its section [Unit]; and what only a person can set right.
+        units that a drop-in with AT_SHUTDOWN sets right, by path and kind; and what only a person can set right.
     """
-    lines = parse(fstab)
     late = ours | {line.where for line in lines if line.is_of_network and not line.is_swap}
-    drop_ins: dict[str, list[str]] = {}
+    mended: list[tuple[str, str]] = []
     wrong: dict[int, str] = {}
     # What waits for a mount that waits is as late: until no line is added.
     waiting: dict[int, str] = {}
@@ -97,15 +100,15 @@ def order(fstab: str, ours: "set[str]", units: "set[str]") -> "tuple[dict[str, l
         if line.number not in waiting:
             continue
         if line.is_swap:
-            drop_ins[f"{escape_path(line.what)}.swap"] = list(_AT_SHUTDOWN)
+            mended.append((line.what, "swap"))
         elif "x-systemd.automount" in line.options and _above(line.where, late):
-            drop_ins[mount_unit(line.where).removesuffix(".mount") + ".automount"] = list(_AT_SHUTDOWN)
+            mended.append((line.where, "automount"))
         elif not line.is_of_network and not {"nofail", "noauto", "x-systemd.automount"}.intersection(line.options):
             wrong[line.number] = (
                 f"line {line.number} of /etc/fstab makes an ordering cycle, of which systemd drops a unit at each boot:"
                 f" {waiting[line.number]}, which comes after the network; add {TO_ADD} to its options"
             )
-    return drop_ins, list(wrong.values())
+    return mended, list(wrong.values())
 
 
 def _above(path: str, places: "set[str]") -> str:

@@ -300,12 +300,12 @@ def _order_others(made: Units, config: "Config", fstab: str) -> None:
     if not any(name in plain for name in (*places, *waiting)):
         return
     # Imported here: the fstab of most netbooted machines has nothing to do with us.
-    from rpinfs.boot.ordering import order
+    from rpinfs.boot import ordering
 
-    drop_ins, made.cycles = order(fstab, ours, waiting)
+    mended, made.cycles = ordering.order(ordering.parse(fstab.split("\n"), unescape_octal), ours, waiting)
     made.remarks += made.cycles
-    for unit, lines in drop_ins.items():
-        made.files[f"{unit}.d/{DROP_IN}"] = _drop_in(lines)
+    for path, kind in mended:
+        made.files[f"{escape_path(path)}.{kind}.d/{DROP_IN}"] = _drop_in(list(ordering.AT_SHUTDOWN))
 
 
 def _add_below(made: Units, image: "Image") -> None:

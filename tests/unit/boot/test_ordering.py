@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from rpinfs.boot.ordering import order
+from rpinfs.boot.ordering import order, parse
+from rpinfs.boot.units import unescape_octal
 
 OURS = {"/var/lib/docker", "/nfs/docker", "/srv/a b"}
 UNITS = {"docker.service", "var-lib-docker.mount"}
 
 
-def said(fstab: str) -> list[str]:
-    return order(fstab, OURS, UNITS)[1]
+def decide(fstab: str) -> tuple[list[tuple[str, str]], list[str]]:
+    return order(parse(fstab.split("\n"), unescape_octal), OURS, UNITS)
 
 
 @pytest.mark.parametrize(
@@ -35,8 +36,7 @@ def said(fstab: str) -> list[str]:
     ],
 )
 def test_lines_that_make_a_cycle(fstab: str, lines: list[int]) -> None:
-    found = said(fstab)
-    assert [int(text.split(" ")[1]) for text in found] == lines
+    assert [int(text.split(" ")[1]) for text in decide(fstab)[1]] == lines
 
 
 def test_what_a_drop_in_can_set_right() -> None:
@@ -44,7 +44,4 @@ def test_what_a_drop_in_can_set_right() -> None:
         "/nfs/docker/swap\\040file none swap sw\n/dev/sda2 none swap sw\n"
         "tmpfs /var/lib/docker/x tmpfs x-systemd.automount\n"
     )
-    drop_ins, cycles = order(fstab, OURS, UNITS)
-    assert sorted(drop_ins) == ["nfs-docker-swap\\x20file.swap", "var-lib-docker-x.automount"]
-    assert cycles == []
-    assert all("DefaultDependencies=no" in lines for lines in drop_ins.values())
+    assert decide(fstab) == ([("/nfs/docker/swap file", "swap"), ("/var/lib/docker/x", "automount")], [])

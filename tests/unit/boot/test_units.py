@@ -156,7 +156,7 @@ def test_no_boot_mount() -> None:
         ("#nas:/docker /nfs/docker nfs defaults 0 0", False),
         ("  # nas:/docker /nfs/docker nfs defaults 0 0", False),
         ("nas:/docker /nfs/docker2 nfs defaults 0 0", False),
-        ("/nfs/docker /srv none bind 0 0", False),
+        ("/nfs/docker /srv none bind,nofail 0 0", False),
         ("/dev/sda2 none swap sw 0 0", False),
         ("nas:/docker /nfs/docker", False),
     ],
