@@ -166,5 +166,7 @@ def _restore(options: argparse.Namespace) -> int:
     if restored.kept:
         name = restored.kept.rpartition("/")[2]
         print(f"what it was is kept: {name}; when nobody needs it: rpinfs snapshot {image.name} --delete {name}")
+    if restored.remark:
+        tell(restored.remark, None)
     print(f"to use it: systemctl start {' '.join(['rpinfs-agent', *image.before])}")
     return 0

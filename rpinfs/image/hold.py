@@ -8,17 +8,42 @@ from rpinfs.boot import storage
 from rpinfs.boot.config import Image
 from rpinfs.boot.host import read_text
 from rpinfs.boot.units import mount_unit
+from rpinfs.image.errors import ImageError
 from rpinfs.image.probe import refuse_attached
 from rpinfs.image.protection import refuse_marked
 from rpinfs.lease.lease import Lease, Owner, acquire, let_go
+from rpinfs.system import loop
 from rpinfs.system.run import Tell
 
 
 def mount_of(image: Image) -> storage.Mount | None:
-    """The mount of an image at the place that the configuration has for it; None where it is not mounted there."""
+    """The mount of an image at the place that the configuration has for it; None where it is not mounted there.
+
+    By the name that the file had when it was attached: what has that name today, refuse_another() tells.
+    """
     mount = storage.mount_at(storage.parse_mountinfo(read_text("/proc/self/mountinfo")), image.where)
-    loop = storage.loop_of(mount) if mount else None
-    return mount if loop and loop.backing_file == image.path else None
+    attached = storage.loop_of(mount) if mount else None
+    return mount if attached and attached.backing_file.removesuffix(" (deleted)") == image.path else None
+
+
+def refuse_another(image: Image, mount: storage.Mount, file: int) -> None:
+    """Insist that an open file is the one that is mounted, and not another that has its name by now.
+
+    Raises:
+        ImageError: it is another.
+        RpinfsError: it is mounted no more.
+    """
+    device = loop.hold(f"/dev/loop{mount.device[1]}")
+    try:
+        mounted = device.identity()
+    finally:
+        device.close()
+    status = os.fstat(file)
+    if mounted != (status.st_dev, status.st_ino):
+        raise ImageError(
+            f"{image.path}: expected the image that is mounted at {image.where}, found another file of that name",
+            f"find out who replaced it; what is mounted is still there: losetup -l {device.path}",
+        )
 
 
 @contextlib.contextmanager

@@ -42,10 +42,12 @@ class Restored:
     Attributes:
         snapshot: what the image is a copy of.
         kept: path of the snapshot that what was there has become; empty where there was nothing.
+        remark: something that did not succeed, and does not matter much; or empty.
     """
 
     snapshot: Snapshot
     kept: str
+    remark: str = ""
 
 
 def decide(image: Image, which: str, look: Look) -> Snapshot:
@@ -89,9 +91,7 @@ def restore(image: Image, owner: Owner, which: str, progress: Tell = silent) -> 
             memory.foresee(image.path, image.name, owner, copied.uuid, lease)
             replacing.swap(new, image.path, wanted.name, kept, copied.uuid)
         not_kept = memory.remember(image.path, image.name, owner, copied.uuid, lease)
-        if not_kept:
-            progress(not_kept)
-    return Restored(wanted, kept)
+    return Restored(wanted, kept, not_kept)
 
 
 def _refuse_used(image: Image) -> None:

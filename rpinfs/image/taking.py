@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 
 from rpinfs.boot.config import Image
+from rpinfs.boot.storage import Mount
 from rpinfs.boot.units import RUNTIME_FOLDER
 from rpinfs.image import freeze, hold, publish, replacing
 from rpinfs.image.duplicating import Copied, Still, duplicate, unused
@@ -40,14 +41,17 @@ def take(
         RpinfsError: the image is not one or not ours, there is no room, or a step failed. Nothing is frozen, there is
             no snapshot, and the image is as it was.
     """
+    mount = hold.mount_of(image)
     with (
         as_image_error(image.path, "no snapshot can be taken"),
-        _held(image, owner, freeze_limit, runtime, progress) as still,
+        _held(image, mount, owner, freeze_limit, runtime, progress) as still,
     ):
         clear_up(image.path, progress)
         with publish.temporary(image.path, progress) as new:
             publish.take_ownership(new.fd, image.path, progress)
             with open_regular(image.path, os.O_RDONLY) as source:
+                if mount is not None:
+                    hold.refuse_another(image, mount, source)
                 copied = duplicate(source, image.path, new, still, progress)
             path = _name(new, image.path, copied.seconds)
             allocated = os.fstat(new.fd).st_blocks * 512
@@ -56,9 +60,10 @@ def take(
 
 
 @contextlib.contextmanager
-def _held(image: Image, owner: Owner, limit: float, runtime: str, progress: Tell) -> Iterator[Still]:
+def _held(
+    image: Image, mount: Mount | None, owner: Owner, limit: float, runtime: str, progress: Tell
+) -> Iterator[Still]:
     """Have a hold on the image, and a way to keep it still: by freezing it, or because nobody uses it."""
-    mount = hold.mount_of(image)
     if mount is not None:
         with freeze.guarded(image.name, mount, limit, runtime) as freezer:
             yield freezer.frozen

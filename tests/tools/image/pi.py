@@ -14,6 +14,7 @@ from rpinfs.boot.config import Image
 from rpinfs.image import freeze, make, names, snapshots
 from rpinfs.image.probe import probe
 from rpinfs.image.taking import take
+from rpinfs.lease import memory
 from rpinfs.lease.lease import Owner
 from tests.tools.conftest import Ended, command, unmount
 from tests.tools.image.files import MIB, SIZE
@@ -76,7 +77,7 @@ class Pi:
             os.close(folder)
 
     def take(self) -> Path:
-        return Path(take(self.image, OWNER, runtime=str(self.runtime)).path)
+        return Path(take(self.image, OWNER, runtime=str(self.runtime), memory=memory.FOLDER).path)
 
     def snapshots(self) -> list[Path]:
         return [Path(one.path) for one in snapshots.snapshots(str(self.path)).snapshots]
@@ -96,7 +97,7 @@ class Pi:
         working = [f".{self.path.name}.rpinfs-new-{RANDOM}", f"{record.name}-new-{RANDOM}"]
         hidden = [record, *(self.share / name for name in working), self.share / f".{self.path.name}.rpinfs-lock"]
         paths = [self.share, self.path, *hidden, self.where, self.runtime, self.marker]
-        return ATTEMPT.format(values=values, call=call, runtime=str(self.runtime)), paths
+        return ATTEMPT.format(values=values, call=call, runtime=str(self.runtime), memory=memory.FOLDER), paths
 
 
 RANDOM = "0123456789abcdef"
@@ -106,8 +107,9 @@ random = os.urandom
 os.urandom = lambda count: bytes.fromhex("{RANDOM}") if count == 8 else random(count)
 from rpinfs import errors
 from rpinfs.image import replacing, restoring, snapshots, taking
-from rpinfs.lease import lease
+from rpinfs.lease import lease, memory
 from rpinfs.boot.config import Image
+memory.FOLDER = {{memory!r}}
 def no_links(*_, **__):
     raise PermissionError(1, "no links here")
 image, owner, runtime = Image({{values}}), lease.Owner("10000000aaaaaaaa", "pi1"), {{runtime!r}}

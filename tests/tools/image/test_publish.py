@@ -102,6 +102,35 @@ def no_links(*_: object, **__: object) -> None:
     raise PermissionError(1, "no links here")
 
 
+def replace_it(path: Path) -> None:
+    path.unlink()
+    path.touch()
+
+
+def write_into_it(path: Path) -> None:
+    path.write_text("data")
+
+
+@pytest.mark.parametrize("interfere", [replace_it, write_into_it])
+def test_a_claim_that_is_not_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interfere: Callable[[Path], None]
+) -> None:
+    """A server on which exclusive creation is not: two believe that they have the name."""
+    path, real = tmp_path / "disk.img", os.open
+
+    def opened(name: str, flags: int, mode: int = 0o777) -> int:
+        fd = real(name, flags, mode)
+        if name == str(path):
+            monkeypatch.setattr(os, "open", real)
+            interfere(path)
+        return fd
+
+    monkeypatch.setattr(os, "open", opened)
+    with pytest.raises(FileExistsError):
+        publish.claim(str(path))
+    assert path.exists()
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_a_free_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
     path = tmp_path / "disk.img"

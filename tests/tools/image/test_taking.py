@@ -214,6 +214,19 @@ def test_an_image_that_its_agent_prepares(pi: Pi) -> None:
     assert pi.snapshots() == [taken]
 
 
+def test_an_image_that_was_replaced_under_its_mount(pi: Pi) -> None:
+    """What is frozen would be one file, what is copied the other."""
+    other = pi.share / "other.img"
+    shutil.copy(pi.path, other)
+    with pi.mounted() as docker:
+        other.rename(pi.path)
+        with pytest.raises(ImageError, match="found another file of that name"):
+            pi.take()
+        assert not pi.thaw()
+        (docker / "file").write_text("written")
+    assert (pi.snapshots(), pi.strays()) == ([], set())
+
+
 def test_unmounted_by_request(pi: Pi) -> None:
     """The agent has let go of it: nothing is attached, and a snapshot is taken of the file, under the lock."""
     with contextlib.closing(prepare.prepare(pi.image, OWNER, silent)) as prepared:
