@@ -77,7 +77,7 @@ class Pi:
             os.close(folder)
 
     def take(self) -> Path:
-        return Path(take(self.image, OWNER, runtime=str(self.runtime), memory=memory.FOLDER).path)
+        return Path(take(self.image, OWNER, runtime=str(self.runtime)).path)
 
     def snapshots(self) -> list[Path]:
         return [Path(one.path) for one in snapshots.snapshots(str(self.path)).snapshots]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,14 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from rpinfs.boot import storage
+from rpinfs.errors import RpinfsError
 from rpinfs.image import copying, names, prepare, replacing, snapshots
 from rpinfs.image.errors import ImageError
+from rpinfs.image.probe import probe
 from rpinfs.image.restoring import restore
 from rpinfs.lease.lease import LeaseError
 from rpinfs.system.files import OddFileError
 from rpinfs.system.run import silent
 from tests.support import Tell
-from tests.tools.conftest import Ended, Traced, command, unmount
+from tests.tools.conftest import Ended, Traced, command, unmount, until
 from tests.tools.crash import fail_at, kill_at, some
 from tests.tools.image.files import fingerprint
 from tests.tools.image.pi import OTHER, OWNER, Pi, assert_said, assert_whole, label
@@ -78,13 +82,15 @@ def test_everything_is_synced_before_it_has_a_name(changed: tuple[Pi, Path], nam
     pi, taken = changed
     restore(pi.image, OWNER, taken.name)
     image, record, kept = pi.path.name, f".{pi.path.name}.rpinfs-replaced", kept_by(pi, taken).name
-    assert names_given[names_given.index("sync new copy") :] == [
-        *("sync new copy", "sync new copy"),
+    copied, recorded = names_given.index("sync new copy"), names_given.index("sync new record")
+    assert names_given[copied : copied + 2] == ["sync new copy", "sync new copy"]
+    steps = [
         *("sync new record", f"rename new record -> {record}", "sync folder"),
         *(f"link {image} -> {kept}", "sync folder"),
         *(f"rename new copy -> {image}", "sync folder"),
         *(f"rename {record} -> .{kept}.rpinfs-replaced", "sync folder"),
     ]
+    assert names_given[recorded : recorded + len(steps)] == steps
 
 
 def test_restore_is_refused(changed: tuple[Pi, Path]) -> None:
@@ -384,6 +390,28 @@ def test_settling_killed_at_every_call(changed: tuple[Pi, Path], traced: Traced,
             assert_restore_completes(pi, taken, f"{rename}, {point}")
             killed += 1
     tell(f"settling a restore: killed at {killed} calls after {len(renames)} interruptions")
+
+
+@pytest.mark.parametrize("links", ["", "os.link = no_links; "], ids=["links", "no links"])
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 4])
+def test_the_memory_of_images_knows_either(changed: tuple[Pi, Path], traced: Traced, links: str, number: int) -> None:
+    """The next boot takes what has the name, wherever the power went, also where that is another file system."""
+    pi, taken = changed
+    command("tune2fs", "-U", "random", pi.path)
+    was = probe(str(pi.path)).uuid
+    prepare.prepare(pi.image, OWNER, silent).close()
+    code, paths = attempt(pi, taken, links)
+    inject = kill_at(f"rename:when={number}") if number else None
+    traced(code, paths, inject=inject)
+    with contextlib.closing(prepare.prepare(pi.image, OWNER, silent)) as prepared:
+        assert prepared.uuid in (was, probe(str(taken)).uuid)
+        assert number or prepared.uuid != was
+    until(lambda: not storage.loops_on(str(pi.path)))
+    # And nothing else.
+    shutil.copy(taken, pi.path)
+    command("tune2fs", "-U", "random", pi.path)
+    with pytest.raises(RpinfsError, match="verified"):
+        prepare.prepare(pi.image, OWNER, silent)
 
 
 def points_of_settling(pi: Pi, traced: Traced, codes: tuple[str, str], paths: list[Path], rename: str) -> list[str]:
