@@ -15,6 +15,19 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or "\ud800" <= c <= "\udfff" else " " for c in text)
 
 
+_PLAIN = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%+=:,./-_"
+
+
+def quoted(*words: str) -> str:
+    """Words for a command that people paste into a shell, as shlex.quote() has it, which the boot path cannot afford.
+
+    Names of files are made by whoever can write to the share, and names of mount units have backslashes.
+    """
+    return " ".join(
+        word if word and not word.strip(_PLAIN) else "'" + word.replace("'", "'\"'\"'") + "'" for word in words
+    )
+
+
 class RpinfsError(Exception):
     """Something a person should read. Message and remedy are made printable: they may quote what the share says.
 

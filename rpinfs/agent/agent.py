@@ -26,7 +26,7 @@ from rpinfs.boot import gate, storage
 from rpinfs.boot.config import Config, Image, load
 from rpinfs.boot.host import Host, read_text
 from rpinfs.boot.units import GATE, RUNTIME_FOLDER, THAW, fstab_mount_points, link_of, mount_unit, units
-from rpinfs.errors import ConfigError, RpinfsError
+from rpinfs.errors import ConfigError, RpinfsError, quoted
 from rpinfs.image import freeze, prepare
 from rpinfs.image.errors import ShareFailedError
 from rpinfs.lease.lease import LOST, RENEW_SECONDS, Lease, LeaseError, Owner, OwnLockError, acquire
@@ -248,7 +248,7 @@ class Agent:
             self._share_becomes(
                 "waiting",
                 f"{where} is not the share: expected {expected}, found {mount.source} ({mount.kind})",
-                f"unmount it: umount {where}",
+                f"unmount it: umount {quoted(where)}",
             )
         elif share.asked is not None and now() - share.asked > SILENT_SECONDS:
             self._share_becomes("silent", f"{self.config.server.address} does not answer", _share_remedy(self.config))
@@ -367,7 +367,7 @@ class Agent:
             return
         if cause is not loss.Cause.LOST:
             self._image_becomes(
-                held, "unmounted", f"unmounted by systemd from {image.where}", f"systemctl start {unit}"
+                held, "unmounted", f"unmounted by systemd from {image.where}", f"systemctl start {quoted(unit)}"
             )
             return
         waiting = [states[name] for name in image.before]
@@ -408,8 +408,8 @@ class Agent:
     def _lost_remedy(self, image: Image) -> str:
         found = storage.mount_at(self._mounts, image.where)
         if found is not None and not self._is_mounted(image):
-            return f"umount {image.where}"
-        return f"systemctl start {' '.join(mount_unit(where) for where in (image.where, *image.bind))}"
+            return f"umount {quoted(image.where)}"
+        return f"systemctl start {quoted(*(mount_unit(where) for where in (image.where, *image.bind)))}"
 
     def _mounts_to_bring_back(self, held: Held) -> list[str]:
         """Mount units to start for a lost image, once nothing runs any more that it was lost under."""
@@ -832,7 +832,7 @@ def _mounted_message(held: Held) -> str:
 
 def _share_remedy(config: Config) -> str:
     server = config.server.address
-    return f"look whether {server} is up and exports {config.share.export}: showmount -e {server}"
+    return f"look whether {server} is up and exports {config.share.export}: showmount -e {quoted(server)}"
 
 
 def _duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ from rpinfs.boot.config import Config
 from rpinfs.boot.host import read_text
 from rpinfs.boot.settings import DOCKER, split_words
 from rpinfs.boot.storage import Mount, followed, mount_of
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, quoted
 
 DAEMON_JSON = "/etc/docker/daemon.json"
 ENVIRONMENT = "/etc/default/docker"
@@ -79,7 +79,8 @@ def _refusal(config: Config, what: str, told: "Told", place: str, *, bind: bool 
     wish = f"add {told.path} to Bind=" if bind else f"set Where={told.path}"
     remedy = f"{wish} of an image in rpinfs.conf and reboot"
     if not told.origin.startswith("the default"):
-        remedy = f"take it out of there, then: systemctl restart {'containerd' if bind else 'docker'}; or {remedy}"
+        daemon = quoted("containerd" if bind else "docker")
+        remedy = f"{remedy}; or take it out of there, then: systemctl restart {daemon}"
     return RpinfsError(f"{what} is on no verified image: it {place}", remedy)
 
 

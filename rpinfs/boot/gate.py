@@ -31,7 +31,7 @@ from rpinfs.boot.units import (
     fstab_mount_points,
     mount_unit,
 )
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, quoted
 
 REFUSED = 2
 """Exit status when Docker must not start: critical, as for checks."""
@@ -230,13 +230,15 @@ def _check_file_system(image: Image, mount: Mount, verified: "Verified", share: 
 def _check_bind(image: Image, bind: str, outer: Mount, mounts: "list[Mount]", by_fstab: bool) -> None:
     mount = mount_at(mounts, bind)
     if mount is None:
-        raise RpinfsError(f"{bind} is not mounted from image {image.name}", f"systemctl start {mount_unit(bind)}")
+        raise RpinfsError(
+            f"{bind} is not mounted from image {image.name}", f"systemctl start {quoted(mount_unit(bind))}"
+        )
     if not mount.writable:
-        raise RpinfsError(f"{bind} is read-only", f"mount -o remount,bind,rw {bind}")
+        raise RpinfsError(f"{bind} is read-only", f"mount -o remount,bind,rw {quoted(bind)}")
     if not by_fstab and not is_kept(mount, bind, outer):
         raise RpinfsError(
             f"{bind} is not kept in image {image.name}: {mount.source} ({mount.kind}) is mounted there",
-            f"find out who mounted it, unmount it, then: systemctl start {mount_unit(bind)}",
+            f"find out who mounted it, unmount it, then: systemctl start {quoted(mount_unit(bind))}",
         )
 
 
@@ -248,11 +250,17 @@ def is_kept(mount: Mount, bind: str, outer: Mount) -> bool:
 def mount_anew(images: "list[Image]", where: str) -> str:
     """The command that unmounts `where` and the images that depend on it, has them checked, and starts all again."""
     before = list(dict.fromkeys(unit for image in images for unit in image.before))
-    # A start of docker.service starts its socket too; a socket that stays would start Docker in the middle of the stop.
-    sockets = ["docker.socket"] if "docker.service" in before else []
-    down = [*sockets, mount_unit(where), AGENT]
+    down = [*sockets_of(before), mount_unit(where), AGENT]
     up = before or [mount_unit(image.where) for image in images]
-    return f"systemctl stop {' '.join(down)}; systemctl start {' '.join(up)}"
+    return f"systemctl stop {quoted(*down)}; systemctl start {quoted(*up)}"
+
+
+def sockets_of(before: "list[str] | tuple[str, ...]") -> "list[str]":
+    """Sockets that start a unit again in the middle of its stop; its own start starts them too.
+
+    By their names: whether there are others stands in files of the root, which may be on a NAS that is gone.
+    """
+    return [f"{name}.socket" for name in ("docker", "podman") if f"{name}.service" in before]
 
 
 def uuid_file(image: Image) -> str:

@@ -17,7 +17,7 @@ import os
 
 from rpinfs.boot.host import read_text
 from rpinfs.boot.units import KEPT_FOLDER, RUNTIME_FOLDER
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, quoted
 
 TRIAL_FOLDER = "overlay-trial"
 _CLOEXEC = 1
@@ -111,13 +111,15 @@ def _own_folder(parent: int, name: str, path: str) -> int:
     except OSError as error:
         if error.errno not in _ODD:
             raise
-        raise _refused(path, _ODD[error.errno], f"umount {path}" if error.errno == _EXDEV else "") from error
+        raise _refused(path, _ODD[error.errno], f"umount {quoted(path)}" if error.errno == _EXDEV else "") from error
     found = os.fstat(folder)
     # Writable for others, or for a group other than root's.
     if found.st_uid or found.st_mode & (0o022 if found.st_gid else 0o002):
         os.close(folder)
         whose = f"one of user {found.st_uid}" if found.st_uid else "one that others can write to"
-        raise _refused(path, whose, f"look at what is in it, then: chown root:root {path}; chmod go-w {path}")
+        raise _refused(
+            path, whose, f"look at what is in it, then: chown root:root {quoted(path)}; chmod go-w {quoted(path)}"
+        )
     return folder
 
 
@@ -132,7 +134,8 @@ def _make_folder(name: str, mode: int, parent: "int | None" = None) -> None:
 def _refused(path: str, found: str, remedy: str = "") -> RpinfsError:
     return RpinfsError(
         f"{path}: expected a folder that rpinfs made, found {found}; it is left alone",
-        remedy or f"look at what it is, then give it another name: mv -T --backup=numbered {path} {path}.odd",
+        remedy
+        or f"look at what it is, then give it another name: mv -T --backup=numbered {quoted(path, path + '.odd')}",
     )
 
 

@@ -11,7 +11,7 @@ from rpinfs.boot.host import MAIN_FILE
 from rpinfs.boot.syntax import header
 from rpinfs.commands.cli import BAD_USAGE, UsageError, add_command, add_group, tell
 from rpinfs.commands.common import HOST_SECONDS, print_document
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -148,7 +148,8 @@ def _write(path: str, shown: str, text: str, force: bool) -> None:
     there = os.path.lexists(path)
     if there and not force:
         raise RpinfsError(
-            f"{shown} is there already and stays as it is", f"rpinfs config import-fstab --output {shown} --force"
+            f"{shown} is there already and stays as it is",
+            f"write it beside that one, and compare: rpinfs config import-fstab --output {quoted(shown + '.new')}",
         )
     if os.path.islink(path) or (there and not os.path.isfile(path)):
         raise RpinfsError(f"{shown}: expected a file or none, found something else; it stays as it is")

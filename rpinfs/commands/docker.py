@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rpinfs.boot.settings import DOCKER
 from rpinfs.commands.cli import UsageError, add_command, add_group, tell
 from rpinfs.commands.common import print_document
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -167,7 +167,7 @@ def _apply(options: argparse.Namespace) -> int:
     changes.apply(change)
     print(f"{file}: userns-remap is {_word(change.after)} now; before, it was {_word(change.before)}")
     print(f"Docker will keep its data in {change.after.root}")
-    print("to use it: systemctl restart docker (the containers are stopped)")
+    print("to use it, which stops the containers: systemctl restart docker")
     return 0
 
 
@@ -180,7 +180,7 @@ def _insist_on_consent(change: Change, wanted: str, yes: bool) -> None:
     if yes:
         tell(f"warning: {warning}", None)
         return
-    remedy = f"nothing is deleted; if that is what you want: rpinfs docker apply --userns-remap={wanted} --yes"
+    remedy = f"nothing is deleted; if that is what you want: rpinfs docker apply --userns-remap={quoted(wanted)} --yes"
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise RpinfsError(f"not changed: {warning}", remedy)
     tell(f"warning: {warning}", "nothing is deleted, and the old setting brings it back")

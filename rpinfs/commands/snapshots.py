@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rpinfs.commands.cli import UsageError, describe, tell
 from rpinfs.commands.common import Progress, image_on_share, load, print_document
+from rpinfs.errors import quoted
 
 if TYPE_CHECKING:
     from rpinfs.boot.config import Image
@@ -165,8 +166,9 @@ def _restore(options: argparse.Namespace) -> int:
     print(f"{image.path} is as it was at {restored.snapshot.when}")
     if restored.kept:
         name = restored.kept.rpartition("/")[2]
-        print(f"what it was is kept: {name}; when nobody needs it: rpinfs snapshot {image.name} --delete {name}")
+        delete = f"rpinfs snapshot {quoted(image.name)} --delete {quoted(name)}"
+        print(f"what it was is kept: {name}; when nobody needs it: {delete}")
     if restored.remark:
         tell(restored.remark, None)
-    print(f"to use it: systemctl start {' '.join(['rpinfs-agent', *image.before])}")
+    print(f"to use it: systemctl start {quoted('rpinfs-agent', *image.before)}")
     return 0

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from rpinfs.docker import jsonedit
 from rpinfs.docker.options import Version
 from rpinfs.docker.told import Problem
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, quoted
 
 BYTE_ORDER_MARK = "\ufeff"
 
@@ -53,11 +53,11 @@ def parse(text: str | None, file: str, version: Version, short: str) -> DaemonJs
         text = text.removeprefix(BYTE_ORDER_MARK)
         if not whole:
             problems.append(
-                _stops(f"{file} begins with a byte order mark", short, f"sed -i '1s/^\\xEF\\xBB\\xBF//' {file}")
+                _stops(f"{file} begins with a byte order mark", short, f"sed -i '1s/^\\xEF\\xBB\\xBF//' {quoted(file)}")
             )
     if not text.strip(" \t\r\n"):
         if not whole:
-            problems.append(_stops(f"{file} is empty", short, f"rm {file}"))
+            problems.append(_stops(f"{file} is empty", short, f"rm {quoted(file)}"))
         return DaemonJson(problems=tuple(problems))
     found, rest = _decoded(text, file)
     if rest:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, quoted
 
 DEFAULT_USER = "dockremap"
 """Whom Docker takes, and makes where it is not there, for userns-remap=default."""
@@ -69,10 +69,12 @@ def resolve(wanted: str, accounts: Accounts) -> Remap:
     users, groups = _table(accounts.passwd), _table(accounts.group)
     user = _named(users, DEFAULT_USER if name == "default" else name)
     if user is None and name != "default":
-        raise RpinfsError(f"there is no user {name}", f"useradd --system {name}" if not name.isdigit() else None)
+        raise RpinfsError(
+            f"there is no user {name}", f"useradd --system {quoted(name)}" if not name.isdigit() else None
+        )
     group = group or user or ""
     if user is not None and _named(groups, group) is None:
-        raise RpinfsError(f"there is no group {group}, which Docker wants", f"groupadd --system {group}")
+        raise RpinfsError(f"there is no group {group}, which Docker wants", f"groupadd --system {quoted(group)}")
     numbers = [
         _first(kind, text, user, users.get(user or "", ""))
         for kind, text in (("subuid", accounts.subuid), ("subgid", accounts.subgid))
@@ -110,7 +112,7 @@ def _first(kind: str, text: str | None, user: str | None, number: str) -> int:
     """The number that root of a container gets, from /etc/subuid or /etc/subgid; `user` None: Docker makes it."""
     file = f"/etc/{kind}"
     if text is None:
-        raise RpinfsError(f"{file}: not there, and Docker wants it", f"touch {file}")
+        raise RpinfsError(f"{file}: not there, and Docker wants it", f"touch {quoted(file)}")
     ranges = parse(text, file)
     # Docker looks for the number first, and for the name where that has no range.
     own = [one for one in ranges if number and one.owner == number]
@@ -146,7 +148,7 @@ def _insist_on_enough(own: Sequence[Range], ranges: Sequence[Range], file: str) 
 
 def _remedy(kind: str, start: int, user: str) -> str:
     option = "--add-subuids" if kind == "subuid" else "--add-subgids"
-    return f"usermod {option} {start}-{start + ENOUGH - 1} {user}"
+    return f"usermod {option} {start}-{start + ENOUGH - 1} {quoted(user)}"
 
 
 def _table(text: str) -> dict[str, str]:

@@ -189,7 +189,9 @@ def _get(address: str, path: str) -> bytes:
     head, _, body = answer.partition(b"\r\n\r\n")
     status = head.partition(b"\r\n")[0].decode("ascii", "replace")
     if status.split(" ")[1:2] != ["200"]:
-        raise RpinfsError(f"{address} {path}: expected an answer, found {status or 'nothing'}", "journalctl -u docker")
+        raise RpinfsError(
+            f"{address} {path}: expected an answer, found {status or 'nothing'}", "journalctl -u docker -n 20"
+        )
     return body
 
 

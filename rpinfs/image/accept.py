@@ -1,7 +1,7 @@
 """Accepting what is under the name of an image today as that image, whatever was verified there before."""
 
 from rpinfs.boot.config import Image
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, quoted
 from rpinfs.image import remedy
 from rpinfs.image.probe import probe
 from rpinfs.lease import lease, memory
@@ -29,7 +29,7 @@ def adopt(image: Image, owner: Owner, *, now: bool = False) -> tuple[str, str]:
     if remembered and not uuid:
         raise RpinfsError(
             f"{image.path}: expected {remembered[0]}, or another one to accept; found {found.description}",
-            f"to have a new image made: rpinfs release {image.name}; {remedy.TRY_AGAIN}",
+            f"to have a new image made: rpinfs release {quoted(image.name)}; {remedy.TRY_AGAIN}",
         )
     before = lease.adopt(image.path, owner, image.name, now=now, uuid=uuid)
     return before, memory.remember(image.path, image.name, owner, uuid) if uuid else ""

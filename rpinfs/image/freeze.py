@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 
 from rpinfs.boot.storage import Mount
 from rpinfs.boot.units import RUNTIME_FOLDER
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, quoted
 from rpinfs.image.publish import is_named
 
 FIFREEZE = 0xC0045877
@@ -73,7 +73,7 @@ class Freezer:
             self._not_frozen()
             if error.errno == errno.EBUSY:
                 raise FreezeError(
-                    f"{self._where}: somebody else has frozen it", f"fsfreeze --unfreeze {self._where}"
+                    f"{self._where}: somebody else has frozen it", f"fsfreeze --unfreeze {quoted(self._where)}"
                 ) from error
             raise FreezeError(f"{self._where}: cannot be frozen: {error.strerror}") from error
 
@@ -83,7 +83,7 @@ class Freezer:
             kept = _thaw(self._folder)
         except OSError as error:
             raise FreezeError(
-                f"{self._where}: cannot be thawed: {error.strerror}", f"fsfreeze --unfreeze {self._where}"
+                f"{self._where}: cannot be thawed: {error.strerror}", f"fsfreeze --unfreeze {quoted(self._where)}"
             ) from error
         self._not_frozen()
         return kept
@@ -269,7 +269,9 @@ def _thaw_at(where: str) -> bool:
     except OSError as error:
         if error.errno in (errno.EOPNOTSUPP, errno.ENOTTY):
             return False  # Unmounted: what lies below cannot be frozen at all.
-        raise FreezeError(f"{where}: cannot be thawed: {error.strerror}", f"fsfreeze --unfreeze {where}") from error
+        raise FreezeError(
+            f"{where}: cannot be thawed: {error.strerror}", f"fsfreeze --unfreeze {quoted(where)}"
+        ) from error
     finally:
         os.close(folder)
 

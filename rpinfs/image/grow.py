@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from rpinfs.boot import storage
 from rpinfs.boot.host import read_text
 from rpinfs.boot.settings import MIB, human_size
+from rpinfs.errors import quoted
 from rpinfs.image import door
 from rpinfs.image.check import check_found
 from rpinfs.image.errors import ImageError, as_image_error
@@ -105,7 +106,7 @@ def grow_by_hand(path: str, size: int, *, progress: Tell = silent) -> Grown:
         RpinfsError: as grow(); or another Pi uses or owns it.
     """
     path = absolute(path)
-    elsewhere = "on the Pi that has it: rpinfs image grow, or a larger Size= in its configuration"
+    elsewhere = "set a larger Size= in the configuration of the Pi that has it; its next boot grows it"
     with as_image_error(path, "cannot be looked at"):
         attached = loop.find(path) if os.path.exists(path) else []
     if attached:
@@ -164,7 +165,7 @@ def _refuse_unprivileged(path: str, kind: Kind) -> None:
     if missing:
         raise ImageError(
             f"{path}: expected the right to have the kernel grow it, found no {' and no '.join(missing)}",
-            "as root, and not in a container: rpinfs image grow",
+            "do it again as root, and not in a container",
         )
 
 
@@ -218,12 +219,12 @@ def _place_of(path: str) -> _Place | None:
     if not mounts:
         raise ImageError(
             f"{path}: is attached to {device.path}, but not mounted where it could be seen from here",
-            f"mount it, or have whoever attached it let it go: losetup -l {device.path}",
+            f"mount it, or have whoever attached it let it go: losetup -l {quoted(device.path)}",
         )
     # Tools look for the mount itself, not for one of a folder in it, as Bind= makes.
     mount = next((mount for mount in mounts if mount.top == "/"), mounts[0])
     if not mount.writable:
-        raise ImageError(f"{path}: is mounted read-only at {mount.where}", f"dmesg; findmnt {mount.where}")
+        raise ImageError(f"{path}: is mounted read-only at {mount.where}", f"dmesg; findmnt {quoted(mount.where)}")
     return _Place(device.path, mount.where)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from rpinfs.boot import storage
 from rpinfs.boot.config import Image
 from rpinfs.boot.host import read_text
-from rpinfs.boot.units import mount_unit
+from rpinfs.errors import quoted
+from rpinfs.image import remedy
 from rpinfs.image.errors import ImageError
 from rpinfs.image.probe import refuse_attached
 from rpinfs.image.protection import refuse_marked
@@ -42,7 +43,7 @@ def refuse_another(image: Image, mount: storage.Mount, file: int) -> None:
     if mounted != (status.st_dev, status.st_ino):
         raise ImageError(
             f"{image.path}: expected the image that is mounted at {image.where}, found another file of that name",
-            f"find out who replaced it; what is mounted is still there: losetup -l {device.path}",
+            f"find out who replaced it; what is mounted is still there: losetup -l {quoted(device.path)}",
         )
 
 
@@ -69,5 +70,4 @@ def leased(image: Image, owner: Owner, progress: Tell) -> Iterator[Lease | None]
 
 def stop_line(image: Image) -> str:
     """The command that stops everything that uses an image."""
-    units = [*image.before, *(mount_unit(where) for where in image.bind), mount_unit(image.where), "rpinfs-agent"]
-    return f"systemctl stop {' '.join(units)}"
+    return remedy.stop(image)

@@ -12,6 +12,7 @@ from rpinfs.boot.config import Image
 from rpinfs.boot.host import read_text
 from rpinfs.boot.storage import Mount
 from rpinfs.boot.units import mount_unit
+from rpinfs.errors import quoted
 from rpinfs.image import names, publish
 from rpinfs.image.errors import ShareFailedError
 from rpinfs.image.probe import Kind, Probe, probe
@@ -80,7 +81,7 @@ def insist_on_share(path: str, share: Mount) -> None:
         return
     raise ShareFailedError(
         f"{path}: expected it on the share that was mounted at {share.where}, found the file system below it",
-        f"systemctl start {mount_unit(share.where)}",
+        f"systemctl start {quoted(mount_unit(share.where))}",
     )
 
 

@@ -145,7 +145,7 @@ def create_by_hand(path: str, size: int, filesystem: str, *, label: str | None, 
         ImageError: as create(); or another Pi has it.
     """
     path = absolute(path)
-    remedy = "on the Pi that has it: rpinfs release, with the name of its [Image] section"
+    remedy = "have the Pi that has it give it up, by rpinfs release with the name of its [Image] section"
     with door.opened(path, remedy) as held:
         made = create(path, size, filesystem, label=label, progress=progress)
         if held is not None and (not_kept := memory.made_anew(path, made.uuid or "", held)):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from rpinfs.boot.config import Image
 from rpinfs.boot.settings import BLOCK_SIZE, size_text
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, quoted
 from rpinfs.image import remedy
 from rpinfs.image.errors import ImageError, OtherThanVerifiedError
 from rpinfs.image.look import Look
@@ -91,9 +91,9 @@ def _refuse_other_than_verified(image: Image, look: Look) -> None:
         return
     expected = " or ".join(str(one) for one in look.remembered)
     present = f"{found.description} with file system {found.uuid}" if found.uuid else found.description
-    anew = f"to have a new image made: rpinfs release {image.name}; {remedy.TRY_AGAIN}"
+    anew = f"to have a new image made: rpinfs release {quoted(image.name)}; {remedy.TRY_AGAIN}"
     if found.uuid:
-        way = f"to use what is there now: rpinfs adopt {image.name}; {remedy.TRY_AGAIN}"
+        way = f"to use what is there now: rpinfs adopt {quoted(image.name)}; {remedy.TRY_AGAIN}"
     elif found.kind is Kind.FOREIGN:
         way = f"move it away; then, {anew}"
     else:

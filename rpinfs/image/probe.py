@@ -107,14 +107,14 @@ def verify(found: Probe) -> None:
     if is_kept_name(os.path.basename(found.path)):
         raise ImageError(
             f"{found.path}: expected an image, found a snapshot or an image that was replaced; it is left alone",
-            "rpinfs snapshot --list; rpinfs restore NAME SNAPSHOT",
+            "set File= to the name of an image; what puts a snapshot in its place is rpinfs restore, see rpinfs(8)",
         )
     if found.kind not in (Kind.EXT4, Kind.XFS):
         raise ImageError(
             f"{found.path}: expected an ext4 or xfs file system, found {found.description}",
             found.remedy
-            or f"rpinfs leaves it alone: move it away ({command('mv', '-n', found.path, f'{found.path}.kept')}), "
-            "or set another File=",
+            or "rpinfs leaves it alone; set another File=, or move it away:"
+            f" {command('mv', '-n', found.path, f'{found.path}.kept')}",
         )
     if found.size < found.fs_size:
         # The loop device would read the missing end as zeros, without a word (zero_fill_bio).
@@ -226,7 +226,8 @@ def refuse_attached(path: str) -> None:
 
 def refuse_in_use(path: str, device: str) -> NoReturn:
     """Raise the ImageError for an image that has a loop device."""
-    raise ImageError(f"{path}: is in use: attached to {device}", f"findmnt {device}; losetup -l {device}")
+    look = f"{command('findmnt', device)}; {command('losetup', '-l', device)}"
+    raise ImageError(f"{path}: is in use: attached to {device}", look)
 
 
 def absolute(path: str) -> str:

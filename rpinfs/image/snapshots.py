@@ -22,7 +22,7 @@ from shlex import quote
 
 from rpinfs.boot.config import Image
 from rpinfs.boot.settings import REPLACED, SNAPSHOT_MARK
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, quoted
 from rpinfs.image import hold, names, publish, replacing
 from rpinfs.image.errors import ImageError, as_image_error
 from rpinfs.image.probe import refuse_attached
@@ -176,7 +176,9 @@ def find(image: Image, which: str, listing: Listing) -> Snapshot:
             # Not find -samefile, which waits for whoever writes into a pipe.
             raise ImageError(sentence, f"ls -lid {quote(path)}; ls -li {quote(os.path.dirname(path))}")
     known = ", ".join(snapshot.name for snapshot in listing.snapshots) or "none"
-    raise ImageError(f"{image.path}: no snapshot {which}; there are: {known}", f"rpinfs snapshot --list {image.name}")
+    raise ImageError(
+        f"{image.path}: no snapshot {which}; there are: {known}", f"rpinfs snapshot --list {quoted(image.name)}"
+    )
 
 
 def _words_for(path: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from rpinfs.boot.settings import BLOCK_SIZE, IMAGE_DEFAULTS
 from rpinfs.boot.units import KEPT_FOLDER, escape_path
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, quoted
 from rpinfs.image import fstab, fstab_options
 from rpinfs.image.fstab import Line, Source, is_below, mount_below
 from rpinfs.image.fstab_options import default
@@ -256,10 +256,10 @@ def _kept_in(image: Line, bind: Line) -> str:
     kept = f"{image.where}/{KEPT_FOLDER}"
     return (
         f"{bind.where} is kept in the image by a bind mount of your own. Either leave the line, with the options"
-        " bind,_netdev,nofail (without _netdev it makes an ordering cycle at boot); or, with Docker and containerd"
-        f" stopped and {bind.where} unmounted: mkdir -p {kept} && mv {bind.what} {kept}/{escape_path(bind.where)}"
-        + ("" if _binds_by_default(image, bind) else f", write Bind={bind.where} below the image,")
-        + " and comment the line out."
+        " bind,_netdev,nofail (without _netdev it makes an ordering cycle at boot); or comment it out"
+        + ("" if _binds_by_default(image, bind) else f", write Bind={bind.where} below the image")
+        + f" and, with Docker and containerd stopped and {bind.where} unmounted: mkdir -p {quoted(kept)} &&"
+        f" mv {quoted(bind.what, kept + '/' + escape_path(bind.where))}"
     )
 
 

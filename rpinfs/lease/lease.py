@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from rpinfs.boot import storage
+from rpinfs.errors import quoted
 from rpinfs.lease import owner as owners
 from rpinfs.lease.lock import LOST, Lease, is_attached, on_error, path_of, pinned, taken
 from rpinfs.lease.owner import LeaseError, Owner, UnreadableError
@@ -287,7 +288,7 @@ def _refuse_recent(image: str, lease: Lease, found: Owner | None, name: str) -> 
             f"{image}: {without}the owner{f', {found},' if found else ''} was seen {max(quiet, 0):.0f} s ago: "
             "it may still use it, or come back with what it could not write yet",
             f"shut the owner down and wait until it was not seen for {QUIET_SECONDS / 60:.0f} minutes; "
-            f"or, if you have seen that it is off: rpinfs adopt {name} --now",
+            f"or, if you have seen that it is off: rpinfs adopt {quoted(name)} --now",
         )
 
 
@@ -321,7 +322,8 @@ def _owned(image: str, found: Owner, owner: Owner, name: str) -> TakenError:
     who = replace(found, seen=_seen(image)).with_times()
     return TakenError(
         f"{image}: belongs to {who}{_likeness(found, owner)}",
-        f"if that Pi is gone for good: rpinfs adopt {name}; else give this Pi an image of its own, File= in [Image]",
+        "give this Pi an image of its own, File= in [Image]; or, if that Pi is gone for good:"
+        f" rpinfs adopt {quoted(name)}",
     )
 
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from rpinfs.boot import storage
 from rpinfs.boot.host import read_text
+from rpinfs.errors import quoted
 from rpinfs.lease import owner as owners
 from rpinfs.lease.owner import LeaseError
 from rpinfs.system.files import NoLocks, OddFileError, lock, move_away, open_own, unlock
@@ -145,7 +146,7 @@ def taken(image: str) -> Lease | None:
             if _is_named(path, lease.fd):
                 return lease
         lease.leave()
-    raise LeaseError(f"{path}: somebody replaces it again and again", f"ls -l {path}")
+    raise LeaseError(f"{path}: somebody replaces it again and again", f"ls -l {quoted(path)}")
 
 
 def _open_lock(path: str) -> int:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 
 from rpinfs.boot.host import Host, read_text
-from rpinfs.errors import RpinfsError, printable
+from rpinfs.errors import RpinfsError, printable, quoted
 from rpinfs.system import files
 
 _VERSION = 1
@@ -160,7 +160,7 @@ def parse(data: bytes) -> Owner | None:
 def _unreadable(image: str, name: str, reason: str) -> UnreadableError:
     return UnreadableError(
         f"{image}: nobody can tell whose it is: {record_of(image)}: {reason}",
-        f"make sure that no other Pi uses the image, then: rpinfs adopt {name}",
+        f"make sure that no other Pi uses the image, then: rpinfs adopt {quoted(name)}",
     )
 
 

@@ -23,7 +23,7 @@ from rpinfs.boot import storage
 from rpinfs.boot.config import Config
 from rpinfs.boot.host import Host, read_text
 from rpinfs.boot.units import RUNTIME_FOLDER
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, quoted
 from rpinfs.system import deadline
 from rpinfs.system.run import CommandError, run
 
@@ -147,7 +147,7 @@ def _lock() -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RpinfsError(
-                "another rpinfs boot edit or run is at work", f"wait for its end; fuser -v {LOCK_FILE} names it"
+                "another rpinfs boot edit or run is at work", "wait for its end; who it is: lslocks"
             ) from error
         yield
     finally:
@@ -242,7 +242,8 @@ class _Guardian:
             # More urgent than whatever else went wrong.
             raise RpinfsError(
                 f"{self._where} is STILL WRITABLE: it could not be made read-only again",
-                f"fuser -vm {self._where} shows who has files open; then: mount -o remount,ro {self._where}",
+                f"end what has files open there, then: find /proc/[0-9]*/fd -lname {quoted(self._where + '/*')};"
+                f" mount -o remount,ro {quoted(self._where)}",
             )
 
 

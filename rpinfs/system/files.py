@@ -12,11 +12,10 @@ import fcntl
 import json
 import os
 import re
-import shlex
 import stat
 from collections.abc import Iterator
 
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, quoted
 
 LARGEST_OWN = 65536
 """Bytes. No lock and no record of ours is larger."""
@@ -58,7 +57,7 @@ class OddFileError(RpinfsError):
 
 def move_away(path: str) -> str:
     """The command that gives something another name, and replaces nothing."""
-    return f"mv -T --backup=numbered {shlex.quote(path)} {shlex.quote(path + '.odd')}"
+    return f"mv -T --backup=numbered {quoted(path, path + '.odd')}"
 
 
 @contextlib.contextmanager

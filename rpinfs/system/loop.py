@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 
 from rpinfs.boot.storage import LOOP_MAJOR, Loop, loop_state, loops
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, quoted
 from rpinfs.system.files import open_regular
 from rpinfs.system.run import run
 
@@ -247,7 +247,7 @@ def _identity(fd: int) -> tuple[int, int]:
 def _refuse_second_attachment(path: str) -> None:
     """Two loop devices on one file are two page caches on one file system: it would be torn to pieces."""
     for other in find(path):
-        raise LoopError(f"{path}: is attached to {other.path} already", f"losetup -l {other.path}")
+        raise LoopError(f"{path}: is attached to {other.path} already", f"losetup -l {quoted(other.path)}")
 
 
 def _bind(
@@ -312,7 +312,9 @@ def _open_device(path: str, exclusive: bool = False) -> int:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_EXCL if exclusive else 0))
     except OSError as error:
         if error.errno == errno.EBUSY:
-            raise BusyError(f"{path}: another process has it for itself", f"fuser -v {path}") from error
+            raise BusyError(
+                f"{path}: another process has it for itself", f"find /proc/[0-9]*/fd -lname {quoted(path)}"
+            ) from error
         raise LoopError(f"{path}: cannot be opened: {error.strerror}") from error
     found = os.fstat(fd)
     if not stat.S_ISBLK(found.st_mode) or os.major(found.st_rdev) != LOOP_MAJOR:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from rpinfs.boot.host import read_text
 from rpinfs.boot.settings import is_ipv4, is_ipv6
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, quoted
 
 NFS_PORT = 2049
 
@@ -132,7 +132,7 @@ def resolve(address: str) -> str:
     except socket.gaierror as error:
         raise RpinfsError(
             f"the name {address} cannot be resolved: {error.strerror}",
-            f"getent ahosts {address}; or write the address itself: Address= in [Server]",
+            f"write the address itself, Address= in [Server], or have the name known: getent ahosts {quoted(address)}",
         ) from error
     return str(found[0][4][0])
 
@@ -149,12 +149,13 @@ def knock(address: str, seconds: float) -> float:
             return time.monotonic() - asked
     except TimeoutError as error:
         raise RpinfsError(
-            f"{address} does not answer on the NFS port ({NFS_PORT})", f"look whether the NAS is on: ping {address}"
+            f"{address} does not answer on the NFS port ({NFS_PORT})",
+            f"look whether the NAS is on: ping -c 5 {quoted(address)}",
         ) from error
     except OSError as error:
-        remedy = f"look whether the NAS is on: ping {address}"
+        remedy = f"look whether the NAS is on: ping -c 5 {quoted(address)}"
         if error.errno == errno.ECONNREFUSED:
-            remedy = "the NAS is on, but its NFS server is not: start it there"
+            remedy = "the NAS is on, but its NFS server is not; start it there"
         raise RpinfsError(f"{address} does not serve NFS: {os.strerror(error.errno or 0)}", remedy) from error
 
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 from rpinfs.boot.host import read_text
 from rpinfs.boot.units import GENERATED, IFUPDOWN, NETWORKMANAGER_FILE, NIC_DROP_IN
+from rpinfs.errors import quoted
 
 NETWORKD, NETWORKMANAGER, IFUPDOWN_NAME, DHCPCD = "systemd-networkd", "NetworkManager", "ifupdown", "dhcpcd"
 
@@ -90,7 +91,8 @@ def _networkd(interface: str, root: str) -> Manager | None:
         why = f"KeepConfiguration={keep} in {where}"
     drop_in = f"/etc/systemd/network/{os.path.basename(main)}.d"
     remedy = (
-        f"mkdir -p {drop_in}; printf '[Network]\\nKeepConfiguration=yes\\n' >{drop_in}/90-nfsroot.conf;"
+        f"mkdir -p {quoted(drop_in)};"
+        f" printf '[Network]\\nKeepConfiguration=yes\\n' >{quoted(drop_in + '/90-nfsroot.conf')};"
         " networkctl reload"
     )
     return Manager(NETWORKD, False, renews, why, remedy)
@@ -131,7 +133,7 @@ def _networkmanager(interface: str, root: str) -> Manager | None:
     if ignore.lower() not in _YES:
         return Manager(
             NETWORKMANAGER, False, renews, "ignore-carrier=yes is not set: it goes when the cable is out",
-            f"NetworkManager --print-config shows who overrides {NETWORKMANAGER_FILE}; where that is not there: reboot",
+            f"reboot where {NETWORKMANAGER_FILE} is missing; who overrides it: NetworkManager --print-config",
         )  # fmt: skip
     return Manager(NETWORKMANAGER, True, renews, f"ignore-carrier={ignore} in {ignore_in}")
 
@@ -207,12 +209,14 @@ def _ifupdown(interface: str, root: str) -> Manager | None:
         if not os.path.exists(f"{root}{GENERATED}/{unit}.d/{NIC_DROP_IN}"):
             return Manager(
                 IFUPDOWN_NAME, False, renews, f"{unit} runs ifdown when it stops",
-                f"add to /etc/network/interfaces: no-auto-down {interface}",
+                f"echo no-auto-down {quoted(interface)} >>/etc/network/interfaces",
             )  # fmt: skip
         for folder in ("/etc/systemd/system", "/run/systemd/system"):
             masking = f"{folder}/{unit}.d/{NIC_DROP_IN}"
             if os.path.lexists(root + masking):
-                return Manager(IFUPDOWN_NAME, False, renews, f"{masking} replaces what rpinfs says", f"rm {masking}")
+                return Manager(
+                    IFUPDOWN_NAME, False, renews, f"{masking} replaces what rpinfs says", f"rm {quoted(masking)}"
+                )
     return Manager(IFUPDOWN_NAME, True, renews, f"{GENERATED}/{IFUPDOWN[0]}.d/{NIC_DROP_IN} says so")
 
 
@@ -252,7 +256,7 @@ def _dhcpcd(interface: str, root: str) -> Manager | None:
         return Manager(DHCPCD, True, True, "persistent in /etc/dhcpcd.conf")
     return Manager(
         DHCPCD, False, True, "persistent is missing in /etc/dhcpcd.conf",
-        "sed -i '1i persistent' /etc/dhcpcd.conf; then reboot",
+        "it counts from the next boot on: sed -i '1i persistent' /etc/dhcpcd.conf",
     )  # fmt: skip
 
 

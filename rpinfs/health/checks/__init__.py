@@ -14,7 +14,7 @@ from typing import Any
 from rpinfs.boot.config import Image
 from rpinfs.boot.gate import mount_anew
 from rpinfs.boot.suggest import distance
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, quoted
 from rpinfs.health.checks import docker, image, machine, network, share
 from rpinfs.health.checks.base import Check, Finding, Status
 from rpinfs.health.facts import Facts, NotAskedError
@@ -84,7 +84,7 @@ def select(names: Sequence[str]) -> list[Check]:
             known = [check.name for check in CHECKS]
             nearest = min(known, key=lambda candidate: distance(name, candidate))
             hint = f"; did you mean {nearest}?" if distance(name, nearest) <= len(name) // 2 else ""
-            raise RpinfsError(f"unknown check {name}{hint}", "rpinfs check lists them all", status=2)
+            raise RpinfsError(f"unknown check {name}{hint}", "all of them: rpinfs check", status=2)
     return [check for check in CHECKS if any(_is_named(check, name) for name in names)]
 
 
@@ -117,13 +117,16 @@ def _apply(check: Check, facts: Facts, one: Image | None) -> Result | None:
 
 
 def _filled(remedy: str, facts: Facts, one: Image | None) -> str:
+    images = [one] if one else facts.config.images
+    before = list(dict.fromkeys(unit for image in images for unit in image.before))
     fields = {
-        "{image}": one.path if one else "",
-        "{name}": one.name if one else "",
-        "{where}": one.where if one else "",
+        "{before}": quoted(*(before or ["docker.service"])),
+        "{image}": quoted(one.path) if one else "",
+        "{name}": quoted(one.name) if one else "",
+        "{where}": quoted(one.where) if one else "",
         "{anew}": mount_anew([one], one.where) if one else "",
-        "{share}": facts.config.share.where,
-        "{boot}": facts.config.boot.where if facts.config.boot else "",
+        "{share}": quoted(facts.config.share.where),
+        "{boot}": quoted(facts.config.boot.where) if facts.config.boot else "",
     }
     for name, value in fields.items():
         remedy = remedy.replace(name, value)

@@ -49,7 +49,7 @@ class Check:
         title: what is well when the check is ok.
         judge: the function; it gets the facts, and for `per_image` an image.
         remedy: what to do when it is not ok and the finding does not say so itself; {image}, {name}, {where}, {anew}
-            (gate.mount_anew), {share} and {boot} are filled in.
+            (gate.mount_anew), {before} (units that wait for the image, or for any), {share} and {boot} are filled in.
         explanation: for rpinfs-checks(7): what is looked at and how, why it matters, what each status means.
         needs: kinds of questions that must be asked first, see questions.ask().
         without_config: whether it means something although the configuration is wrong.
@@ -90,11 +90,11 @@ def unknown(message: str, remedy: str = "") -> Finding:
     return Finding(Status.UNKNOWN, message, remedy)
 
 
-def by_fullness(percent: float, message: str) -> Finding:
+def by_fullness(percent: float, message: str, remedy: str = "") -> Finding:
     """Judge how full something is, by the limits that hold for all file systems."""
     first, second = FULL
     status = Status.CRITICAL if percent >= second else Status.WARNING if percent >= first else Status.OK
-    return Finding(status, message)
+    return Finding(status, message, "" if status is Status.OK else remedy)
 
 
 FULLNESS = f"Warning: {FULL[0]:g} % full; critical: {FULL[1]:g} %."

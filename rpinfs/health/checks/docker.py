@@ -19,7 +19,7 @@ def _agent_running(facts: Facts) -> Finding:
         uses = f", with {human_size(memory.agent_memory)} of memory" if memory and memory.agent_memory else ""
         return ok(f"{AGENT} runs{uses}")
     if state.active in ("activating", "reloading"):
-        return warning(f"{AGENT} is starting", "wait; rpinfs status --watch")
+        return warning(f"{AGENT} is starting", "wait for it: rpinfs status --watch")
     return critical(f"{AGENT} is {state.active} ({state.result or state.load})")
 
 
@@ -32,7 +32,7 @@ def _gate_passed(facts: Facts) -> Finding | None:
     if state.has_run:
         return ok("the gate let the last start of Docker pass")
     if docker.active == "active":
-        return warning("Docker runs, but has not passed the gate", "systemctl restart docker")
+        return warning("Docker runs, but has not passed the gate", "systemctl restart {before}")
     return None
 
 
@@ -46,7 +46,7 @@ def _docker_running(facts: Facts) -> Finding | None:
     if state.load == "not-found":
         return warning("Docker is not installed", "apt install docker.io")
     if state.active in ("activating", "reloading") or state.job == "start":
-        return warning("Docker is starting", "wait; rpinfs status --watch")
+        return warning("Docker is starting", "wait for it: rpinfs status --watch")
     if state.active == "inactive" and state.enabled == "disabled":
         return warning("Docker does not run, and is not enabled", "systemctl enable --now docker")
     return critical(f"Docker does not run: docker.service is {state.active} ({state.result or state.load})")
@@ -95,7 +95,7 @@ CHECKS = (
         "agent.running",
         "the agent runs",
         _agent_running,
-        remedy="systemctl restart rpinfs-agent; journalctl -u rpinfs-agent",
+        remedy="systemctl restart rpinfs-agent; journalctl -u rpinfs-agent -n 20",
         explanation="""
             Asks systemd for the state of rpinfs-agent.service, and the kernel for the memory that it has. Critical:
             it does not run; containers go on, but nobody watches over their storage. Warning: it is starting.
@@ -107,7 +107,7 @@ CHECKS = (
         "gate.passed",
         "the gate let Docker pass",
         _gate_passed,
-        remedy="mend what else is wrong here, then: systemctl start docker; journalctl -u rpinfs-gate has what it said",
+        remedy="mend what else is wrong here, then: systemctl start {before}; journalctl -u rpinfs-gate -n 20",
         explanation="""
             Asks systemd how the last run of rpinfs-gate.service ended. Critical: it refused the last start of
             Docker, or it is missing. Warning: Docker runs and the gate never did, as after installing rpinfs on a
@@ -120,7 +120,7 @@ CHECKS = (
         "docker.running",
         "Docker runs",
         _docker_running,
-        remedy="mend what else is wrong here, then: systemctl start docker; journalctl -u docker has what it said",
+        remedy="mend what else is wrong here, then: systemctl start docker; journalctl -u docker -n 20",
         explanation="""
             Asks systemd for the state of docker.service, where an image waits for it (Before=). Critical: it is
             enabled and does not run. Warning: it is starting, not enabled, or not installed.
@@ -155,7 +155,7 @@ CHECKS = (
         "docker.userns",
         "Docker maps user ids as its configuration says",
         _docker_userns,
-        remedy="systemctl restart docker; each setting has images and containers of its own, and hides the other's",
+        remedy="each setting has images and containers of its own, and hides the other's: systemctl restart docker",
         explanation="""
             Compares userns-remap in /etc/docker/daemon.json with what the running Docker says of itself. Warning:
             they differ, so that the next start of Docker will show other images and containers than this one: with

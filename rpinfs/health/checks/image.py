@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 from rpinfs.boot.config import Image
 from rpinfs.boot.settings import BLOCK_SIZE, GIB, human_size, size_text
 from rpinfs.boot.units import KEPT_FOLDER, fstab_mount_points
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, quoted
 from rpinfs.health.checks.base import FULLNESS, Check, Finding, by_fullness, critical, ok, unknown, warning
 from rpinfs.health.facts import NOBODY, Facts, File, Space, ext4_errors
 from rpinfs.health.questions import HIDDEN_SECONDS
 from rpinfs.image.superblock import Superblock
-from rpinfs.lease.lease import Owner
+from rpinfs.lease.owner import Owner
 
 if TYPE_CHECKING:
     from rpinfs.system.hidden import Hidden
+
+_RESTART = "systemctl restart rpinfs-agent"
 
 WASTE = 5 * GIB
 """Bytes that an image may take on the NAS beyond what it holds."""
@@ -36,7 +38,9 @@ def _image_present(facts: Facts, image: Image) -> Finding | None:
     if said.get("state") == "refused":
         return critical(str(said.get("message")), str(said.get("remedy") or ""))
     if said.get("state") == "preparing":
-        return warning(f"image {image.name} is being prepared: {said.get('message')}", "wait; rpinfs status --watch")
+        return warning(
+            f"image {image.name} is being prepared: {said.get('message')}", "wait for it: rpinfs status --watch"
+        )
     if facts.share is None:
         return None
     try:
@@ -51,7 +55,7 @@ def _image_owner(facts: Facts, image: Image) -> Finding | None:
         return None
     owner = facts.answer(f"owner:{image.name}", Owner)
     if owner == NOBODY:
-        return warning(f"image {image.name} belongs to nobody: no Pi has taken its lease")
+        return warning(f"image {image.name} belongs to nobody: no Pi has taken its lease", _RESTART)
     if owner.serial != Owner.serial_of(facts.host):
         return critical(f"image {image.name} belongs to {owner.with_times()}")
     return ok(f"image {image.name} belongs to this Pi")
@@ -65,12 +69,12 @@ def _image_size(facts: Facts, image: Image) -> Finding | None:
     if file is None or facts.agent_on_image(image).get("state") == "refused":
         return None
     differs = f"image {image.name} has {human_size(file.size)}, the configuration says {human_size(image.size)}"
-    by_hand = f"rpinfs image grow {image.path} --size {size_text(image.size)}"
+    by_hand = f"rpinfs image grow {quoted(image.path)} --size {size_text(image.size)}"
     # The file may have become longer and its file system not.
     if not_grown := facts.agent_on_image(image).get("not_grown"):
         return warning(f"image {image.name} has not been grown to {human_size(image.size)}: {not_grown}", by_hand)
     if file.size < image.size:
-        return warning(differs, f"systemctl reboot; or at once: {by_hand}")
+        return warning(differs, f"the next boot grows it; at once: {by_hand}")
     if file.size > image.size:
         return warning(differs, "an image is never made smaller: take Size= out, or correct it")
     return ok(f"image {image.name} has the {human_size(image.size)} that the configuration says")
@@ -178,7 +182,8 @@ def _mount_space(facts: Facts, image: Image) -> Finding | None:
         return None
     space = facts.answer(f"space:{image.name}", Space)
     free = f"{human_size(space.available)} of {human_size(space.size)} free"
-    return by_fullness(space.used_percent, f"{image.where} is {space.used_percent:.0f} % full, {free}")
+    message = f"{image.where} is {space.used_percent:.0f} % full, {free}"
+    return by_fullness(space.used_percent, message, _room_remedy(image))
 
 
 def _mount_inodes(facts: Facts, image: Image) -> Finding | None:
@@ -188,7 +193,14 @@ def _mount_inodes(facts: Facts, image: Image) -> Finding | None:
     if not space.inodes:
         return None
     used = 100.0 * (space.inodes - space.inodes_free) / space.inodes
-    return by_fullness(used, f"{image.where} has used {used:.0f} % of its {space.inodes} inodes")
+    message = f"{image.where} has used {used:.0f} % of its {space.inodes} inodes"
+    return by_fullness(used, message, _room_remedy(image))
+
+
+def _room_remedy(image: Image) -> str:
+    # Nothing that removes: what is pasted must lose nothing, and a container that has ended holds data.
+    look = "docker system df" if "docker.service" in image.before else f"du -xhd 1 {quoted(image.where)}"
+    return f"remove what nobody needs, or set a larger Size=, which the next boot gives it; what takes the room: {look}"
 
 
 def _mount_overlay(facts: Facts, image: Image) -> Finding | None:
@@ -218,7 +230,9 @@ def _hidden_words(found: Hidden) -> str:
 
 def _hidden_remedy(found: Hidden) -> str:
     place = f"/mnt/{found.where.removeprefix(found.below).lstrip('/')}"
-    return f"mount --bind {found.below} /mnt && ls -lA {place}; move away or remove what is there; then: umount /mnt"
+    shell = f"mount --bind {quoted(found.below)} /mnt && ls -lA {quoted(place)} && exec sh"
+    # In a mount namespace of its own: nothing has to be unmounted, and nothing stays.
+    return f"move away or remove what nobody needs, in a shell that sees it: unshare -m sh -c {quoted(shell)}"
 
 
 CHECKS = (
@@ -226,8 +240,7 @@ CHECKS = (
         "image.present",
         "the image is there",
         _image_present,
-        remedy="systemctl restart rpinfs-agent makes it, and says what keeps it from that; if it was moved, put it back"
-        " first",
+        remedy=f"if it was moved, put it back first; to have it made, or to hear what keeps it from that: {_RESTART}",
         explanation="""
             Looks for the file on the share, and asks the agent what it made of it. Critical: there is none, or the
             agent refused it (it holds something else, it is shorter than its file system, it belongs to another Pi,
@@ -240,7 +253,7 @@ CHECKS = (
         "image.owner",
         "the image belongs to this Pi",
         _image_owner,
-        remedy="systemctl restart rpinfs-agent; if the other Pi is gone for good, rpinfs adopt {name} before it",
+        remedy="if the other Pi is gone for good: rpinfs adopt {name} && systemctl restart rpinfs-agent",
         explanation="""
             Reads the owner record beside the image. Critical: it has the serial number of another board. Warning:
             there is no record.
@@ -277,7 +290,7 @@ CHECKS = (
         "image.clean",
         "the image was unmounted in order",
         _image_clean,
-        remedy="systemctl restart rpinfs-agent checks it before it is attached; what it says of it is in rpinfs status",
+        remedy="to have it checked, and then attached: systemctl restart rpinfs-agent; rpinfs status",
         explanation="""
             While the image is mounted: says in which state the agent found it. One that was cut off was repaired by
             e2fsck -p before it was mounted, or it would not be; that is no warning. While it is not mounted: reads
@@ -290,7 +303,7 @@ CHECKS = (
         "loop.direct-io",
         "the loop device goes past the page cache of the share",
         _loop_direct_io,
-        remedy="systemctl reboot; if it stays so, NAS or kernel refuse direct I/O, and DirectIO=no takes note of it",
+        remedy="if it stays so, NAS or kernel refuse direct I/O, and DirectIO=no takes note of it: systemctl reboot",
         explanation="""
             Reads /sys/block/loopN/loop/dio. Warning: it is off although DirectIO= is yes, so that each page is kept
             in memory twice, as image and as share.
@@ -312,7 +325,7 @@ CHECKS = (
         "mount.right",
         "the right image is mounted where it belongs",
         _mount_right,
-        remedy="systemctl restart rpinfs-agent",
+        remedy=_RESTART,
         explanation="""
             The verdict of the gate at this moment: the right file of the right share is attached, mounted at
             Where=, writable, and the Bind= folders are in place. Critical: Docker would not be allowed to start.
@@ -347,7 +360,7 @@ CHECKS = (
         "mount.space",
         "the image has room",
         _mount_space,
-        remedy="docker system prune",
+        remedy="remove what nobody needs, or set a larger Size=, which the next boot gives it",
         explanation=f"""
             How full the file system in the image is. {FULLNESS}
         """,
@@ -358,7 +371,7 @@ CHECKS = (
         "mount.inodes",
         "the image has room for more files",
         _mount_inodes,
-        remedy="docker system prune",
+        remedy="remove what nobody needs, or set a larger Size=, which the next boot gives it",
         explanation=f"""
             How many of its inodes ext4 has used; xfs has no fixed number. {FULLNESS}
         """,
@@ -369,7 +382,7 @@ CHECKS = (
         "mount.overlay",
         "overlayfs works on the image",
         _mount_overlay,
-        remedy="modprobe overlay; journalctl -k says why",
+        remedy="the kernel says why: journalctl -k -n 20",
         explanation=f"""
             Mounts an overlay as Docker does, attached nowhere, of folders of its own below {KEPT_FOLDER}/ of the
             image; writes, removes and renames files in it, and looks at what came of it. All is removed again. It is
@@ -383,7 +396,7 @@ CHECKS = (
         "mount.hidden",
         "no files are hidden under a mount point",
         _mount_hidden,
-        remedy="mount --bind / /mnt, look below /mnt, move away or remove what is there; then: umount /mnt",
+        remedy="move away or remove what nobody needs",
         explanation=f"""
             Looks under the mount points of share, boot files, images and Bind= folders, through a copy of the mount
             below that nobody else sees. Warning: there are files, written while nothing was mounted: with their

@@ -8,6 +8,7 @@ from rpinfs.boot import storage
 from rpinfs.boot.host import read_text
 from rpinfs.boot.settings import KIB, human_size
 from rpinfs.boot.units import GENERATED, mount_unit, unescape_octal, units
+from rpinfs.errors import quoted
 from rpinfs.health.checks.base import Check, Finding, critical, ok, warning
 from rpinfs.health.facts import Facts
 from rpinfs.system import bootedit, kernels
@@ -63,7 +64,8 @@ def _boot_mounted(facts: Facts) -> Finding | None:
     if mount is None:
         return warning(
             f"the boot files {expected} are not mounted at {boot.where}",
-            f"systemctl start {mount_unit(boot.where)}; if the NAS has none, set an empty Export= in [Boot]",
+            "if the NAS has none, set an empty Export= in [Boot];"
+            f" else: systemctl start {quoted(mount_unit(boot.where))}",
         )
     if not mount.is_from(expected):
         return warning(f"{boot.where} is mounted from {mount.source}, the configuration says {expected}")
@@ -148,9 +150,16 @@ def _memory_swap(facts: Facts) -> Finding | None:
         if way:
             named = f"swap of {human_size(size)} in {path} ends up on the NAS, by {' and '.join(way)}"
             if way == ["NFS"]:
-                return warning(f"{named}: slow, and it stands still with the NAS")
-            return critical(f"{named}: a Pi that is short of memory can lock up for good")
+                return warning(f"{named}: slow, and it stands still with the NAS", _swap_remedy(path))
+            return critical(f"{named}: a Pi that is short of memory can lock up for good", _swap_remedy(path))
     return ok(f"{len(places)} swap areas, none on the NAS" if places else "there is no swap")
+
+
+def _swap_remedy(path: str) -> str:
+    return (
+        "swap in compressed memory needs no disk, and no NAS:"
+        f" apt install systemd-zram-generator; swapoff {quoted(path)}"
+    )
 
 
 def _way_to_nas(facts: Facts, path: str) -> list[str]:
@@ -183,7 +192,7 @@ def _regressions() -> str:
     )
 
 
-_FIRMWARE = "rpinfs boot edit, add to the one line: cgroup_enable=memory cgroup_memory=1; then reboot"
+_FIRMWARE = "add cgroup_enable=memory cgroup_memory=1 to the one line, then reboot: rpinfs boot edit"
 
 CHECKS = (
     Check(
@@ -201,7 +210,8 @@ CHECKS = (
         "fstab.conflicts",
         "no line of /etc/fstab takes a mount point of rpinfs",
         _fstab_conflicts,
-        remedy="fstab wins: comment the line out, then reboot; rpinfs config import-fstab makes a configuration of it",
+        remedy="fstab wins; comment the line out, then reboot; what it would be as configuration: rpinfs config"
+        " import-fstab",
         explanation="""
             Compares the mount points of /etc/fstab with those of the configuration. Warning: a line has one of
             them. It wins, so that rpinfs neither makes, checks nor attaches what is mounted there. Critical: a line
@@ -213,8 +223,8 @@ CHECKS = (
         "the generator has written the units of this configuration",
         _units_written,
         remedy=(
-            "journalctl --boot --grep rpinfs-generator has the reason; "
-            "then: systemctl daemon-reload; systemctl start rpinfs-agent docker"
+            "journalctl --boot --grep rpinfs-generator -n 20; systemctl daemon-reload;"
+            " systemctl start rpinfs-agent {before}"
         ),
         explanation="""
             Compares what is in /run/systemd/generator with what follows from the configuration now. Critical: nothing
@@ -236,7 +246,7 @@ CHECKS = (
         "boot.read-only",
         "the boot files are read-only",
         _boot_read_only,
-        remedy="mount -o remount,ro {boot}; to change something there: rpinfs boot edit",
+        remedy="what is to be changed there, change by rpinfs boot edit; to close it: mount -o remount,ro {boot}",
         explanation="""
             Looks whether the mount of the boot files is writable. Warning: it is, although Options= in [Boot] does
             not say so and no rpinfs boot edit or run is under way.
@@ -246,7 +256,7 @@ CHECKS = (
         "root.options",
         "the root is mounted so that it outlives a pause of the NAS",
         _root_options,
-        remedy="rpinfs boot edit, write behind nfsroot=SERVER:/PATH: ,vers=4.1,proto=tcp,hard; then reboot",
+        remedy="write ,vers=4.1,proto=tcp,hard behind nfsroot=SERVER:/PATH, then reboot: rpinfs boot edit",
         explanation="""
             Looks at the mount options of the root that the kernel says are in force, where the root is on NFS.
             Critical: soft. Warning: UDP, see share.options; or NFS 3 without nolock, whose locks need rpc.statd, a
@@ -258,7 +268,7 @@ CHECKS = (
         "kernel.version",
         "the kernel is not known to be bad for this",
         _kernel_version,
-        remedy="apt update && apt full-upgrade, then reboot; the boot files on the NAS must get the new kernel too",
+        remedy="the boot files on the NAS must get the new kernel too: apt update && apt full-upgrade && reboot",
         explanation=f"""
             Compares the version of the running kernel with a short list of regressions of NFS, loop devices, ext4 and
             overlayfs, each with a source: {_regressions()}. Critical: it can lose data. Warning: it can stall.
@@ -269,7 +279,7 @@ CHECKS = (
         "clock.sane",
         "the clock has been set",
         _clock_sane,
-        remedy="timedatectl; a Pi has no clock of its own and needs a time server: systemctl status systemd-timesyncd",
+        remedy="a Pi has no clock of its own and needs a time server: timedatectl; systemctl status systemd-timesyncd",
         explanation=f"""
             Warning: the clock shows a time before the year {time.gmtime(OLDEST_CLOCK).tm_year}, so it was never set
             since the boot. Storage does not mind; certificates do.
@@ -291,8 +301,7 @@ CHECKS = (
         "memory.swap",
         "no swap is on the NAS",
         _memory_swap,
-        remedy="cat /proc/swaps; swapoff what is on the NAS; zram without a backing file needs no disk: apt install"
-        " systemd-zram-generator",
+        remedy="swap in compressed memory needs no disk, and no NAS",
         explanation="""
             Follows each area in /proc/swaps to where it is stored: through zram with a backing device, loop devices
             and mounts. Critical: it ends in a file on NFS by way of a loop device: to free memory the kernel must

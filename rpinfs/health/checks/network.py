@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rpinfs.boot.settings import milliseconds
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, quoted
 from rpinfs.health.checks.base import Check, Finding, critical, ok, warning
 from rpinfs.health.facts import Facts, Nas, NotAskedError, Space, link_to_nas, route
 from rpinfs.system.deadline import TimedOut
@@ -46,7 +46,8 @@ def _network_server(facts: Facts) -> Finding:
     message = f"the NAS {server} takes a connection in {milliseconds(nas.seconds)}"
     if nas.seconds > SLOW_CONNECTION:
         return warning(
-            message, f"ping {nas.address}; storage wants a NAS in the same network, by cable, with time to spare"
+            message,
+            f"storage wants a NAS in the same network, by cable, with time to spare: ping -c 5 {quoted(nas.address)}",
         )
     return ok(message)
 
@@ -79,7 +80,9 @@ def _network_manager(facts: Facts) -> Finding | None:
         return warning(f"{taker.name} may take down {name}, which carries the root: {taker.why}", taker.remedy)
     renewing = [manager.name for manager in found if manager.renews]
     if len(renewing) > 1:
-        return warning(f"{' and '.join(renewing)} both manage {name}", "systemctl disable all of them but one")
+        return warning(
+            f"{' and '.join(renewing)} both manage {name}", "have one of them manage it, and the others leave it alone"
+        )
     by = ", ".join(manager.name for manager in found)
     if taker:
         # Its stop comes after the mounts are gone: all four are ordered before network.target.
@@ -93,7 +96,7 @@ CHECKS = (
         "network.link",
         "the interface to the NAS has a full-speed link",
         _network_link,
-        remedy="look at the cable and the switch: ethtool shows what was agreed on",
+        remedy="look at the cable and the switch",
         explanation=f"""
             Looks at the interface that the way to the NAS goes over: carrier, speed and duplex as the driver tells
             them in /sys/class/net. Critical: there is no link. Warning: it is wireless, it runs at half duplex (a

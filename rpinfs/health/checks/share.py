@@ -6,6 +6,7 @@ import errno
 
 from rpinfs.boot.gate import mount_anew
 from rpinfs.boot.settings import GIB, human_size, milliseconds
+from rpinfs.errors import quoted
 from rpinfs.health.checks.base import FULL, Check, Finding, by_fullness, critical, ok, warning
 from rpinfs.health.facts import Facts, File, Files, Space
 from rpinfs.image.names import Role, role_of
@@ -36,7 +37,7 @@ def _share_mounted(facts: Facts) -> Finding:
     if not mount.is_from(expected):
         return warning(f"{where} is mounted from {mount.source}, the configuration says {expected}")
     if not mount.writable:
-        return critical(f"the share {expected} is mounted read-only", f"mount -o remount,rw {where}")
+        return critical(f"the share {expected} is mounted read-only", f"mount -o remount,rw {quoted(where)}")
     return ok(f"{expected} is mounted at {where}")
 
 
@@ -110,7 +111,7 @@ CHECKS = (
         "share.mounted",
         "the share is mounted, from the right export",
         _share_mounted,
-        remedy="if the configuration was changed since the boot: reboot; else: systemctl restart rpinfs-agent",
+        remedy="if the configuration was changed since the boot, reboot; else: systemctl restart rpinfs-agent",
         explanation="""
             Compares the mount table with the configuration. Critical: nothing is mounted at Where= of [Share], or
             something that is not NFS, or it is mounted read-only; Docker has no storage then. Warning: it is

@@ -82,7 +82,7 @@ def test_one_key_is_added_and_taken_out_again(pi: Pi, capsys: Captured) -> None:
     assert capsys.readouterr().out.splitlines() == [
         "/etc/docker/daemon.json: userns-remap is default now; before, it was off",
         "Docker will keep its data in /var/lib/docker/100000.100000",
-        "to use it: systemctl restart docker (the containers are stopped)",
+        "to use it, which stops the containers: systemctl restart docker",
     ]
     assert file.read_text() == NEW
     after = file.stat()

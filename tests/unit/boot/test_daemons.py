@@ -144,8 +144,8 @@ def test_the_gate_refuses_what_is_misplaced(root: Path, installed: Installed) ->
     assert done.returncode == REFUSED
     assert done.stderr == (
         f'rpinfs: Docker\'s data root {DIETPI} ("data-root" in /etc/docker/daemon.json) is {ON_ROOT}\n'
-        f"rpinfs: take it out of there, then: systemctl restart docker; or set Where={DIETPI} of an image in"
-        " rpinfs.conf and reboot\n"
+        f"rpinfs: set Where={DIETPI} of an image in rpinfs.conf and reboot; or take it out of there, then:"
+        " systemctl restart docker\n"
     )
 
 
