@@ -54,6 +54,11 @@ COMMANDS = {
     "docker": Command("what Docker will do: show, apply", "docker", names=("show", "apply")),
     "trim": Command("give freed blocks back to the NAS", "trim"),
     "boot": Command("change boot files: edit, run", "boot", names=("edit", "run")),
+    "netboot": Command(
+        "the server side, from a NAS to a Pi that boots: plan, render, check, doctor, watch",
+        "netboot",
+        names=("plan", "render", "check", "doctor", "watch"),
+    ),
     "agent": Command("what rpinfs-agent.service starts", "services"),
     "gate": Command("what rpinfs-gate.service starts", "services"),
     "thaw": Command("what rpinfs-thaw.service starts", "services"),

@@ -30,6 +30,7 @@ INSTALLED = (
     "usr/share/doc/rpinfs/examples/rpinfs.conf",
     "usr/share/man/man5/rpinfs.conf.5.gz",
     "usr/share/man/man7/rpinfs-checks.7.gz",
+    "usr/share/man/man8/rpinfs-netboot.8.gz",
     "usr/share/man/man8/rpinfs-generator.8.gz",
     "usr/share/man/man8/rpinfs.8.gz",
     *EXECUTABLE,
@@ -204,7 +205,8 @@ def test_lintian_finds_nothing(deb: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["man5/rpinfs.conf.5", "man8/rpinfs.8", "man8/rpinfs-generator.8", "man7/rpinfs-checks.7"]
+    "page",
+    ["man5/rpinfs.conf.5", "man8/rpinfs.8", "man8/rpinfs-generator.8", "man8/rpinfs-netboot.8", "man7/rpinfs-checks.7"],
 )
 def test_man_pages_are_clean(deb: Path, tmp_path: Path, page: str) -> None:
     subprocess.run(["dpkg-deb", "--extract", deb, tmp_path], check=True)

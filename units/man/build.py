@@ -1,6 +1,6 @@
 """Make the man pages and the example config: the sources beside this file, the tables put in.
 
-    build.py FOLDER     writes rpinfs.8, rpinfs-checks.7, rpinfs-generator.8, rpinfs.conf.5 and rpinfs.conf into FOLDER
+    build.py FOLDER     writes the man pages (PAGES) and an example rpinfs.conf into FOLDER
 
 The same sources give the same bytes: version and date come from debian/changelog by way of SOURCE_DATE_EPOCH.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TREE = HERE.parent.parent
-PAGES = ("rpinfs.8", "rpinfs-checks.7", "rpinfs-generator.8", "rpinfs.conf.5")
+PAGES = ("rpinfs.8", "rpinfs-checks.7", "rpinfs-generator.8", "rpinfs-netboot.8", "rpinfs.conf.5")
 COMMENT_WIDTH = 100
 PLACES = re.compile(r"\{(\w+)\}")
 """What a remedy has where the name of an image, a file or a mount point is filled in."""
@@ -28,6 +28,10 @@ sys.path.insert(0, str(TREE))
 from rpinfs.boot.settings import SETTINGS, Setting  # noqa: E402
 from rpinfs.commands.status import CHECK_SECONDS  # noqa: E402
 from rpinfs.health.checks import CHECKS, Check  # noqa: E402  the tree is in the path only now
+from rpinfs.netboot.boards import BOARDS  # noqa: E402
+from rpinfs.netboot.check import RULES  # noqa: E402
+from rpinfs.netboot.model import NASES, ROUTERS  # noqa: E402
+from rpinfs.netboot.render.targets import TARGETS  # noqa: E402
 
 
 def main(folder: Path) -> None:
@@ -36,6 +40,9 @@ def main(folder: Path) -> None:
     fields = {"VERSION": version(), "DATE": date()}
     fields |= {"SETTINGS": settings_as_roff(SETTINGS), "CHECKS": checks_as_roff(CHECKS)}
     fields |= {"EXPLANATIONS": explanations_as_roff(CHECKS), "SECONDS": f"{CHECK_SECONDS:g}"}
+    fields |= {"ROUTERS": ", ".join(ROUTERS), "NASES": ", ".join(NASES), "BOARDS": ", ".join(BOARDS)}
+    fields |= {"TARGETS": "\n".join(tagged(name, target.help) for name, target in TARGETS.items())}
+    fields |= {"RULES": "\n".join(f".IP \\(bu 2\n{roff(' '.join((rule.__doc__ or '').split()))}" for rule in RULES)}
     for page in PAGES:
         (folder / page).write_text(filled((HERE / f"{page}.in").read_text(), fields))
     (folder / "rpinfs.conf").write_text(example(SETTINGS))
@@ -87,6 +94,11 @@ def explanations_as_roff(checks: Iterable[Check]) -> str:
         parts += [".PP", f".I {roff(remark)}"] if (remark := " ".join(remarks(check))) else []
         parts += [".PP", f"To do: {roff(PLACES.sub(lambda found: found[1].upper(), check.remedy))}."]
     return "\n".join(parts)
+
+
+def tagged(name: str, text: str) -> str:
+    """A tagged paragraph."""
+    return f".TP\n.B {roff(name)}\n{roff(text)}"
 
 
 def remarks(check: Check) -> Iterable[str]:

@@ -1,0 +1,54 @@
+"""What lies in a board's boot folder: cmdline.txt, config.txt, and the settings of an EEPROM (boot.conf)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_EEPROM = """
+    BOOT_UART UART_BAUD WAKE_ON_GPIO POWER_OFF_ON_HALT PSU_MAX_CURRENT USB_MSD_EXCLUDE_VID_PID
+    USB_MSD_DISCOVER_TIMEOUT USB_MSD_LUN_TIMEOUT USB_MSD_PWR_OFF_TIME USB_MSD_STARTUP_DELAY VL805 XHCI_DEBUG
+    BOOT_ORDER MAX_RESTARTS SD_BOOT_MAX_RETRIES NET_BOOT_MAX_RETRIES DHCP_TIMEOUT DHCP_REQ_TIMEOUT
+    TFTP_FILE_TIMEOUT TFTP_IP TFTP_PREFIX TFTP_PREFIX_STR PXE_OPTION43 DHCP_OPTION97 MAC_ADDRESS MAC_ADDRESS_OTP
+    STATIC_IP CLIENT_IP SUBNET GATEWAY DISABLE_HDMI HDMI_DELAY ENABLE_SELF_UPDATE FREEZE_VERSION HTTP_HOST
+    HTTP_PORT HTTP_PATH HTTP_CACERT_HASH IMAGER_REPO_URL NET_INSTALL_ENABLED NET_INSTALL_AT_POWER_ON
+    NET_INSTALL_KEYBOARD_WAIT NETCONSOLE PARTITION PARTITION_WALK PCIE_PROBE REBOOT_BOOTLOADER_UPDATE SIGNED_BOOT
+    SDRAM_BANKLOW SDRAM_HEAP TRYBOOT RPIBOOT NVME_BOOT_MAX_RETRIES USB_BOOT_MAX_RETRIES CONFIG_TXT FAN_TEMP0
+    BOOT_WATCHDOG_TIMEOUT BOOT_WATCHDOG_PARTITION BOOT_LOAD_FLAGS BOOTVAR0 PCIEx1 CM4_ENABLE_RPIBOOT_GPIO
+    ERASE_EEPROM USER_SERIAL_NUM EEPROM_HASH
+"""
+EEPROM_KEYS = frozenset(_EEPROM.split())
+"""raspberrypi/documentation, eeprom-bootloader.adoc. An EEPROM takes any key, known or not, without a word."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """One KEY=VALUE and the condition above it, such as "pi4"; "all" where there is none."""
+
+    line: int
+    section: str
+    key: str
+    value: str
+
+
+def values(text: str) -> Iterator[Value]:
+    """Read config.txt or boot.conf: KEY=VALUE below [conditions]; `initramfs FILE ADDRESS` has no `=`."""
+    section = "all"
+    for number, raw in enumerate(text.split("\n"), 1):
+        line = raw.partition("#")[0].strip()
+        if line.startswith("[") and line.endswith("]"):
+            section = line[1:-1].strip()
+        elif line.startswith("initramfs "):
+            yield Value(number, section, "initramfs", line.removeprefix("initramfs ").strip())
+        elif line:
+            key, equals, value = line.partition("=")
+            yield Value(number, section, key.strip(), value.strip() if equals else "")
+
+
+def words(cmdline: str) -> list[tuple[str, str]]:
+    """The words of a kernel command line, as (name, value)."""
+    found = []
+    for word in cmdline.split():
+        name, _, value = word.partition("=")
+        found.append((name, value))
+    return found

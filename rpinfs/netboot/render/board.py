@@ -1,0 +1,95 @@
+"""What one board needs: cmdline.txt, config.txt, the settings of its EEPROM, and its fstab.
+
+Sources: raspberrypi/documentation (config_txt/boot.adoc, eeprom-bootloader.adoc), Linux
+Documentation/admin-guide/nfs/nfsroot.rst, nfs(5).
+"""
+
+from __future__ import annotations
+
+from rpinfs.netboot.boards import folder_of
+from rpinfs.netboot.model import Pi, Plan
+from rpinfs.netboot.render.text import Rendered, comment
+
+DROPPED = ("root=", "rootfstype=", "rootflags=", "fsck.repair=", "init=", "nfsroot=", "ip=")
+"""What a stock command line says of its SD card; anything that begins so is left out."""
+
+DROPPED_WORDS = ("resize", "quiet-resize")
+STOCK = "console=serial0,115200 console=tty1 rootwait"
+
+
+def boot_folder(plan: Plan, pi: Pi) -> str:
+    """Path below the TFTP root where a board looks for its files; by its name while its serial number is not known."""
+    return f"{plan.nas.boot}/{folder_of(pi.serial) if pi.serial else pi.name}"
+
+
+def root_source(plan: Plan, pi: Pi) -> str:
+    """What the board mounts as its root."""
+    return f"{plan.nas.address}:{plan.nas.root}/{pi.name}"
+
+
+def command_line(plan: Plan, pi: Pi, stock: str = STOCK) -> str:
+    """The one line of cmdline.txt, made of a stock one. `hard` is the default of an NFS root, and stays."""
+    kept = [word for word in stock.split() if not word.startswith(DROPPED) and word not in DROPPED_WORDS]
+    kept += [] if "rootwait" in kept else ["rootwait"]
+    root = f"nfsroot={root_source(plan, pi)},vers={plan.nas.version},proto=tcp"
+    return " ".join([*kept, "root=/dev/nfs", root, "rw", "ip=dhcp"])
+
+
+def cmdline(plan: Plan, pi: Pi) -> Rendered:
+    """cmdline.txt. It takes no comment, and no second line."""
+    return _file(plan, pi, "cmdline.txt", command_line(plan, pi) + "\n")
+
+
+def config(plan: Plan, pi: Pi) -> Rendered:
+    """What config.txt needs beside what is in it."""
+    lines = [
+        *comment("For config.txt. Made by rpinfs netboot render."),
+        *comment(
+            "No initramfs: Raspberry Pi's kernels have NFS and the network drivers built in, and the initramfs speaks"
+            " NFS 3 at the most (bookworm-feedback#267)."
+        ),
+        "[all]",
+        "auto_initramfs=0",
+    ]
+    return _file(plan, pi, "config.txt", "\n".join(lines) + "\n", owned=False)
+
+
+def eeprom(plan: Plan, pi: Pi) -> Rendered | None:
+    """Settings of the EEPROM, for `rpi-eeprom-config --apply boot.conf`; a board with a ROM has none."""
+    if not pi.board.eeprom:
+        return None
+    lines = [
+        *comment("Made by rpinfs netboot render, for: rpi-eeprom-config --apply boot.conf"),
+        "[all]",
+        "# Read from the right: 2 is the network, f begins again. 0xf21 tries an SD card first.",
+        "BOOT_ORDER=0xf2",
+        *comment("For ever: the NAS may come up later than the Pi (a hang after a TFTP time-out: rpi-eeprom#687)."),
+        "NET_BOOT_MAX_RETRIES=-1",
+        "# The whole log of the bootloader, to everybody on this LAN: rpinfs netboot watch shows it.",
+        "NETCONSOLE=6665@169.254.1.1/,6666@/",
+    ]
+    if plan.topology == "C":
+        lines += [
+            *comment("No DHCP option is needed: this says where the files are."),
+            f"TFTP_IP={plan.tftp_address}",
+            "# The folder that is called by the serial number.",
+            "TFTP_PREFIX=0",
+        ]
+    return _file(plan, pi, "boot.conf", "\n".join(lines) + "\n")
+
+
+def fstab(plan: Plan, pi: Pi) -> Rendered:
+    """fstab of the root: no partition is left in it. The boot files are mounted by rpinfs, or by this line."""
+    version = plan.nas.version
+    folder = boot_folder(plan, pi)
+    lines = [
+        *comment("Made by rpinfs netboot render. The root is mounted by the kernel (cmdline.txt)."),
+        "proc  /proc  proc  defaults  0  0",
+        *comment("The TFTP folder of this board: what it boots from is what apt updates."),
+        f"{plan.nas.address}:{folder}  /boot/firmware  nfs  vers={version},proto=tcp,_netdev,nofail  0  0",
+    ]
+    return Rendered(f"{pi.name}/fstab", f"{plan.nas.root}/{pi.name}/etc/fstab", pi.name, "\n".join(lines) + "\n")
+
+
+def _file(plan: Plan, pi: Pi, name: str, text: str, owned: bool = True) -> Rendered:
+    return Rendered(f"{pi.name}/{name}", f"{boot_folder(plan, pi)}/{name}", pi.name, text, owned)

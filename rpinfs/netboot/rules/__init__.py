@@ -1,0 +1,1 @@
+"""The rules of `rpinfs netboot check`: each a function from what is there to findings, with its source."""

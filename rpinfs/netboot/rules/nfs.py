@@ -1,0 +1,89 @@
+"""Rules 22, 23 and 34 on what the NAS exports. Source: exports(5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rpinfs.netboot.finding import Finding, Gravity
+from rpinfs.netboot.read.exports import Export
+from rpinfs.netboot.seen import Seen
+
+_OPTIONS = "rw,sync,no_subtree_check,no_root_squash"
+
+
+def _of_ours(seen: Seen) -> Iterator[Export]:
+    """Exports that the plan names or that hold one of its folders; without a plan all."""
+    paths = [seen.plan.nas.root, seen.plan.nas.boot, seen.plan.nas.share] if seen.plan else None
+    for export in seen.exports:
+        if paths is None or any(f"{path}/".startswith(export.path.rstrip("/") + "/") for path in paths):
+            yield export
+
+
+def _right(seen: Seen, export: Export) -> str:
+    network = (
+        str(seen.plan.network.subnet) if seen.plan else export.client if export.client != "*" else "192.168.1.0/24"
+    )
+    return f"{export.path}  {network}({_OPTIONS})"
+
+
+def exports(seen: Seen) -> Iterator[Finding]:
+    """async, root_squash, ro, the whole world, subtree_check."""
+    for export in _of_ours(seen):
+        write = _right(seen, export)
+        here = (export.file, export.line)
+        if export.client == "*" and export.written.startswith("("):
+            message = f"{export.path} {export.written}: the space in front of ( exports it to the whole world"
+            yield Finding(22, Gravity.FAULT, *here, message, write)
+        elif export.client == "*":
+            yield Finding(
+                22,
+                Gravity.WARNING,
+                *here,
+                f"{export.path} is for the whole world: who mounts it is root on every Pi",
+                write,
+            )
+        if not export.has("no_root_squash", "root_squash", False) or "all_squash" in export.options:
+            message = f"{export.path}: root is squashed: root of the Pi is nobody on the NAS, and the Pi does not boot"
+            yield Finding(22, Gravity.FAULT, *here, message, write)
+        if not export.has("rw", "ro", False):
+            yield Finding(22, Gravity.FAULT, *here, f"{export.path}: is read-only (ro is the default)", write)
+        if export.has("async", "sync", False):
+            message = f"{export.path}: async: a power cut of the NAS loses what was told is safe, and damages images"
+            yield Finding(22, Gravity.WARNING, *here, message, write)
+        if export.has("subtree_check", "no_subtree_check", False):
+            message = f"{export.path}: subtree_check gives stale file handles where a file in use is renamed"
+            yield Finding(22, Gravity.WARNING, *here, message, write)
+
+
+def version(seen: Seen) -> Iterator[Finding]:
+    """An NFS version that this kind of NAS does not speak."""
+    if seen.plan and seen.plan.nas.kind == "qnap" and seen.plan.nas.version == "4.2":
+        yield Finding(
+            23,
+            Gravity.WARNING,
+            "the plan",
+            0,
+            "many a QNAP stops at NFS 4.1: nfsroot= with vers=4.2 is then refused",
+            'version = "4.1"',
+        )
+
+
+def one_export_two_rights(seen: Seen) -> Iterator[Finding]:
+    """Share and root in one export tree with other squashing: the inner one decides for what lies in it."""
+    if seen.plan is None:
+        return
+    ours = list(_of_ours(seen))
+    for outer in ours:
+        for inner in ours:
+            below = inner.path != outer.path and f"{inner.path}/".startswith(outer.path.rstrip("/") + "/")
+            differ = inner.has("no_root_squash", "root_squash", False) != outer.has(
+                "no_root_squash", "root_squash", False
+            )
+            if below and differ:
+                message = (
+                    f"{inner.path} lies in {outer.path} and squashes root otherwise: what counts depends on the mount"
+                )
+                yield Finding(34, Gravity.WARNING, inner.file, inner.line, message, _right(seen, inner))
+
+
+RULES = (exports, version, one_export_two_rights)

@@ -1,0 +1,131 @@
+"""`rpinfs netboot` as a person types it: plan, render, check; nothing is written over in silence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rpinfs.commands import cli
+from rpinfs.netboot import place
+from rpinfs.netboot.render.text import Rendered
+
+FACTS = ("--nas", "192.168.1.10", "--subnet", "192.168.1.0/24", "--pi", "pi1,4,1a2b3c4d")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*words: str) -> int:
+    return cli.main(["netboot", *words])
+
+
+def test_plan_then_render(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("plan", *FACTS) == 0
+    assert "way A: everything from the NAS" in capsys.readouterr().out
+    assert run("plan") == 0
+    assert "way A" in capsys.readouterr().out
+    assert run("render", "--output", "out") == 0
+    assert "out/dnsmasq-proxy.conf: for the NAS -> /etc/dnsmasq.d/rpi-netboot.conf" in capsys.readouterr().out
+    assert (here / "out/pi1/cmdline.txt").read_text().endswith(
+        "nfsroot=192.168.1.10:/nfsroot/pi1,vers=4.1,proto=tcp rw ip=dhcp\n"
+    )  # fmt: skip
+    assert run("render", "--output", "out") == 0
+
+
+def test_a_plan_that_is_there_stays(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("plan", *FACTS) == 0
+    before = (here / "rpinfs-netboot.toml").read_bytes()
+    assert run("plan", "--nas", "192.168.1.99", "--subnet", "192.168.1.0/24") == 2
+    assert "there is a plan already" in capsys.readouterr().err
+    assert (here / "rpinfs-netboot.toml").read_bytes() == before
+    assert run("plan", "--force", "--nas", "192.168.1.99", "--subnet", "192.168.1.0/24") == 0
+    assert b"192.168.1.99" in (here / "rpinfs-netboot.toml").read_bytes()
+
+
+def test_a_file_that_is_there_stays(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("plan", *FACTS)
+    (here / "out").mkdir()
+    (here / "out/exports").write_text("mine\n")
+    assert run("render", "--output", "out") == 1
+    assert "out/exports: there is another one already" in capsys.readouterr().err
+    assert [path.name for path in (here / "out").iterdir()] == ["exports"]
+    assert (here / "out/exports").read_text() == "mine\n"
+
+
+def test_apply_keeps_what_was_there(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = here / "etc/exports"
+    target.parent.mkdir()
+    target.write_text("old\n")
+    made = [Rendered("exports", str(target), "the NAS", "new\n"), Rendered("x", "", "the NAS", "words")]
+    monkeypatch.setattr("rpinfs.netboot.render.targets.render", lambda *_: made)
+    run("plan", *FACTS)
+    assert run("render", "--apply", "the NAS") == 1
+    assert "-old\n+new\n" in capsys.readouterr().out
+    assert target.read_text() == "old\n"
+    assert run("render", "--apply", "the NAS", "--yes") == 0
+    assert (target.read_text(), (here / f"etc/exports{place.KEPT}").read_text()) == ("new\n", "old\n")
+    assert run("render", "--apply", "the NAS") == 0
+    assert "is so already" in capsys.readouterr().out
+    target.write_text("changed\n")
+    assert run("render", "--apply", "the NAS", "--yes") == 1
+    assert "is there already, from an earlier time" in capsys.readouterr().err
+    assert target.read_text() == "changed\n"
+    assert run("render", "--apply", "my NAS") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("render",), "there is no plan"),
+        (("plan",), "--nas is missing"),
+        (("plan", "--nas", "nas.local", "--subnet", "192.168.1.0/24"), "expected an IPv4 address"),
+        (("plan", *FACTS[:4], "--pi", "pi1"), "[[pi]] 1 board: is missing"),
+        (("plan", *FACTS, "--topology", "X"), "expected one of A, B, C, D"),
+        (("doctor",), "--interface"),
+        (("doctor", "--interface", "eth0", "--seconds", "-1"), "--seconds"),
+        (("doctr",), "did you mean rpinfs netboot doctor?"),
+        (("check", "--plan", "gone.toml"), "gone.toml: No such file"),
+    ],
+)
+def test_bad_usage(words: tuple[str, ...], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*words) in (1, 2)
+    said = capsys.readouterr().err
+    assert expected in said
+    assert all(line.startswith("rpinfs: ") for line in said.splitlines())
+
+
+def test_unknown_target(capsys: pytest.CaptureFixture[str]) -> None:
+    run("plan", *FACTS)
+    assert run("render", "--for", "bind9") == 2
+    assert "--for bind9: expected one of dnsmasq-proxy, dnsmasq, isc, kea" in capsys.readouterr().err
+
+
+def test_check(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "dnsmasq.conf").write_text('pxe-service=0,"Raspberry Pi Boot"\n')
+    (here / "dhcpd.conf").write_text("subnet {")
+    assert run("check", "dnsmasq.conf") == 2
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        "fault    dnsmasq.conf:1: without a dhcp-range dnsmasq answers no DHCP request: this line does nothing",
+        "         dhcp-range=192.168.1.0,proxy",
+    ]
+    assert run("check", "--json", "dhcpd.conf") == 2
+    assert json.loads(capsys.readouterr().out)["unreadable"] == ["dhcpd.conf:1: expected a closing } for: subnet"]
+    (here / "exports").write_text("/x 10.0.0.0/8(rw,async,no_root_squash,no_subtree_check)\n")
+    assert run("check", "exports") == 1
+    (here / "exports").write_text("/x 10.0.0.0/8(rw,sync,no_root_squash,no_subtree_check)\n")
+    assert run("check", "exports") == 0
+
+
+def test_names_on_the_share_are_made_printable(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = here / "tftp\x1b[2J/AABBCCDD"
+    folder.mkdir(parents=True)
+    (folder / "cmdline.txt").write_text("root=/dev/sda\x1b[2J\n")
+    run("check", str(folder.parent))
+    assert "\x1b" not in capsys.readouterr().out

@@ -1,0 +1,120 @@
+"""The plan: what it takes, what it refuses, and the way that fits."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rpinfs.netboot.model import PlanError
+from rpinfs.netboot.page import page
+from rpinfs.netboot.plan import load, parse, save, text_of
+
+NETWORK = {"subnet": "192.168.1.0/24"}
+NAS = {"address": "192.168.1.10"}
+PI = {"name": "pi1", "board": "4", "serial": "1a2b3c4d"}
+BOX = {"address": "192.168.1.11", "interface": "eth0"}
+
+
+Parts = dict[str, Any]
+
+
+def document(**parts: Parts | str | list[Parts]) -> Parts:
+    given: Parts = dict(parts)
+    return {"network": {**NETWORK, **given.pop("network", {})}, "nas": {**NAS, **given.pop("nas", {})}, **given}
+
+
+def test_as_little_as_possible() -> None:
+    made = parse(document(), "plan")
+    assert (made.topology, made.network.dhcp, made.nas.version, made.pis) == ("A", "consumer", "4.1", ())
+
+
+def test_there_and_back(tmp_path: Path) -> None:
+    pis = [PI, {"name": "pi2", "board": "3B+", "mac": "B8-27-EB-5E-2A-2E"}]
+    made = parse(
+        document(network={"pool": "192.168.1.100-192.168.1.200", "router": "192.168.1.1"}, box=BOX, pi=pis), "plan"
+    )
+    assert parse(tomllib.loads(text_of(made)), "again") == made
+    save(made, str(tmp_path / "plan.toml"))
+    assert load(str(tmp_path / "plan.toml")) == made
+    assert made.pis[1].mac == "b8:27:eb:5e:2a:2e"
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ({}, "A"),
+        ({"nas": {"containers": False}, "network": {"dhcp": "kea"}}, "B"),
+        ({"nas": {"containers": False}, "network": {"dhcp": "unifi"}, "pi": [PI]}, "B"),
+        ({"nas": {"containers": False}, "network": {"dhcp": "unifi"}, "pi": [{**PI, "board": "3B+"}], "box": BOX}, "D"),
+        ({"nas": {"containers": False}, "pi": [PI]}, "C"),
+        ({"nas": {"tftp": False}, "box": BOX}, "D"),
+        ({"network": {"dhcp": "box"}, "box": BOX}, "D"),
+        ({"topology": "C", "pi": [PI]}, "C"),
+    ],
+)
+def test_the_way_that_fits(parts: dict[str, Any], expected: str) -> None:
+    made = parse(document(**parts), "plan")
+    assert made.topology == expected
+    shown = page(made, "plan.toml")
+    assert f"way {expected}: " in shown
+    assert shown.count("proof: ") >= 3
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"network": {"subnet": "192.168.1.300/24"}}, "[network] subnet='192.168.1.300/24': expected an IPv4 network"),
+    ({"network": {"subnet": "fd00::/64"}}, "IPv4"),
+    ({"network": {"dhcp": "fritzbox"}}, "[network] dhcp='fritzbox': expected one of consumer"),
+    ({"network": {"pool": "192.168.1.200-192.168.1.100"}}, "the lower one first"),
+    ({"network": {"pool": "10.0.0.1-10.0.0.2"}}, "expected addresses in 192.168.1.0/24"),
+    ({"network": {"pcs": "yes"}}, "expected true or false"),
+    ({"network": {"adress": "x"}}, "[network] adress='x': unknown key; known are dhcp"),
+    ({"nas": {"address": "nas.local"}}, "a board that boots knows no names"),
+    ({"nas": {"address": "10.1.1.1"}}, "expected an address in 192.168.1.0/24"),
+    ({"nas": {"root": "nfsroot"}}, "[nas] root='nfsroot': expected an absolute path"),
+    ({"nas": {"root": "/a b"}}, "without spaces"),
+    ({"nas": {"kind": "synology", "version": "4.2"}}, "at most 4.1"),
+    ({"nas": {"tftp": False}}, "no way to netboot fits: A: the NAS has no TFTP server"),
+    ({"pi": [{**PI, "board": "2B"}]}, "[[pi]] 1 board='2B': expected one of 3B"),
+    ({"pi": [{**PI, "name": "Pi 1"}]}, "expected a host name"),
+    ({"pi": [{**PI, "serial": "00000000"}]}, "this one says nothing"),
+    ({"pi": [{**PI, "serial": "1a2b3c"}]}, "eight hexadecimal digits"),
+    ({"pi": [{**PI, "mac": "dc:a6:32"}]}, "expected a MAC address"),
+    ({"pi": [PI, {**PI, "name": "pi2"}]}, "serial=1a2b3c4d: two boards have it: pi1 and pi2"),
+    ({"pi": PI}, "each below a line [[pi]]"),
+    ({"box": {"address": "192.168.1.11", "interface": "eth0; reboot"}}, "name of a network interface"),
+    ({"topology": "E"}, "topology='E': expected one of A, B, C, D"),
+    ({"topology": "C", "pi": [{**PI, "board": "3B"}]}, "topology=C: does not fit: the ROM of a 3B"),
+    ({"topology": "D"}, "there is no Linux box"),
+    ({"topology": "A", "network": {"dhcp": "box"}, "box": BOX}, "the Linux box gives the addresses"),
+    ({"colour": "red"}, "colour='red': unknown key"),
+]
+
+
+@pytest.mark.parametrize(("parts", "expected"), WRONG, ids=[expected[:40] for _, expected in WRONG])
+def test_wrong_values(parts: dict[str, Any], expected: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        parse(document(**parts), "plan.toml")
+    assert caught.value.message.startswith("plan.toml: ")
+    assert expected in caught.value.message
+    assert caught.value.status == 2
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [({"network": NETWORK}, "[nas] address: is missing"), ({"nas": NAS}, "[network] subnet: is missing")],
+)
+def test_what_is_missing(parts: Parts, expected: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        parse(parts, "plan")
+    assert caught.value.message == f"plan: {expected}"
+
+
+@pytest.mark.parametrize("data", [b"topology = A\n", b"\xff\xfe", b"[network\n"])
+def test_no_toml(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_bytes(data)
+    with pytest.raises(PlanError, match="expected TOML"):
+        load(str(path))

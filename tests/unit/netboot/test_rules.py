@@ -1,0 +1,262 @@
+"""Each rule of `netboot check` has a file that breaks it; what render writes breaks none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rpinfs.netboot.check import check
+from rpinfs.netboot.finding import Finding, Gravity
+from rpinfs.netboot.model import Plan
+from rpinfs.netboot.plan import parse
+from rpinfs.netboot.render.targets import render
+from rpinfs.netboot.seen import look
+from tests.support import Content, make_tree
+
+FAULT, WARNING, NOTE = Gravity.FAULT, Gravity.WARNING, Gravity.NOTE
+BOOT = {"start4.elf": "", "kernel8.img": "", "config.txt": "auto_initramfs=0\n"}
+LINE = "console=tty1 rootwait root=/dev/nfs nfsroot=192.168.1.10:/nfsroot/pi1,vers=4.1,proto=tcp rw ip=dhcp\n"
+KEA43 = '{"Dhcp4": {%s "option-data": [{"name": "vendor-encapsulated-options", "csv-format": false, "data": "%s"}]}}'
+DEF43 = '"option-def": [{"name": "vendor-encapsulated-options", "code": 43, "space": "dhcp4", "type": "binary"}],'
+TEXT = b"Raspberry Pi Boot   ".hex()
+CLASS = '{"Dhcp4": {%s "client-classes": [{"name": "x", "test": "%s", "option-data": [{"code": 43, "data": "%s"}]}]}}'
+
+
+def plan(board: str = "4", pcs: bool = True) -> Plan:
+    pis = [{"name": "pi1", "board": board, "serial": "1a2b3c4d"}]
+    network = {"subnet": "192.168.1.0/24", "pcs": pcs}
+    return parse({"network": network, "nas": {"address": "192.168.1.10"}, "pi": pis}, "plan")
+
+
+def boot(**changed: Content) -> dict[str, Content]:
+    files: dict[str, Content] = {**BOOT, "cmdline.txt": LINE}
+    files.update({name.replace("__", "."): text for name, text in changed.items()})
+    return {f"tftpboot/1a2b3c4d/{name}": text for name, text in files.items() if text is not None}
+
+
+def root(name: str, **files: str) -> dict[str, Content]:
+    plain = {"etc/hostname": f"{name}\n", "etc/machine-id": "", "usr/bin/true": ""}
+    return {f"nfsroot/{name}/{path}": text for path, text in {**plain, **files}.items()}
+
+
+def found_in(tmp_path: Path, files: dict[str, Content], with_plan: Plan | None) -> list[Finding]:
+    (tmp_path / "top").mkdir()
+    top = make_tree(tmp_path / "top", files)
+    seen = look([str(path) for path in sorted(top.iterdir())], with_plan)
+    assert [error.message for error in seen.unreadable] == []
+    return check(seen)
+
+
+Case = tuple[dict[str, Content], int, Gravity, str]
+CASES: dict[str, Case] = {
+    "no range": ({"dnsmasq.conf": 'pxe-service=0,"Raspberry Pi Boot   "'}, 2, FAULT, "dhcp-range=192.168.1.0,proxy"),
+    "proxy with 66": ({"dnsmasq.conf": "dhcp-range=192.168.1.0,proxy\ndhcp-option=66,192.168.1.9"}, 3, FAULT, ""),
+    "proxy with option:tftp-server": (
+        {"dnsmasq.conf": "dhcp-range=192.168.1.0,proxy\ndhcp-option=option:tftp-server,1.2.3.4"},
+        3,
+        FAULT,
+        "",
+    ),
+    "proxy with a server": (
+        {"dnsmasq.conf": 'dhcp-range=192.168.1.0,proxy\npxe-service=0,"Raspberry Pi Boot   ",x,192.168.1.9'},
+        3,
+        FAULT,
+        "pxe-service",
+    ),
+    "no block size": ({"dnsmasq.conf": "tftp-no-blocksize"}, 4, WARNING, ""),
+    "PCs are answered": (
+        {"dnsmasq.conf": 'dhcp-range=192.168.1.0,proxy\npxe-service=x86PC,"Raspberry Pi Boot   "'},
+        5,
+        WARNING,
+        "dhcp-ignore=tag:!rpi",
+    ),
+    "no spaces": (
+        {"dnsmasq.conf": 'dhcp-range=192.168.1.0,proxy\npxe-service=tag:rpi,0,"Raspberry Pi Boot"'},
+        6,
+        FAULT,
+        'Boot   "',
+    ),
+    "no spaces, Kea": ({"kea-dhcp4.conf": KEA43 % (DEF43, b"Raspberry Pi Boot".hex())}, 6, FAULT, "csv-format"),
+    "no spaces, ISC": ({"dhcpd.conf": 'option vendor-encapsulated-options "Raspberry Pi Boot";'}, 6, FAULT, "52:61:73"),
+    "Kea without a definition": ({"kea-dhcp4.conf": KEA43 % ("", TEXT)}, 7, FAULT, "option-def"),
+    "a class by option 60": (
+        {"kea-dhcp4.conf": CLASS % (DEF43, "substring(option[60].hex,0,9) == 'PXEClient'", TEXT)},
+        8,
+        FAULT,
+        "option[97]",
+    ),
+    "a class by option 60, ISC": (
+        {
+            "dhcpd.conf": 'class "p" { match if substring(option vendor-class-identifier,0,9) = "PXEClient";\n'
+            f'option vendor-encapsulated-options "{bytes.fromhex(TEXT).decode()}"; }}'
+        },
+        8,
+        FAULT,
+        "hardware",
+    ),
+    "an old list": (
+        {"dnsmasq.conf": "dhcp-range=10.0.0.0,proxy\ndhcp-mac=set:rpi,b8:27:eb:*:*:*\ndhcp-mac=set:r,dc:a6:32:*:*:*"},
+        9,
+        WARNING,
+        "dhcp-match",
+    ),
+    "another text": (
+        {"dnsmasq.conf": 'dhcp-range=192.168.1.0,proxy\npxe-service=0,"Raspberry Boot"'},
+        10,
+        FAULT,
+        "Raspberry Pi Boot",
+    ),
+    "another text, Kea": ({"kea-dhcp4.conf": KEA43 % (DEF43, "0401")}, 10, FAULT, ""),
+    "no start.elf": (boot(start4__elf=None), 15, FAULT, ""),
+    "a long serial": (
+        {"tftpboot/100000001a2b3c4d/cmdline.txt": LINE, "tftpboot/1a2b3c4d/cmdline.txt": LINE},
+        17,
+        FAULT,
+        "mv -n",
+    ),
+    "upper case": ({"tftpboot/1A2B3C4D/cmdline.txt": LINE}, 17, FAULT, "/1a2b3c4d"),
+    "no folder": ({"tftpboot/99999999/cmdline.txt": LINE}, 17, FAULT, "copy the boot partition"),
+    "two lines": (boot(cmdline__txt=LINE + "quiet\n"), 19, FAULT, "root=/dev/nfs"),
+    "nothing in it": (boot(cmdline__txt="\n"), 19, FAULT, "root=/dev/nfs"),
+    "a stock root": (
+        boot(cmdline__txt="console=tty1 root=PARTUUID=1-02 rootwait\n"),
+        19,
+        FAULT,
+        "root=/dev/nfs nfsroot=192.168.1.10:",
+    ),
+    "rootfstype": (boot(cmdline__txt=LINE.replace("rw ", "rw rootfstype=ext4 ")), 19, FAULT, ""),
+    "fsck.repair": (boot(cmdline__txt=LINE.replace("rw ", "rw fsck.repair=yes ")), 19, FAULT, ""),
+    "init=": (boot(cmdline__txt=LINE.replace("rw ", "rw init=/usr/lib/firstboot ")), 19, FAULT, ""),
+    "resize": (boot(cmdline__txt=LINE.replace("rw ", "rw resize ")), 19, FAULT, ""),
+    "no ip=": (boot(cmdline__txt=LINE.replace(" ip=dhcp", "")), 19, FAULT, "ip=dhcp"),
+    "no nfsroot=": (boot(cmdline__txt="root=/dev/nfs ip=dhcp\n"), 19, FAULT, "nfsroot="),
+    "not exported": (
+        {**boot(), "exports": "/srv 192.168.1.0/24(rw,sync,no_subtree_check,no_root_squash)"},
+        19,
+        FAULT,
+        "/nfsroot/pi1",
+    ),
+    "an initramfs": (boot(config__txt="auto_initramfs=1\n"), 20, FAULT, "auto_initramfs=0"),
+    "an initramfs that is not there": (boot(config__txt="initramfs initramfs8 followkernel\n"), 20, FAULT, ""),
+    "no modules": ({**boot(), **root("pi1")}, 21, WARNING, ""),
+    "async": ({"exports": "/nfsroot 192.168.1.0/24(rw,async,no_subtree_check,no_root_squash)"}, 22, WARNING, "sync"),
+    "root is squashed": ({"exports": "/nfsroot 192.168.1.0/24(rw,sync,no_subtree_check)"}, 22, FAULT, "no_root_squash"),
+    "all are squashed": (
+        {"exports": "/nfsroot 192.168.1.0/24(rw,sync,no_subtree_check,no_root_squash,all_squash)"},
+        22,
+        FAULT,
+        "",
+    ),
+    "read-only": ({"exports": "/nfsroot 192.168.1.0/24(sync,no_subtree_check,no_root_squash)"}, 22, FAULT, "rw"),
+    "the world": ({"exports": "/nfsroot *(rw,sync,no_subtree_check,no_root_squash)"}, 22, WARNING, "192.168.1.0/24("),
+    "a space": ({"exports": "/nfsroot 192.168.1.0/24 (rw,sync,no_subtree_check,no_root_squash)"}, 22, FAULT, ""),
+    "subtree_check": ({"exports": "/nfsroot 192.168.1.0/24(rw,sync,subtree_check,no_root_squash)"}, 22, WARNING, ""),
+    "one host name": ({**root("pi1"), **root("pi2", **{"etc/hostname": "pi1\n"})}, 24, FAULT, "hostname"),
+    "one machine-id": (
+        {**root("pi1", **{"etc/machine-id": "0123\n"}), **root("pi2", **{"etc/machine-id": "0123\n"})},
+        24,
+        WARNING,
+        "machine-id",
+    ),
+    "one ssh key": (
+        {
+            **root("pi1", **{"etc/ssh/ssh_host_ed25519_key": "k"}),
+            **root("pi2", **{"etc/ssh/ssh_host_ed25519_key": "k"}),
+        },
+        24,
+        WARNING,
+        "ssh_host",
+    ),
+    "a card's fstab": (
+        root("pi1", **{"etc/fstab": "PARTUUID=1-01 /boot/firmware vfat defaults 0 2\n"}),
+        25,
+        FAULT,
+        "# PARTUUID",
+    ),
+    "resizing": (
+        {**root("pi1"), "nfsroot/pi1/etc/systemd/system/basic.target.wants/rpi-resize.service": Path("/lib/x")},
+        25,
+        WARNING,
+        "rm ",
+    ),
+    "an unknown key": (boot(boot__conf="NET_WAIT=1\n"), 26, WARNING, ""),
+    "no network": (boot(boot__conf="BOOT_ORDER=0xf41\n"), 27, FAULT, "0xf2"),
+    "no again": (boot(boot__conf="BOOT_ORDER=0x21\n"), 27, WARNING, "0xf21"),
+    "another boot folder": (
+        root("pi1", **{"etc/fstab": "192.168.1.10:/tftpboot /boot/firmware nfs vers=4.1 0 0\n"}),
+        31,
+        WARNING,
+        "/tftpboot/1a2b3c4d",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_each_rule_has_a_file_that_breaks_it(
+    case: tuple[dict[str, Content], int, Gravity, str], tmp_path: Path
+) -> None:
+    files, rule, gravity, write = case
+    found = [one for one in found_in(tmp_path, files, plan("3B" if rule == 6 else "4")) if one.rule == rule]
+    assert [one for one in found if one.gravity is gravity and write in one.write], found
+    assert all(one.line > 0 or rule in (15, 17, 19, 21, 24, 25) for one in found)
+
+
+def test_an_interface_that_is_not_there(tmp_path: Path) -> None:
+    """Rule 1, on the machine itself."""
+    make_tree(
+        tmp_path,
+        {"etc/dnsmasq.conf": "port=0\nenable-tftp=eth0\n", "sys/class/net/enp1s0": None, "sys/class/net/lo": None},
+    )
+    seen = look([], root=str(tmp_path))
+    (finding,) = check(seen)
+    assert (finding.rule, finding.line, finding.write) == (1, 2, "enable-tftp")
+    assert "there is enp1s0" in finding.message
+
+
+def test_a_3b_is_remarked_on(tmp_path: Path) -> None:
+    assert [one.rule for one in found_in(tmp_path, {}, plan("3B"))] == [33]
+
+
+def test_files_that_the_server_does_not_give_out(tmp_path: Path) -> None:
+    """Rule 18."""
+    make_tree(tmp_path / "top", boot())
+    (tmp_path / "top/tftpboot/1a2b3c4d/kernel8.img").chmod(0o600)
+    (finding,) = check(look([str(tmp_path / "top/tftpboot")], plan()))
+    assert (finding.rule, finding.write) == (18, f"chmod -R go+rX {tmp_path}/top/tftpboot/1a2b3c4d")
+
+
+@pytest.mark.parametrize("dhcp", ["isc", "kea", "dnsmasq"])
+def test_what_render_writes_breaks_no_rule(dhcp: str, tmp_path: Path) -> None:
+    document = {
+        "topology": "B",
+        "network": {"subnet": "192.168.1.0/24", "dhcp": dhcp, "pool": "192.168.1.100-192.168.1.200", "pcs": True},
+        "nas": {"address": "192.168.1.10"},
+        "pi": [
+            {"name": "pi1", "board": "4", "serial": "1a2b3c4d"},
+            {"name": "pi2", "board": "3B", "serial": "2a2b3c4d"},
+        ],
+    }
+    made = parse(document, "plan")
+    files: dict[str, Content] = {}
+    for one in render(made):
+        if one.place.startswith("/tftpboot"):
+            files[one.place.removeprefix("/")] = one.text
+            files[str(Path(one.place.removeprefix("/")).parent / "start4.elf")] = ""
+        elif one.place.startswith("/nfsroot"):
+            files[one.place.removeprefix("/")] = one.text
+        elif one.name in ("dhcpd.conf", "kea-dhcp4.conf", "exports", "dnsmasq.conf", "dnsmasq-proxy.conf"):
+            files[f"{one.name.replace('.conf', '')}/{one.name}"] = one.text
+    files |= root("pi1") | root("pi2")
+    found = found_in(tmp_path, files, made)
+    assert [one for one in found if one.gravity is not NOTE] == []
+
+
+def test_nothing_is_known(tmp_path: Path) -> None:
+    make_tree(tmp_path, {"a/b": "c", "dhcpd.conf": "x {"})
+    seen = look([str(tmp_path / "a"), str(tmp_path / "dhcpd.conf"), str(tmp_path / "gone")])
+    assert [error.message.removeprefix(str(tmp_path)) for error in seen.unreadable] == [
+        "/a: a folder with nothing of netbooting in it",
+        "/dhcpd.conf:1: expected a closing } for: x",
+        "/gone: nobody knows what that is",
+    ]
