@@ -84,7 +84,7 @@ OPTIONS = (
     Option("allow-direct-routing", _S, since=V28),
     Option("allow-nondistributable-artifacts", _L, until=V28),
     Option("", _I, "allow-nondistributable-artifacts", since=V28),
-    Option("api-cors-header", _T, until=V28),
+    Option("api-cors-header", _T, until=V29),
     Option("authorization-plugin", _L, "authorization-plugins"),
     Option("bip", _T),
     Option("bip6", _T, since=V28),

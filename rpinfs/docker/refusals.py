@@ -18,6 +18,8 @@ _IP6TABLES_FOR_ALL = (27, 0)
 _WHOLE_CHECK = (23, 0)
 """From this version on dockerd checks file and options taken together, and more strictly."""
 
+_NO_CORS = (28, 0)
+
 _LEVELS = ("panic", "fatal", "error", "warn", "info", "debug", "trace")
 _LEVELS_20 = ("panic", "fatal", "error", "warn", "warning", "info", "debug", "trace")
 _STORAGE_OPTIONS = {"overlay2": ("overlay2.size",), "vfs": ("size",)}
@@ -124,6 +126,9 @@ def _values(version: Version, settings: Settings) -> _Found:
             yield f"{one.origin}: dns: expected IP addresses, found {one.value}", "write the address of the server"
     yield from _runtime(version, settings)
     yield from _lists(settings)
+    cors = _text(settings, "api-cors-header")
+    if version >= _NO_CORS and cors.value:
+        yield f"{cors.origin}: api-cors-header is no more", "take it out, and use a reverse proxy"
     mtu = settings.keys.get("mtu")
     if version >= _WHOLE_CHECK and isinstance(mtu, int) and mtu < 0:
         yield f"{settings.place('mtu')}: mtu: expected no negative number, found {mtu}", "take it out"
