@@ -134,7 +134,9 @@ def run_make(root: Path, targets: list[str]) -> tuple[int, list[str]]:
 def named_paths(texts: Iterable[str]) -> list[str]:
     """Files and folders of this machine that settings name; what lies in one of them comes with it."""
     words = {word for text in texts for word in re.findall(r"(?:file://|(?<![\w/.:]))(/[\w.+-][\w./+-]*)", text)}
-    there = sorted(word.rstrip("/") for word in words if word.strip("/") and os.path.exists(word))
+    # The pages of an index of packages on disk name files beside it.
+    folders = {word.rstrip("/").removesuffix("/simple") for word in words}
+    there = sorted(word for word in folders if word and os.path.exists(word))
     return [path for path in there if not any(path.startswith(f"{other}/") for other in there)]
 
 

@@ -13,6 +13,7 @@ def test_settings_name_what_is_handed_in(tmp_path: Path) -> None:
     config = (
         f"[global]\nfind-links = {wheels}\ncert = {bundle}\nextra-index-url = file://{wheels}/one.whl https://a/b\n"
     )
+    assert fresh.named_paths([f"file://{wheels}/simple/"]) == [str(wheels)]
     paths = fresh.named_paths([config, "/nowhere /", "https://somewhere/etc/passwd"])
     assert paths == [str(wheels), str(bundle)]
     assert fresh.moved(config, paths) == (
