@@ -38,6 +38,10 @@ hash = $(firstword $(shell printf '%s' '$(1)' | sha256sum | cut -c -12))
 STAMP := $(CACHE)/packages-$(call hash,$(sort $(PACKAGES)))
 VENV := $(CACHE)/venv-$(call hash,$(TOOLS) $(WINDOWS) $(shell . /etc/os-release; echo $$VERSION_ID))
 PYTHON := $(VENV)/bin/python
+# For make mutants alone.
+MUTATION := cosmic-ray==8.7.0
+MUTANTS_VENV := $(CACHE)/mutants-$(call hash,$(TOOLS) $(MUTATION) $(WINDOWS) $(shell . /etc/os-release; echo $$VERSION_ID))
+SAMPLE := 40
 DIST := dist
 # test-fresh: the release, and the targets to make on it.
 SUITE := bookworm
@@ -50,7 +54,19 @@ JOBS = $(shell nproc)
 PYTEST = $(AS_ROOT) RPINFS_DEB="$$(realpath '$(DIST)'/rpinfs_*_all.deb)" '$(PYTHON)' -m pytest \
   --numprocesses=$(JOBS) --durations=20 --durations-min=30 $(ARGS)
 
-.PHONY: help packages deps venv deb lint test test-fast test-fresh test-crash test-lab demo bench clean
+# A Python environment, where it is missing: $(1) its folder, $(2) what pip installs in it.
+define environment
+	if [ ! -e '$(1)/complete' ]; then
+	    rm -rf '$(1)'
+	    /usr/bin/python3 -m venv '$(1)'
+	    '$(1)/bin/python' -m pip --quiet --disable-pip-version-check install $(2)
+	    dpkg-query --listfiles $(WINDOWS) | grep -E '^/usr/lib/python3/dist-packages/[^/]+$$' |
+	        xargs ln --symbolic --target-directory="$$(echo '$(1)'/lib/python3.*/site-packages)"
+	    touch '$(1)/complete'
+	fi
+endef
+
+.PHONY: help packages deps venv deb lint test test-fast test-fresh mutants test-crash test-lab demo bench clean
 
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.* ## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r target text; do
@@ -67,14 +83,7 @@ deps: ## install the Debian packages that everything here needs
 	fi
 
 venv: deps ## make the Python environment with the linters and pytest, outside of the tree
-	@if [ ! -e '$(VENV)/complete' ]; then
-	    rm -rf '$(VENV)'
-	    /usr/bin/python3 -m venv '$(VENV)'
-	    '$(PYTHON)' -m pip --quiet --disable-pip-version-check install $(TOOLS)
-	    dpkg-query --listfiles $(WINDOWS) | grep -E '^/usr/lib/python3/dist-packages/[^/]+$$' |
-	        xargs ln --symbolic --target-directory="$$(echo '$(VENV)'/lib/python3.*/site-packages)"
-	    touch '$(VENV)/complete'
-	fi
+	@$(call environment,$(VENV),$(TOOLS))
 
 # The build runs in a copy of what git tracks or would track, so that nothing is left in the tree or beside it.
 # A clone that belongs to somebody else is fine: root may build it.
@@ -117,6 +126,11 @@ test-fresh: deps ## make test and make demo on a Debian made from nothing, SUITE
 
 test-fast: venv ## the tests that need neither root nor the lab
 	@'$(PYTHON)' -m pytest -m 'not root and not lab'
+
+mutants: deps ## put small errors in, and say which the tests miss; ROOM=agent SAMPLE=40 SEED=1 (root; hours for all rooms)
+	@$(call environment,$(MUTANTS_VENV),$(TOOLS) $(MUTATION))
+	$(AS_ROOT) '$(MUTANTS_VENV)/bin/python' -m tests.mutants $(if $(ROOM),--room $(ROOM)) $(if $(SEED),--seed $(SEED)) \
+	    --sample $(SAMPLE)
 
 demo: deb ## boot an emulated Pi for the first time, up to a running container (root)
 	@$(AS_ROOT) python3 -m tests.lab.demo --deb '$(DIST)'/rpinfs_*_all.deb
