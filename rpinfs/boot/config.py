@@ -237,6 +237,7 @@ class _Reader:
         boot = self._boot()
         share = Share(self.text("Share", "", "Export"), self.text("Share", "", "Where"))
         images = [image for name in self.names if (image := self._image(name, share, server.version))]
+        self._check_options(server, boot, images)
         if not self.errors:
             # Where a value is wrong its default stands in, and would only make up a second complaint.
             self._check_mount_points(boot, share, images)
@@ -438,6 +439,22 @@ class _Reader:
         if DOCKER not in names or DOCKER in self.headers:
             return ""
         return "; the image docker is always there, [Image docker] with Enabled=no takes it out of use"
+
+    def _check_options(self, server: Server, boot: "Boot | None", images: "list[Image]") -> None:
+        """Refuse what the file system or this version of NFS would refuse at the mount."""
+        checked = [image for image in images if self.is_set("Image", image.name, "Options")]
+        if not checked and not server.options and not self.is_set("Boot", "", "Options"):
+            return
+        from rpinfs.boot import options
+
+        if rule := options.against_version(server.options, server.version):
+            self.fail("Server", "", "Options", rule)
+        if boot and (rule := options.against_version(boot.options, server.version)):
+            self.fail("Boot", "", "Options", rule)
+        for image in checked:
+            filesystem = image.filesystem if image.filesystem_is_set else ""
+            if rule := options.against_file_system(image.options, filesystem):
+                self.fail("Image", image.name, "Options", rule)
 
     def _check_files(self, images: "list[Image]") -> None:
         seen: dict[str, str] = {}

@@ -47,6 +47,7 @@ _SYSTEM_FOLDERS = frozenset(
         "/var/lib/rpinfs", "/var/log", "/var/run", "/var/spool", "/var/tmp",
     )
 )  # fmt: skip
+_FOLDERS_FOR_MOUNTS = ("/home", "/media", "/mnt", "/nfs", "/opt", "/srv")
 _KERNEL_FOLDERS = ("/dev", "/proc", "/run", "/sys")
 _UNIT_SUFFIXES = (".service", ".socket", ".target", ".timer", ".path", ".mount", ".slice", ".scope")
 _LABEL = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_-")
@@ -212,7 +213,9 @@ def parse_boot_export(text: str) -> str:
 def _parse_mount_point(text: str, allowed: tuple[str, ...] = ()) -> str:
     path = _parse_path(text)
     if path == "/" or (path in _SYSTEM_FOLDERS and path not in allowed):
-        raise ValueError("expected a mount point that is not a system folder")
+        # There is room for mounts below these, and other things lie beside them.
+        below = f"; take a folder below it, such as {path}/docker" if path in _FOLDERS_FOR_MOUNTS else ""
+        raise ValueError("expected a mount point that is not a system folder" + below)
     if any(path.startswith(folder + "/") for folder in _KERNEL_FOLDERS):
         raise ValueError("expected a mount point that is not below " + ", ".join(_KERNEL_FOLDERS))
     if len(mount_unit(path)) > LONGEST_NAME:

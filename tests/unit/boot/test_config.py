@@ -5,6 +5,8 @@ Wrong and right values have a table of their own, test_wrong_values.py.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from rpinfs.boot.config import DEFAULT, Config, examine, load
 from rpinfs.boot.host import COMMAND_LINE, MAIN_FILE, Host
 from rpinfs.errors import ConfigError
+from tests.support import Installed, make_tree
 
 ON_NFS = "root=/dev/nfs nfsroot=10.0.0.1:/pi ip=dhcp"
 NFS_ROOT = "30 1 0:26 / / rw,relatime shared:1 - nfs4 10.0.0.2:/pi rw,vers=4.2,addr=10.0.0.2\n"
@@ -58,6 +61,27 @@ def test_in_use(machine: Host, reason: str) -> None:
 def test_a_machine_that_is_not_in_use_has_no_errors() -> None:
     assert not load(host("nonsense\n", ON_NFS + " rpinfs=off")).in_use
     assert not load(host("nonsense\n", container=True)).in_use
+
+
+@pytest.mark.parametrize("cmdline", [ON_NFS, "root=/dev/sda1"])
+def test_a_file_that_cannot_be_read_is_not_taken_for_none(cmdline: str) -> None:
+    """With the root elsewhere, rpinfs would else not be in use, and Docker start on whatever is there."""
+    config, errors = examine(Host(unreadable=[(MAIN_FILE, "Permission denied")], cmdline=cmdline, serial="5e"))
+    assert config.in_use
+    assert [error.message for error in errors if error.file == MAIN_FILE] == [
+        f"{MAIN_FILE}: cannot be read: Permission denied"
+    ]
+
+
+@pytest.mark.parametrize("name", ["rpinfs.conf", "rpinfs.conf.d/a.conf"])
+@pytest.mark.parametrize("cmdline", [ON_NFS, "root=/dev/sda1"])
+def test_a_link_to_nowhere_holds_docker_back(root: Path, installed: Installed, name: str, cmdline: str) -> None:
+    make_tree(root, {"proc/cmdline": cmdline, "proc/device-tree/serial-number": "5e",
+                     f"etc/rpinfs/{name}": Path("/nonexistent")})  # fmt: skip
+    done = installed.run(installed.rpinfs, "gate", root=root)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"rpinfs: /etc/rpinfs/{name}: cannot be read: No such file or directory\n")
+    assert installed.run(installed.generator, root / "units", root=root).returncode == 1
 
 
 def test_load_raises_the_first_error() -> None:

@@ -140,10 +140,10 @@ def test_refused_options_are_refused_with_and_without_a_value() -> None:
 
 
 def test_options_that_only_look_like_refused_ones_are_taken() -> None:
-    assert settings.parse_server_options("softreval,hard,bgx,rdirplus=none") == [
+    assert settings.parse_server_options("softreval,hard,bsize=1,rdirplus=none") == [
         "softreval",
         "hard",
-        "bgx",
+        "bsize=1",
         "rdirplus=none",
     ]
     assert settings.parse_image_options("barrier,barrier=1,rootcontext=x") == ["barrier", "barrier=1", "rootcontext=x"]

@@ -10,7 +10,7 @@ from rpinfs.boot.units import Units, fstab_mount_points, guards, mount_unit, une
 
 THREE = "[Image docker]\n[Image data]\nWhere=/srv/data\nBind=/srv/a-b /srv/50%\nBefore=docker.service k3s.service\n"
 AWKWARD = (
-    "[Server]\nAddress=fe80::1%eth0\nOptions=acl,sec=sys:%h\n[Share]\nWhere=/nfs/my docker 50%\nExport=/my docker 50%\n"
+    "[Server]\nAddress=fe80::1%eth0\nOptions=acl,comment=%h\n[Share]\nWhere=/nfs/my docker 50%\nExport=/my docker 50%\n"
     "[Image docker]\nFile=my image 50%.img\nWhere=/srv/a b-c.d%i\nOptions=context=%t\n"
 )
 
@@ -124,7 +124,7 @@ def test_specifiers_and_spaces_come_through() -> None:
     mounts = mounts_of(made)
     share = mounts[r"nfs-my\x20docker\x2050\x25.mount"]
     assert share["What"] == ["[fe80::1%%eth0]:/my docker 50%%"] and share["Where"] == ["/nfs/my docker 50%%"]
-    assert "sec=sys:%%h" in share["Options"][0]
+    assert "comment=%%h" in share["Options"][0]
     image = mounts[r"srv-a\x20b\x2dc.d\x25i.mount"]
     assert image["RequiresMountsFor"] == ['"/nfs/my docker 50%%"']
     assert image["Options"] == ["context=%%t,_netdev,nofail"]
