@@ -129,7 +129,9 @@ def _import_fstab(options: argparse.Namespace) -> int:
     if options.output is None:
         print(rendered, end="")
         return 0
-    _write(f"{root}{options.output}", options.output, rendered, options.force)
+    # As all that is the machine's own, an absolute path is one of the machine below RPINFS_ROOT.
+    path = f"{root}{options.output}" if options.output.startswith("/") else os.path.abspath(options.output)
+    _write(path, options.output, rendered, options.force)
     for remark in made.remarks:
         print(remark)
     print(f"{options.output}: written; comment out in {shown}: {_lines(made.replaced)}, then reboot")

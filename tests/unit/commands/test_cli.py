@@ -362,6 +362,19 @@ def test_import_fstab_into_a_file(other: Path, capsys: Captured) -> None:
     assert cli.main(["config", "import-fstab", "--force"]) == 2
 
 
+def test_import_fstab_into_a_file_here(other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_tree(other, {"etc/fstab": RECIPE})
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert cli.main(["config", "import-fstab", "--output", "new.conf"]) == 0
+    assert (here / "new.conf").read_text().endswith("File=loop\n")
+    (here / "link").symlink_to("new.conf")
+    assert cli.main(["config", "import-fstab", "--output", "link", "--force"]) == 1
+    assert cli.main(["config", "import-fstab", "--output", ".", "--force"]) == 1
+    assert sorted(path.name for path in here.iterdir()) == ["link", "new.conf"]
+
+
 @pytest.mark.usefixtures("other")
 def test_import_fstab_from_a_file(tmp_path: Path, capsys: Captured) -> None:
     (tmp_path / "my.fstab").write_text(RECIPE)
