@@ -25,6 +25,9 @@ DANGEROUS = re.compile(
 _DOCUMENTATION = ("explanation", "help", "epilog")
 """Arguments that are not printed beside a fault."""
 
+SERVER_SIDE = ("netboot/", "commands/netboot.py")
+"""What runs beside the NAS and not on a Pi: what it prints is for people on another machine, and not in the table."""
+
 _DEEPEST = 6
 """A chain of names and calls that is longer is followed no further."""
 
@@ -48,6 +51,8 @@ def read(package: Path = TOP / "rpinfs") -> Source:
     source = Source()
     for path in sorted(package.rglob("*.py")):
         name = str(path.relative_to(package))
+        if name.startswith(SERVER_SIDE):
+            continue
         tree = source.modules[name] = ast.parse(path.read_text())
         source.constants[name] = _names(tree.body)
         for node in ast.walk(tree):

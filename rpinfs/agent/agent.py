@@ -30,6 +30,7 @@ from rpinfs.errors import ConfigError, RpinfsError, quoted
 from rpinfs.image import freeze, prepare
 from rpinfs.image.errors import ShareFailedError
 from rpinfs.lease.lease import LOST, RENEW_SECONDS, Lease, LeaseError, Owner, OwnLockError, acquire
+from rpinfs.system.trouble import remedy_of
 
 PULSE_SECONDS = 30.0
 """How often the share is asked whether it answers, and how full it is."""
@@ -518,7 +519,8 @@ class Agent:
                 self._post(self._refused, held, error)
             except OSError as error:
                 reason = f"{held.image.path}: {error.strerror or error}"
-                self._post(self._refused, held, ShareFailedError(reason, _share_remedy(self.config)))
+                remedy = remedy_of(error) or _share_remedy(self.config)
+                self._post(self._refused, held, ShareFailedError(reason, remedy))
             else:
                 self._post(self._prepared, held, prepared)
 

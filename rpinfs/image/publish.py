@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rpinfs.boot.settings import human_size
-from rpinfs.image.errors import REMEDIES, ShareFailedError
+from rpinfs.image.errors import ShareFailedError
 from rpinfs.system.files import NoLocks, lock, open_regular
 from rpinfs.system.run import Tell
+from rpinfs.system.trouble import REMEDIES
 
 
 @dataclass

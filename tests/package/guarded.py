@@ -1,7 +1,7 @@
 """Runs in a booted container of test_guard.py, with the package installed.
 
-    guarded.py agent | gate     as `rpinfs agent` and `rpinfs gate`, where the share is a plain folder
-    guarded.py drive            takes mounts away, makes mistakes, and writes down what came of it
+    guarded.py agent | gate | ...     as `rpinfs agent` and the like, where the share is a plain folder
+    guarded.py drive                  takes mounts away, makes mistakes, and writes down what came of it
 
 There is no NFS in a container: that the share counts as one is all that differs from a Pi.
 """
@@ -34,7 +34,7 @@ SECONDS = 30.0
 Facts = dict[str, object]
 
 
-def program(name: str) -> int:
+def program(*words: str) -> int:
     """A program of the package, in a world where the folder at SHARE is an NFS mount."""
     from rpinfs.__main__ import main
     from rpinfs.boot import storage
@@ -44,14 +44,19 @@ def program(name: str) -> int:
 
     storage.Mount.is_nfs = property(on_share)  # type: ignore[assignment]
     storage.Mount.is_from = on_share  # type: ignore[method-assign,assignment]
-    return main([name])
+    return main(list(words))
 
 
 def drive() -> None:
     """One step after the other; each leaves Docker as the next one wants it, running."""
+    go_through(STEPS)
+
+
+def go_through(steps: list[Callable[[], Facts]]) -> None:
+    """Write down what came of each step, and end the container."""
     make_loop_nodes()
     result: dict[str, Facts] = {}
-    for step in STEPS:
+    for step in steps:
         try:
             result[step.__name__] = step()
         finally:
@@ -378,4 +383,4 @@ def run(*argv: str) -> str:
 
 
 if __name__ == "__main__":
-    drive() if sys.argv[1] == "drive" else sys.exit(program(sys.argv[1]))
+    drive() if sys.argv[1] == "drive" else sys.exit(program(*sys.argv[1:]))

@@ -58,13 +58,17 @@ class Seen(NamedTuple):
     """Of the agent, from boot to shutdown."""
 
 
-def see(release: str, deb: Path) -> Seen:
-    """Boot a container of a release with the package in it, and have it go through all steps."""
+def see(release: str, deb: Path, driver: str = "guarded", steps: list[Callable[[], Any]] = STEPS) -> Seen:
+    """Boot a container of a release with the package in it, and have it go through all steps of a driver."""
+    inside = f"/srv/{driver}.py"
     with chroot.chroot(release) as root:
         root.put(deb, "/tmp/rpinfs.deb")
         root.run("dpkg", "-i", "/tmp/rpinfs.deb")
-        root.put(Path(__file__).with_name("guarded.py"), INSIDE)
-        container.put_units(root, UNITS)
+        for path in ("guarded.py", f"{driver}.py", "../remedies.py"):
+            root.put(Path(__file__).parent / path, f"/srv/{Path(path).name}")
+        container.put_units(
+            root, {name: text.replace(f"{INSIDE} drive", f"{inside} drive") for name, text in UNITS.items()}
+        )
         for folder in ("/srv/share", "/var/log/journal", str(Path(GENERATOR).parent), "/etc/rpinfs"):
             root.path(folder).mkdir(parents=True, exist_ok=True)
         environment = " ".join(f"'{name}={value}'" for name, value in WORLD.items())
@@ -72,6 +76,10 @@ def see(release: str, deb: Path) -> Seen:
             f'#!/bin/sh\nexec env {environment} {GENERATOR.replace("/etc", "/usr/lib")} "$@"\n'
         )
         root.path(GENERATOR).chmod(0o755)
+        # What people type meets the same world.
+        typed = root.path("/usr/local/bin/rpinfs")
+        typed.write_text(f'#!/bin/sh\nexec env {environment} /usr/bin/python3 -ISB {INSIDE} "$@"\n')
+        typed.chmod(0o755)
         # All containers of a machine see the same loop devices, and know them by the name of the file.
         root.path("/etc/rpinfs/rpinfs.conf").write_text(
             f"[Boot]\nExport=\n[Image docker]\nFile=docker-{release}-{os.getpid()}.img\nSize=64M\n"
@@ -79,10 +87,10 @@ def see(release: str, deb: Path) -> Seen:
         )
         console = container.boot(root, "drive.service")
         result = root.path(str(RESULT))
-        steps = json.loads(result.read_text()) if result.exists() else {}
+        results = json.loads(result.read_text()) if result.exists() else {}
         said = journal(root.path("/var/log/journal"))
-        assert list(steps) == [step.__name__ for step in STEPS], console + "\n".join(said)
-        return Seen(steps, journal(root.path("/var/log/journal"), "--unit=rpinfs-agent.service"))
+        assert list(results) == [step.__name__ for step in steps], console + "\n".join(said)
+        return Seen(results, journal(root.path("/var/log/journal"), "--unit=rpinfs-agent.service"))
 
 
 def journal(folder: Path, *words: str) -> list[str]:

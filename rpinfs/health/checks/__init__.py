@@ -18,6 +18,7 @@ from rpinfs.errors import RpinfsError, quoted
 from rpinfs.health.checks import docker, image, machine, network, share
 from rpinfs.health.checks.base import Check, Finding, Status
 from rpinfs.health.facts import Facts, NotAskedError
+from rpinfs.system.trouble import remedy_of
 
 __all__ = ["CHECKS", "Check", "Finding", "Result", "Status", "judge", "needs", "select", "worst"]
 
@@ -106,7 +107,7 @@ def _apply(check: Check, facts: Facts, one: Image | None) -> Result | None:
         finding = Finding(Status.UNKNOWN, error.message, error.remedy or "")
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
-        finding = Finding(Status.UNKNOWN, reason, AS_ROOT if isinstance(error, PermissionError) else "")
+        finding = Finding(Status.UNKNOWN, reason, AS_ROOT if isinstance(error, PermissionError) else remedy_of(error))
     if finding is None:
         return None
     remedy = finding.remedy

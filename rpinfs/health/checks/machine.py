@@ -12,6 +12,7 @@ from rpinfs.errors import quoted
 from rpinfs.health.checks.base import Check, Finding, critical, ok, warning
 from rpinfs.health.facts import Facts
 from rpinfs.system import bootedit, kernels
+from rpinfs.system.systemd import UnitState
 
 OLDEST_CLOCK = 1_767_225_600
 """Seconds since 1970: 2026-01-01. rpinfs is not older; a clock before it was never set."""
@@ -50,6 +51,24 @@ def _units_written(facts: Facts) -> Finding | None:
             f"the configuration was changed after the generator had read it: {' '.join(others)}", "systemctl reboot"
         )
     return ok("the units are those of the configuration")
+
+
+def _units_mounted(facts: Facts) -> Finding:
+    """Name the first mount unit that failed, with what the journal says of it."""
+    states: dict[str, UnitState] = facts.answer("systemd", dict)
+    said: dict[str, str] = facts.known("failed", dict) or {}
+    names = [mount_unit(where) for where in facts.mount_points]
+    failed = [states[name] for name in names if name in states and states[name].active == "failed"]
+    if not failed:
+        return ok("no mount unit of rpinfs has failed")
+    first = failed[0]
+    why = said.get(first.name, "")
+    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+    message = f"{first.name} has failed, {first.result}{f': {why}' if why else ''}{more}"
+    if first.result == "resources" or "symlink" in why:
+        return critical(message, "set Where= to the folder that the symbolic link leads to, then reboot")
+    unit = quoted(first.name)
+    return critical(message, f"mend what it says, then: systemctl restart {unit}; journalctl -b -u {unit} -n 20")
 
 
 # Boot files and root
@@ -231,6 +250,18 @@ CHECKS = (
             is there; the gate keeps Docker down then. Warning: something else is there; most changes take effect at
             a boot. rpinfs units shows what would be written.
         """,
+    ),
+    Check(
+        "units.mounted",
+        "no mount unit of rpinfs has failed",
+        _units_mounted,
+        remedy="rpinfs status",
+        explanation="""
+            Asks systemd for the mount units of share, boot files, images and Bind= folders. Critical: one has failed;
+            the message has its result, and the line of the journal that says why: a mount point that is a symbolic
+            link (result "resources"), an option that the file system refuses, a file system that the kernel lacks.
+        """,
+        needs=("systemd", "failed"),
     ),
     Check(
         "boot.mounted",

@@ -11,6 +11,7 @@ from rpinfs.health.checks.base import FULL, Check, Finding, by_fullness, critica
 from rpinfs.health.facts import Facts, File, Files, Space
 from rpinfs.image.names import Role, role_of
 from rpinfs.system.deadline import TimedOut
+from rpinfs.system.trouble import remedy_of
 
 SLOW_ANSWER = 0.5
 """Seconds. A share that takes longer for one small question makes every sync of a container wait as long."""
@@ -69,7 +70,11 @@ def _share_answers(facts: Facts) -> Finding | None:
                 f"{where} fails: {error.strerror}: the NAS has removed or replaced the export; put it back there first",
                 mount_anew(facts.config.images, where),
             )
-        return critical(f"{where} fails: {error.strerror}")
+        return critical(f"{where} fails: {error.strerror}", remedy_of(error))
+    listing = facts.answers.get("files")
+    if isinstance(listing, OSError) and listing.errno == errno.EREMOTEIO:
+        # What asks for the size of the share goes well, and every folder that is opened fails.
+        return critical(f"{where}: no folder can be opened: {listing.strerror}", remedy_of(listing))
     if seconds > SLOW_ANSWER:
         return warning(f"{where} answers slowly, in {milliseconds(seconds)}")
     return ok(f"{where} answers in {milliseconds(seconds)}")
@@ -138,10 +143,11 @@ CHECKS = (
         explanation=f"""
             Asks the server for the free space of the share, in a process that is killed when no answer comes;
             nothing of that is cached. Critical: no answer in time, or an error, such as a stale file handle after
-            an export was replaced. Warning: the answer took more than {SLOW_ANSWER:g} seconds: every sync of a
+            an export was replaced, or a "Remote I/O error" for every folder, which Linux 6.19 and later get from
+            nfs-ganesha before 9.11. Warning: the answer took more than {SLOW_ANSWER:g} seconds: every sync of a
             container takes longer than that.
         """,
-        needs=("share",),
+        needs=("share", "files"),
     ),
     Check(
         "share.space",

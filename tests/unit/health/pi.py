@@ -88,6 +88,7 @@ ANSWERS: Mapping[str, object] = {
     "machine": Machine(4 * GIB, 3 * GIB, 20 << 20),
     "route": Route(NAS, "eth0", "", "192.168.1.77"),
     "nas": Nas(NAS, 0.001),
+    "failed": {},
     "systemd": {
         AGENT: unit(AGENT),
         GATE: unit(GATE, active="inactive", sub="dead", enabled="static"),

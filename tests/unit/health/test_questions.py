@@ -20,6 +20,7 @@ from rpinfs.health.questions import (
     _ask_space,
     _ask_superblock,
     _get,
+    telling_line,
 )
 from tests.support import TOP, make_tree
 
@@ -99,3 +100,19 @@ def test_the_budget_is_counted_from_the_start_of_the_process() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=TOP, check=True)
     left = float(done.stdout)
     assert LEAST_SECONDS <= left <= BUDGET_SECONDS - 0.5
+
+
+SYMLINK = "x.mount: Mount path /x is not canonical (contains a symlink)."
+OPTION = "mount: /x: wrong fs type, bad option."
+JOURNALS = {
+    "a symbolic link": (f"{SYMLINK}\nFailed to mount x.mount - Image docker.\n", SYMLINK),
+    "an option": (f"Mounting x.mount...\n{OPTION}\nx.mount: Failed with result 'exit-code'.\n", OPTION),
+    "no reason": ("Failed to mount x.\n", "Failed to mount x."),
+    "nothing": ("", ""),
+    "what a terminal would act on": ("mount: \x1b[31mx\u00e9" + "y" * 999, "mount:  [31mx?" + "y" * 186),
+}
+
+
+@pytest.mark.parametrize(("journal", "expected"), JOURNALS.values(), ids=JOURNALS)
+def test_the_line_that_says_why(journal: str, expected: str) -> None:
+    assert telling_line(journal) == expected

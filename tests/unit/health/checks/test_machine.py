@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from rpinfs.system.systemd import UnitState
 from tests.support import Content
 from tests.unit.health.pi import (
     BOOT_LINE,
@@ -10,11 +13,14 @@ from tests.unit.health.pi import (
     OK,
     ROOT_LINE,
     SHARE_LINE,
+    SILENCE,
+    UNKNOWN,
     WARNING,
     Case,
     Judged,
     assert_judged,
     mountinfo,
+    systemd,
 )
 
 
@@ -28,7 +34,24 @@ def swap(path: str) -> dict[str, Content]:
 
 SWAPS = "Filename\tType\tSize\tUsed\tPriority\n"
 
+SYMLINK = "var-lib-docker.mount: Mount path /var/lib/docker is not canonical (contains a symlink)."
+FAILED = UnitState("var-lib-docker.mount", "loaded", "failed", "failed", "resources", "generated", "", 1.0, True)
+SECOND = replace(FAILED, name="nfs-docker.mount", result="exit-code")
+
+
+def failing(*units: UnitState) -> dict[str, object]:
+    usual = systemd()["systemd"]
+    assert isinstance(usual, dict)
+    return {"systemd": {**usual, **{unit.name: unit for unit in units}}}
+
+
 CASES = [
+    Case("units.mounted", OK, "no mount unit of rpinfs has failed"),
+    Case("units.mounted", CRITICAL, f"var-lib-docker.mount has failed, resources: {SYMLINK}", answers={
+        **failing(FAILED), "failed": {FAILED.name: SYMLINK}}),
+    Case("units.mounted", CRITICAL, "nfs-docker.mount has failed, exit-code (and 1 more)", answers={
+        **failing(FAILED, SECOND), "failed": SILENCE}),
+    Case("units.mounted", UNKNOWN, "no answer", answers={"systemd": SILENCE}),
     Case("config.valid", CRITICAL, "/rpinfs.conf:2: [Server] Version=5: expected 3", "[Server]\nVersion=5\n"),
     Case("config.valid", CRITICAL, "(and 1 more: rpinfs config check)", "[Server]\nVersion=5\nAddress=a b\n"),
     Case("fstab.conflicts", WARNING, "/var/lib/docker is mounted by line 1 of /etc/fstab", files={

@@ -42,6 +42,10 @@ CASES = [
     Case("share.answers", CRITICAL, "/nfs/docker gave no answer within 1.4 s", answers={"share": SILENCE}),
     Case("share.answers", CRITICAL, "/nfs/docker fails: Stale file handle", answers={
         "share": OSError(errno.ESTALE, os.strerror(errno.ESTALE))}),
+    Case("share.answers", CRITICAL, "/nfs/docker: no folder can be opened: Remote I/O error", answers={
+        "files": OSError(errno.EREMOTEIO, os.strerror(errno.EREMOTEIO))}),
+    Case("share.answers", CRITICAL, "/nfs/docker fails: Remote I/O error", answers={
+        "share": OSError(errno.EREMOTEIO, os.strerror(errno.EREMOTEIO))}),
     Case("share.answers", WARNING, "answers slowly, in 800 ms", answers={"share": replace(WELL, seconds=0.8)}),
     Case("share.answers", None, "", files=mountinfo(BOOT_LINE)),
     Case("share.space", WARNING, "8 GiB of 100 GiB free", answers={"share": room(8 * GIB)}),
