@@ -413,8 +413,9 @@ SETTINGS: "tuple[Setting, ...]" = (
             "Where the share is mounted."),
     Setting("Image", "File", "{name}-{serial}.img", parse_file, "file name",
             "Backing file below the share. {serial} is the serial number of the board (where there is none, or one "
-            "that says nothing, such as zeros, the MAC address of the NIC that booted), {mac} that MAC address with dashes, "
-            "{hostname} and {machine-id} are what they say.",
+            "that says nothing, such as zeros, the MAC address of the NIC that booted), {mac} that MAC address with "
+            "dashes, {hostname} and {machine-id} are what they say. Its snapshots, and what a restore has replaced, "
+            "lie beside it until somebody deletes them: rpinfs(8).",
             default_help="NAME-{serial}.img"),
     Setting("Image", "Size", "10G", parse_size, "size",
             "Size of the image. The file is sparse: it takes on the NAS what is written to it. The default is only for "

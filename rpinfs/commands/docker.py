@@ -69,7 +69,7 @@ def _read() -> tuple[Installed, Config]:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from rpinfs.docker import rules, settings
+    from rpinfs.docker import placement, settings
 
     installed, config = _read()
     expected = settings.expect(installed)
@@ -77,7 +77,8 @@ def _show(options: argparse.Namespace) -> int:
     def real(folder: str) -> str:
         return settings.real(installed, folder)
 
-    problems = [*expected.problems, *rules.placement(expected, installed.images, real, config.disabled.get(DOCKER, ""))]
+    switched_off = config.disabled.get(DOCKER, "")
+    problems = [*expected.problems, *placement.problems(expected, installed.images, real, switched_off)]
     if options.json:
         print_document(_document(expected, installed, problems))
     else:

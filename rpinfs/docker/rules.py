@@ -12,14 +12,10 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
 
 from rpinfs.docker import refusals
 from rpinfs.docker.told import Choice, Problem, Settings
 from rpinfs.errors import RpinfsError
-
-if TYPE_CHECKING:
-    from rpinfs.boot.config import Image
 
 DATA_ROOT = "/var/lib/docker"
 CONTAINERD_ROOT = "/var/lib/containerd"
@@ -218,60 +214,6 @@ def short(version: str) -> str:
     return "{}.{}".format(*number(version))
 
 
-def placement(
-    expected: Expected,
-    images: Sequence[Image] | None,
-    real: Callable[[str], str] = str,
-    switched_off: str = "",
-) -> list[Problem]:
-    """What is wrong with where Docker keeps its data, on a machine with these images in its configuration.
-
-    Args:
-        images: None where rpinfs is not in use.
-        real: a folder with symbolic links followed.
-        switched_off: where the image docker is taken out of use; "" where it is not.
-    """
-    if images is None or not expected.is_told:
-        return []
-    found = []
-    data = real(expected.data_root.value)
-    if image_of(data, images) is None:
-        link = "" if data == expected.data_root.value else f", a symbolic link to {data},"
-        found.append(
-            Problem(
-                f"Docker's data root {expected.data_root.value}{link} is on no image ({expected.data_root.origin})",
-                _move(images, switched_off),
-            )
-        )
-    if not expected.snapshotter:
-        return found
-    folder = expected.containerd_root.value
-    if not folder:
-        found.append(Problem(f"where Docker keeps its images {expected.containerd_root.origin}", None))
-    elif image_of(real(folder), images) is None:
-        found.append(
-            Problem(
-                f"Docker keeps its images in {folder}, which is on no image ({expected.containerd_root.origin})",
-                f"add to [Image {images[0].name}]: Bind={folder}" if images else _move(images, switched_off),
-            )
-        )
-    return found
-
-
-def _move(images: Sequence[Image], switched_off: str) -> str:
-    if switched_off:
-        return f"[Image docker] is not in use: take Enabled=no out ({switched_off}), and reboot"
-    if not images:
-        return "there is no image in use: rpinfs config show"
-    return f"make data-root in daemon.json and Where= of an image agree; Where={images[0].where} is one"
-
-
-def image_of(path: str, images: Sequence[Image]) -> Image | None:
-    """The image of the configuration that a folder is on, by its mount point or one of its bind mounts."""
-    places = [(where, image) for image in images for where in (image.where, *image.bind) if _is_below(path, where)]
-    return max(places, key=lambda place: len(place[0]))[1] if places else None
-
-
 class _Store:
     """Where images go, and by which driver: the decision of one version about one set of settings."""
 
@@ -403,10 +345,6 @@ def _root(data_root: str, userns_remap: str, remapped: tuple[int, int] | None) -
     if is_root(userns_remap):
         remapped = (0, 0)
     return f"{data_root.rstrip('/')}/{'UID.GID' if remapped is None else '{}.{}'.format(*remapped)}"
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return f"{path.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/")
 
 
 def number(version: str) -> tuple[int, int]:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from rpinfs.boot.host import read_text
+from rpinfs.boot.host import COMMAND_LINE, read_text, words
 from rpinfs.docker.words import NotTold, assignments, environment_file, is_name, specified, split, substituted
 from rpinfs.errors import RpinfsError
 
@@ -272,7 +272,7 @@ def _settings(file: str, text: str) -> Iterator[_Setting]:
 
 
 def _of_manager(root: str, specifiers: Mapping[str, str]) -> dict[str, Word]:
-    """DefaultEnvironment= and ManagerEnvironment= of systemd-system.conf(5)."""
+    """DefaultEnvironment= of systemd-system.conf(5), and systemd.setenv= of kernel-command-line(7)."""
     main = next((path for folder in _MANAGER if os.path.exists(root + (path := f"{folder}/system.conf"))), "")
     drop_ins: dict[str, str] = {}
     for folder in _MANAGER:
@@ -285,6 +285,10 @@ def _of_manager(root: str, specifiers: Mapping[str, str]) -> dict[str, Word]:
         for section, key, value, line in assignments(text_of(root, file) or ""):
             if section == "Manager" and key == "DefaultEnvironment":
                 found = {**found, **_assigned(_Setting(key, value, f"{file}:{line}"), specifiers)} if value else {}
+    for word, value in words(read_text(f"{root}/proc/cmdline")):
+        name, equals, text = value.partition("=")
+        if word == "systemd.setenv" and equals and is_name(name):
+            found[name] = Word(text, f"systemd.setenv= on the {COMMAND_LINE}")
     return found
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rpinfs.boot import storage
 from rpinfs.boot.host import Host, read_text
-from rpinfs.docker import containerd, daemonjson, options, rules, service, subids
+from rpinfs.docker import containerd, daemonjson, options, placement, rules, service, subids
 from rpinfs.docker.told import Choice, Problem, Settings
 from rpinfs.errors import RpinfsError
 from rpinfs.system import deadline
@@ -206,7 +206,7 @@ def _names(folder: str) -> list[str]:
 
 def image_of(installed: Installed, folder: str) -> Image | None:
     """The image that a folder is on, by whatever symbolic links lead there; None where it is on none."""
-    return rules.image_of(real(installed, folder), installed.images or ())
+    return placement.image_of(real(installed, folder), installed.images or ())
 
 
 def _can_be_seen(installed: Installed, folder: str) -> bool:

@@ -8,9 +8,9 @@ The record is changed by who holds the lock, and by nobody else.
 
 An owner that was cut off for longer than the server's lease time has lost the lock, and does not know. Its kernel sends
 what waits as soon as the share answers again; nothing on this side can keep that back. So nobody adopts an image whose
-owner was seen lately (QUIET_SECONDS), and the owner asks `still_ours` at once when the share answers again. Measured with
-two kernels (6.1) and nfs-ganesha, cut off for 48 s under a writer: it knew after 0.1 s; 16 MiB that were under way in its
-kernel were written all the same (tests/tools/lease/test_cut_off.py).
+owner was seen lately (QUIET_SECONDS), and the owner asks `still_ours` at once when the share answers again. Measured
+with two kernels (6.1) and nfs-ganesha, cut off for 48 s under a writer: it knew after 0.1 s; 16 MiB that were under way
+in its kernel were written all the same (tests/tools/lease/test_cut_off.py).
 """
 
 import contextlib

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rpinfs.boot.settings import human_size
 from rpinfs.boot.units import AGENT, GATE
-from rpinfs.docker.rules import image_of
+from rpinfs.docker.placement import image_of
 from rpinfs.health.checks.base import Check, Finding, critical, ok, warning
 from rpinfs.health.facts import Docker, DockerConfig, Facts, Machine
 

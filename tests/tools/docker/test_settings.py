@@ -19,7 +19,7 @@ from rpinfs.docker import change, settings
 from rpinfs.errors import RpinfsError
 from rpinfs.system import replace
 from tests.package.chroot import Chroot
-from tests.support import TOP, Content, Installed, Tell, make_pi, make_tree
+from tests.support import CMDLINE, TOP, Content, Installed, Tell, make_pi, make_tree
 from tests.tools.conftest import Traced
 from tests.tools.crash import fail_at, kill_at
 from tests.tools.debian import debian
@@ -236,6 +236,8 @@ def shown(capsys: Captured, status: int = 1) -> dict[str, Any]:
         ({UNIT: f"{DOCKERD} --data-root=${{ROOT}}\nEnvironment=ROOT=/mnt/x\n"}, "--data-root in"),
         ({UNIT: f"{DOCKERD} --config-file=/etc/d.json\n", "etc/d.json": '{"data-root": "/mnt/x"}'}, "/etc/d.json:1"),
         ({UNIT: f"{DOCKERD} --data-root mnt/x\n"}, "--data-root in"),
+        ({UNIT: f"{DOCKERD} $X\n", "proc/cmdline": f"{CMDLINE} systemd.setenv=X=--data-root=/mnt/x\n"},
+         "--data-root in systemd.setenv= on the kernel command line"),
     ],
 )  # fmt: skip
 def test_the_data_root_wherever_it_is_said(pi: Pi, capsys: Captured, files: dict[str, Content], origin: str) -> None:

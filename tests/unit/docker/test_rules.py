@@ -11,6 +11,7 @@ import pytest
 
 from rpinfs.boot.config import examine
 from rpinfs.boot.host import Host
+from rpinfs.docker import placement as placing
 from rpinfs.docker import rules, subids
 from rpinfs.docker.jsonedit import remove_member, set_member
 from rpinfs.docker.told import Choice, Settings
@@ -170,7 +171,7 @@ def test_values_of_the_wrong_kind(keys: dict[str, object], message: str) -> None
 def placement(version: str, keys: dict[str, Any], config: str = "") -> list[str]:
     found, errors = examine(Host(cmdline=CMDLINE, serial=SERIAL, config_files=[("/etc/rpinfs/rpinfs.conf", config)]))
     assert errors == []
-    return [problem.message for problem in rules.placement(expect(version, keys), found.images)]
+    return [problem.message for problem in placing.problems(expect(version, keys), found.images)]
 
 
 def test_data_on_an_image() -> None:

@@ -43,6 +43,15 @@ def test_the_guard_knows_before_anything_is_frozen(pipe: tuple[int, int], monkey
     assert read(reader) == b"N"
 
 
+def test_what_fails_meanwhile(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is thawed at once, and not only when the guard sees us end."""
+    asked = []
+    monkeypatch.setattr(fcntl, "ioctl", lambda _, request, __: asked.append(request))
+    with pytest.raises(KeyboardInterrupt), Freezer("/where", -1, pipe[1], 10.0).frozen():
+        raise KeyboardInterrupt
+    assert (asked, read(pipe[0])) == ([freeze.FIFREEZE, freeze.FITHAW], b"FN")
+
+
 def test_what_cannot_be_frozen(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = pipe
 

@@ -1,0 +1,49 @@
+"""A test that hangs on what it has frozen is thawed from outside, and what a test leaves goes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rpinfs.boot import storage
+from tests.tools import watchdog
+from tests.tools.conftest import clean_up, command, until
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def left(tmp_path: Path) -> Path:
+    """What a test leaves that failed in the worst moment: frozen, mounted, with another file attached."""
+    where = tmp_path / "a place"
+    where.mkdir()
+    for name in ("mounted.img", "attached.img"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(64 << 20)
+    command("mkfs.ext4", "-q", tmp_path / "mounted.img")
+    command("mount", "-o", "loop", tmp_path / "mounted.img", where)
+    command("losetup", "--find", tmp_path / "attached.img")
+    command("fsfreeze", "--freeze", where)
+    return where
+
+
+def test_what_hangs_is_thawed(left: Path) -> None:
+    argv = [sys.executable, watchdog.__file__, str(left.parent), "1"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        subprocess.run(["touch", left / "file"], check=True, timeout=60)
+        said, _ = process.communicate()
+    assert said == f"thawed {left}\n"
+    assert len(clean_up(left.parent)) == 2
+
+
+def test_what_is_left_goes_and_is_told(left: Path) -> None:
+    told = clean_up(left.parent)
+    assert told[:2] == [f"{left} was mounted", "and frozen"]
+    assert told[2].endswith(f" was attached to {left.parent}/attached.img")
+    assert not os.path.ismount(left)
+    until(lambda: not [one for one in storage.loops() if one.backing_file.startswith(f"{left.parent}/")])
+    assert clean_up(left.parent) == []
