@@ -781,7 +781,8 @@ def _publish(image: Image, prepared: prepare.Prepared, *, found: bool = False) -
     What an earlier agent wrote of an image that was `found` attached stays: it has verified it.
     """
     if not found or not os.path.exists(gate.uuid_file(image)):
-        _replace(gate.uuid_file(image), lambda path: _write(path, f"{prepared.uuid}\n"))
+        verified = gate.Verified.of(image, prepared.uuid, os.path.basename(prepared.path))
+        _replace(gate.uuid_file(image), lambda path: _write(path, verified.text))
     _replace(link_of(image), lambda path: os.symlink(prepared.path, path))
 
 

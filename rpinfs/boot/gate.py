@@ -14,6 +14,7 @@ from rpinfs.boot.storage import (
     NFS_KINDS,
     Mount,
     ext4_errors,
+    followed,
     identity,
     loop_of,
     mount_at,
@@ -78,7 +79,7 @@ def refusal_of(
     try:
         mount = _check_image(config, image, mounts, root, image.where in by_fstab)
         for bind in image.bind:
-            _check_bind(image, bind, mount, mounts, bind in by_fstab)
+            _check_bind(image, bind, mount, mounts, bind in by_fstab, root)
     except RpinfsError as error:
         return error
     return None
@@ -122,6 +123,32 @@ def _are_told_something(root: str) -> bool:
     return False
 
 
+def links(config: Config, host: Host) -> "list[RpinfsError]":
+    """List the mount points that are symbolic links: systemd mounts on none (its unit_fail_if_noncanonical())."""
+    if not config.in_use:
+        return []
+    mounts = parse_mountinfo(host.mountinfo)
+    places = [("Boot", "Where", config.boot.where)] if config.boot else []
+    places.append(("Share", "Where", config.share.where))
+    for image in config.images:
+        places.append((f"Image {image.name}", "Where", image.where))
+        places += [(f"Image {image.name}", "Bind", bind) for bind in image.bind]
+    by_fstab = fstab_mount_points(host.fstab)
+    found = (_link_at(*place, mounts, host.root) for place in places if place[2] not in by_fstab)
+    return [error for error in found if error]
+
+
+def _link_at(section: str, key: str, where: str, mounts: "list[Mount]", root: str) -> "RpinfsError | None":
+    # What is mounted there is no link, and what is on another server is not looked at.
+    target = where if mount_at(mounts, where) else followed(mounts, where, root)
+    if target == where:
+        return None
+    return RpinfsError(
+        f"[{section}] {key}={where} leads by a symbolic link to {target}, and systemd mounts on no link",
+        f"write {target} in its place in [{section}] {key}=, then reboot; who goes by {where} still gets there",
+    )
+
+
 def trials(config: Config, host: Host) -> "list[RpinfsError]":
     """Try an overlay in every image; what failed. Nothing is tried in a world below a folder."""
     # Imported here: there is nothing to try where the mounts are wrong.
@@ -141,6 +168,12 @@ def trials(config: Config, host: Host) -> "list[RpinfsError]":
 def _check_image(config: Config, image: Image, mounts: "list[Mount]", root: str, by_fstab: bool) -> Mount:
     mount = mount_at(mounts, image.where)
     if mount is None:
+        for section, key, where in (
+            (f"Image {image.name}", "Where", image.where),
+            ("Share", "Where", config.share.where),
+        ):
+            if not by_fstab and (error := _link_at(section, key, where, mounts, root)):
+                raise error
         raise RpinfsError(
             f"image {image.name} is not mounted at {image.where}{_why(image, root)}", _remedy(image, root)
         )
@@ -227,9 +260,11 @@ def _check_file_system(image: Image, mount: Mount, verified: "Verified", share: 
         )
 
 
-def _check_bind(image: Image, bind: str, outer: Mount, mounts: "list[Mount]", by_fstab: bool) -> None:
+def _check_bind(image: Image, bind: str, outer: Mount, mounts: "list[Mount]", by_fstab: bool, root: str = "") -> None:
     mount = mount_at(mounts, bind)
     if mount is None:
+        if not by_fstab and (error := _link_at(f"Image {image.name}", "Bind", bind, mounts, root)):
+            raise error
         raise RpinfsError(
             f"{bind} is not mounted from image {image.name}", f"systemctl start {quoted(mount_unit(bind))}"
         )

@@ -102,9 +102,11 @@ def _check(_: argparse.Namespace) -> int:
 
 def around(config: Config, host: Host) -> list[tuple[str, str | None]]:
     """What is wrong around a right configuration, and will keep it from working: messages and remedies."""
+    from rpinfs.boot import gate
     from rpinfs.boot.units import units
 
-    return [(cycle, None) for cycle in units(config, host.fstab).cycles]
+    cycles: list[tuple[str, str | None]] = [(cycle, None) for cycle in units(config, host.fstab).cycles]
+    return cycles + [(error.message, error.remedy) for error in gate.links(config, host)]
 
 
 def _import_fstab(options: argparse.Namespace) -> int:

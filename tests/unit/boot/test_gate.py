@@ -82,6 +82,8 @@ class Case(NamedTuple):
 
 
 NOT_RUN = "rpinfs-agent.service has not run"
+LINK = "leads by a symbolic link to /srv/docker, and systemd mounts on no link"
+LINK_REMEDY = "[Image docker] Where=, then reboot; who goes by /var/lib/docker still gets there"
 NOT_MOUNTED = "image docker is not mounted at /var/lib/docker"
 MOUNT_ANEW = ("systemctl stop docker.socket var-lib-docker.mount rpinfs-agent.service; "
               "systemctl start docker.service containerd.service")  # fmt: skip
@@ -98,6 +100,14 @@ CASES = [
     Case("all is right", ALL, []),
     Case("the share by version 3", ALL.replace("nfs4", "nfs"), []),
     Case("nothing is mounted", "", [(f"{NOT_MOUNTED}: {NOT_RUN}", "rpinfs status")], files={}),
+    Case("the mount point is a link", SHARE,
+         [(f"[Image docker] Where=/var/lib/docker {LINK}", f"write /srv/docker in its place in {LINK_REMEDY}")],
+         files={**agent("the mount failed", "rpinfs status"), "var/lib/docker": Path("/srv/docker")}),
+    Case("a folder above it is a link", SHARE,
+         [(f"[Image docker] Where=/var/lib/docker {LINK}", f"write /srv/docker in its place in {LINK_REMEDY}")],
+         files={"var/lib": Path("../srv")}),
+    Case("fstab's mount point may be one", SHARE, [(f"{NOT_MOUNTED}: {NOT_RUN}", "rpinfs status")],
+         files={"var/lib/docker": Path("/srv/docker"), "etc/fstab": "/dev/sda1 /var/lib/docker ext4 defaults 0 2\n"}),
     Case("the agent says why", SHARE, [(f"{NOT_MOUNTED}: leased by pi-5", "rpinfs adopt docker")],
          files=agent("leased by pi-5", "rpinfs adopt docker")),
     Case("the agent says why and knows no remedy", "", [(f"{NOT_MOUNTED}: waiting for 192.168.1.10", "rpinfs status")],

@@ -265,6 +265,27 @@ def test_config_check_names_an_ordering_cycle_by_fstab(pi: Path, capsys: Capture
     assert output.err.endswith("add nofail,_netdev to its options\n")
 
 
+@pytest.mark.parametrize(
+    ("link", "target", "said"),
+    [
+        (
+            "var/lib/docker",
+            "/srv/docker",
+            "[Image docker] Where=/var/lib/docker leads by a symbolic link to /srv/docker",
+        ),
+        ("var/lib/containerd", "/srv/c", "[Image docker] Bind=/var/lib/containerd leads by a symbolic link to /srv/c"),
+        ("nfs", "/mnt/nas", "[Share] Where=/nfs/docker leads by a symbolic link to /mnt/nas/docker"),
+    ],
+)
+def test_config_check_names_a_mount_point_that_is_a_link(
+    pi: Path, capsys: Captured, link: str, target: str, said: str
+) -> None:
+    """All was called right, the mount failed, and the remedies went in a circle."""
+    make_tree(pi, {link: Path(target)})
+    assert cli.main(["config", "check"]) == 1
+    assert f"rpinfs: {said}, and systemd mounts on no link\n" in capsys.readouterr().err
+
+
 def test_what_config_show_says_is_a_configuration(pi: Path, capsys: Captured) -> None:
     """A comment behind a value became a part of it when the output was pasted into a file."""
     text = '[Server]\nOptions=timeo=50,\\\n acl\n[Boot]\nExport=\n[Image data]\nWhere=/srv/d\nBind="/srv/a b" /srv/c\n'
