@@ -14,8 +14,9 @@ def main(arguments: "list[str]") -> int:
 
         return gate.main()
     if arguments == ["agent"]:
-        from rpinfs.agent import agent
+        from rpinfs.agent import agent, whole
 
+        whole.soon()
         return agent.main()
     if arguments == ["--version"]:
         from rpinfs import __version__

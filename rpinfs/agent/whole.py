@@ -1,0 +1,35 @@
+"""The agent whole in memory, so that an upgrade of the package cannot mix two versions in it.
+
+From the unpacking of an upgrade to the restart in its postinst the agent of before runs on, for minutes where apt has
+more to do, and what it imports on need is by then of the version after it. A minute after its start, when the boot is
+over and nothing waits for what it reads from the NAS, it imports all that it might need later.
+"""
+
+from __future__ import annotations
+
+import threading
+
+ROOMS = ("boot", "system", "lease", "image", "agent")
+"""Where the modules are that the agent may import, see the test."""
+
+SECONDS = 60.0
+
+
+def soon() -> threading.Timer:
+    """Have it done SECONDS from now, beside what the agent does; the end of the agent does not wait for it."""
+    timer = threading.Timer(SECONDS, load)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def load() -> None:
+    """Import the modules of ROOMS that are not there yet."""
+    import importlib
+    import pkgutil
+
+    import rpinfs
+
+    for room in ROOMS:
+        for module in pkgutil.iter_modules([f"{rpinfs.__path__[0]}/{room}"], f"rpinfs.{room}."):
+            importlib.import_module(module.name)
