@@ -214,6 +214,23 @@ def test_an_image_that_its_agent_prepares(pi: Pi) -> None:
     assert pi.snapshots() == [taken]
 
 
+def test_an_image_that_somebody_has_attached(pi: Pi) -> None:
+    """It is mounted elsewhere, or will be: what is copied is not still."""
+    device = command("losetup", "--show", "-f", pi.path).strip()
+    try:
+        with pytest.raises(ImageError, match=f"is in use: attached to {device}"):
+            pi.take()
+    finally:
+        command("losetup", "-d", device)
+    assert (pi.snapshots(), pi.strays()) == ([], set())
+
+
+def test_what_a_living_one_holds_is_not_thawed(pi: Pi) -> None:
+    with pi.mounted(), held_still(pi):
+        assert freeze.thaw_abandoned(str(pi.runtime)) == []
+        assert pi.thaw()
+
+
 def test_an_image_that_was_replaced_under_its_mount(pi: Pi) -> None:
     """What is frozen would be one file, what is copied the other."""
     other = pi.share / "other.img"
