@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -168,3 +168,45 @@ def test_tests_mirror_the_rooms() -> None:
     for kind in ("unit", "tools"):
         folders = {path.name for path in (TOP / "tests" / kind).iterdir() if path.is_dir() and any(path.glob("*.py"))}
         assert folders <= set(ROOMS)
+
+
+RUN = 10
+"""Lines that may not stand twice: what says the same ten times over is one function."""
+
+SAYS_NOTHING = {"", ")", "]", "}", "),", "],", "},"}
+
+
+def twice(files: Sequence[Path]) -> list[str]:
+    """Where a run of lines begins that stands elsewhere too; imports, comments and closing brackets do not count."""
+    seen: dict[tuple[str, ...], str] = {}
+    found = []
+    for path in files:
+        lines = [(number, line.strip()) for number, line in enumerate(path.read_text().splitlines(), 1)]
+        says = [
+            (number, line)
+            for number, line in lines
+            if line not in SAYS_NOTHING and not line.startswith(("#", "import ", "from "))
+        ]
+        for begin in range(len(says) - RUN + 1):
+            here = f"{path}:{says[begin][0]}"
+            there = seen.setdefault(tuple(line for _, line in says[begin : begin + RUN]), here)
+            if there != here:
+                found.append(f"{there} and {here}")
+    return found
+
+
+def test_nothing_stands_twice() -> None:
+    assert (
+        twice([path for folder in ("rpinfs", "tests", "units") for path in sorted((TOP / folder).rglob("*.py"))]) == []
+    )
+
+
+def test_what_stands_twice_is_found(tmp_path: Path) -> None:
+    run = "".join(f"    step({number})\n" for number in range(RUN))
+    files = [tmp_path / name for name in ("one.py", "other.py", "nine.py")]
+    files[0].write_text(f"def one():\n{run}")
+    files[1].write_text(
+        f"import os\n\ndef other():\n    # The same,\n\n{run.replace('step(5)', 'step(5)  ')}    end()\n"
+    )
+    files[2].write_text(f"def nine():\n{run.replace('step(0)', 'step(a)')}")
+    assert twice(files) == [f"{files[0]}:2 and {files[1]}:6"]
