@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rpinfs.boot.ordering import TO_ADD
 from rpinfs.boot.settings import BLOCK_SIZE, IMAGE_DEFAULTS
 from rpinfs.boot.units import KEPT_FOLDER, escape_path
 from rpinfs.errors import RpinfsError, quoted
@@ -128,7 +129,7 @@ def _no_image(line: Line, lines: list[Line], images: list[Line]) -> str:
         if is_below(line.where, image.where):
             return (
                 f"{line.where} lies below {image.where}, where line {image.number} mounts an image: give it the options"
-                " _netdev,nofail, without which it makes an ordering cycle at boot"
+                f" {TO_ADD}, without which it makes an ordering cycle at boot"
             )
     return ""
 
@@ -229,7 +230,7 @@ def _reason(line: Line, lines: list[Line], images: list[Line], share: Line | Non
         if is_below(line.where, image.where):
             return (
                 f"{line.where} lies below {image.where}, where line {image.number} mounts an image; left alone. Give it"
-                " the options _netdev,nofail, without which it makes an ordering cycle at boot"
+                f" the options {TO_ADD}, without which it makes an ordering cycle at boot"
             )
     place = next((place for place in (_docker(), _CONTAINERD) if line.where == place), "")
     if place and not line.is_swap:
@@ -246,8 +247,8 @@ def _reason(line: Line, lines: list[Line], images: list[Line], share: Line | Non
 
 def _swap(line: Line, where: str) -> str:
     return (
-        f"swap in {line.what} lies on {where}; left alone. systemd wants swap before the network is there: that is an"
-        " ordering cycle, which no option mends. Comment it out, and use zram"
+        f"swap in {line.what} lies on {where}; left alone. rpinfs sees to its order at boot, but a Pi that swaps to its"
+        " NAS stands still with it: zram is better"
     )
 
 
@@ -256,7 +257,7 @@ def _kept_in(image: Line, bind: Line) -> str:
     kept = f"{image.where}/{KEPT_FOLDER}"
     return (
         f"{bind.where} is kept in the image by a bind mount of your own. Either leave the line, with the options"
-        " bind,_netdev,nofail (without _netdev it makes an ordering cycle at boot); or comment it out"
+        f" bind,{TO_ADD} (without _netdev it makes an ordering cycle at boot); or comment it out"
         + ("" if _binds_by_default(image, bind) else f", write Bind={bind.where} below the image")
         + f" and, with Docker and containerd stopped and {bind.where} unmounted: mkdir -p {quoted(kept)} &&"
         f" mv {quoted(bind.what, kept + '/' + escape_path(bind.where))}"

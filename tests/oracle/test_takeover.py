@@ -17,8 +17,8 @@ nas.local:/docker /nfs/docker nfs defaults,vers=4.1 0 0
 """
 # A line as people have it, and with the options that the remark names.
 STAYING = {
-    "below the image": ("/dev/sda1 /var/lib/docker/volumes ext4 {} 0 2", "noatime", "noatime,_netdev,nofail"),
-    "bound from the image": ("/var/lib/docker/ctd /var/lib/containerd none {} 0 0", "bind", "bind,_netdev,nofail"),
+    "below the image": ("/dev/sda1 /var/lib/docker/volumes ext4 {} 0 2", "noatime", "noatime,nofail,_netdev"),
+    "bound from the image": ("/var/lib/docker/ctd /var/lib/containerd none {} 0 0", "bind", "bind,nofail,_netdev"),
 }
 SWAP = "/var/lib/docker/swap none swap {} 0 0"
 
@@ -47,8 +47,7 @@ class Boot:
         root = make_pi(self._folder / "root", self.imported(line), {"etc/fstab": f"{line}\n"})
         units = self._folder / "units"
         done = self._installed.run(self._installed.rpinfs, "units", "--output", units, root=root)
-        # Of what is mounted by that line, we say that fstab wins.
-        assert (done.returncode, done.stderr.count("\n")) == (0, done.stderr.count("rpinfs writes no"))
+        assert done.returncode == 0
         ours = self._systemd.put(units, "/ours")
         theirs = self._systemd.fstab_units(f"{line}\n", "/theirs")
         if " swap " in line:
@@ -71,7 +70,7 @@ def put_swap(folder: Path, needed: str) -> None:
 def test_the_options_that_are_advised_help(boot: Boot, name: str) -> None:
     line, before, _ = STAYING[name]
     text = " ".join(boot.imported(line.format(before)).replace("#", "").split())
-    assert "_netdev,nofail" in text
+    assert "nofail,_netdev" in text
     assert "ordering cycle" in boot.with_line(line.format(before))
 
 
@@ -82,10 +81,10 @@ def test_with_them_there_is_no_cycle(boot: Boot, name: str) -> None:
 
 
 @pytest.mark.parametrize("options", ["sw", "nofail,_netdev"])
-def test_no_option_helps_swap(boot: Boot, options: str) -> None:
+def test_swap_is_seen_to(boot: Boot, options: str) -> None:
     line = SWAP.format(options)
-    assert "no option mends" in " ".join(boot.imported(line).replace("#", "").split())
-    assert "ordering cycle" in boot.with_line(line)
+    assert "rpinfs sees to its order" in " ".join(boot.imported(line).replace("#", "").split())
+    assert boot.with_line(line) == ""
 
 
 def test_of_two_lines_for_one_place_systemd_takes_the_first(systemd: Systemd) -> None:

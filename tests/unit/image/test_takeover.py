@@ -250,7 +250,7 @@ VARIATIONS = [
     Variation(
         "a disk below the image", f"{RECIPE}/dev/sda1 /var/lib/docker/volumes ext4 defaults,noatime 0 2\n", CONFIG,
         (("line 4: /var/lib/docker/volumes lies below /var/lib/docker, where line 3 mounts an image; left alone. Give"
-          " it the options _netdev,nofail"),),
+          " it the options nofail,_netdev"),),
     ),
     Variation(
         "an image below the image", f"{RECIPE}/nfs/docker/vol /var/lib/docker/volumes ext4 loop\n", CONFIG,
