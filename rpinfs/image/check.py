@@ -1,8 +1,10 @@
 """Checking the file system in an image, and putting right what is safe to put right: e2fsck and xfs_repair."""
 
+import re
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
-from rpinfs.image import door
+from rpinfs.image import door, features
 from rpinfs.image.errors import ImageError
 from rpinfs.image.probe import Kind, Probe, absolute, probe, refuse_attached, verify
 from rpinfs.image.protection import attached_to_see_marks, judge_protection
@@ -119,6 +121,8 @@ def judge_e2fsck(path: str, done: Completed) -> None:
     if code & ~(_FSCK_CORRECTED | _FSCK_REBOOT) == 0:
         return
     judge_protection(path, done)
+    if unknown := features.unknown_to_e2fsck(done.stdout + done.stderr):
+        _refuse_unknown(path, "e2fsck", "e2fsprogs", unknown)
     if code & _FSCK_UNCORRECTED:
         raise ImageError(
             f"{path}: its file system has errors that only a person can decide about (e2fsck status {code})",
@@ -166,6 +170,8 @@ def _check_xfs(found: Probe, progress: Tell) -> CheckResult:
     progress("looking through the file system")
     done = run(["xfs_repair", "-n", "-f", absolute(path)], ok=(0, 1), die_with_us=True)
     output = done.stdout + done.stderr
+    if unknown := features.unknown_to_xfs_repair(output):
+        _refuse_unknown(path, "xfs_repair", "xfsprogs", unknown)
     dirty = _XFS_DIRTY_LOG in output
     if done.returncode and not dirty:
         raise ImageError(
@@ -173,3 +179,14 @@ def _check_xfs(found: Probe, progress: Tell) -> CheckResult:
             f"make a copy if you can, then: {command('xfs_repair', '-f', path)}",
         )
     return CheckResult(found, False, dirty, output)
+
+
+def _refuse_unknown(path: str, program: str, package: str, unknown: str) -> NoReturn:
+    """A file system that is newer than the program that is to check it: nothing can be said of damage."""
+    said = run([program, "-V"], ok=range(256))
+    version = re.search(r"\d+(\.\d+)+", said.stdout + said.stderr)
+    raise ImageError(
+        f"{path}: this {program} does not know all features of its file system: {unknown}",
+        f"it is not damaged by that: install a newer {package} (this is {version[0] if version else 'too old'}), "
+        "or check it on a host that has one",
+    )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 from rpinfs.boot.settings import is_kept_name
-from rpinfs.image import blank, signature, superblock
+from rpinfs.image import blank, features, signature, superblock
 from rpinfs.image.errors import ImageError, as_image_error
 from rpinfs.image.remedy import command
 from rpinfs.image.superblock import Groups, Superblock
@@ -123,7 +123,17 @@ def verify(found: Probe) -> None:
             "put a whole copy of the file in its place; what is missing here cannot be repaired",
         )
     if found.obstacles:
-        raise ImageError(f"{found.path}: this kernel cannot mount it: {', '.join(found.obstacles)}")
+        raise ImageError(f"{found.path}: this kernel cannot mount it: {', '.join(found.obstacles)}", _way_past(found))
+
+
+def _way_past(found: Probe) -> str | None:
+    """What to do about a file system that this kernel cannot mount, where that is known."""
+    if superblock.XFS_MARKED in found.obstacles:
+        return f"make a copy if you can, then: {command('xfs_repair', '-f', found.path)}"
+    if not all(one.startswith("feature ") for one in found.obstacles):
+        return None
+    release = os.uname().release
+    return f"it is not damaged: use a kernel that knows them (this is {release}), or set another File="
 
 
 def _probe_file(path: str, fd: int, progress: Tell) -> Probe:
@@ -168,12 +178,20 @@ def _with_superblock(seen: Probe, parsed: Superblock) -> Probe:
 
 def _obstacles_here(parsed: Superblock) -> list[str]:
     """What keeps the kernel of this very machine from mounting it."""
-    obstacles = []
+    linux = features.linux_version(os.uname().release)
+    xfs = parsed.type == "xfs"
+    incompat, ro_compat = (
+        (features.XFS_INCOMPAT, features.XFS_RO_COMPAT) if xfs else (features.EXT4_INCOMPAT, features.EXT4_RO_COMPAT)
+    )
+    obstacles = [
+        *features.lacking("incompat", parsed.incompat, incompat, linux),
+        *features.lacking("ro_compat", parsed.ro_compat, ro_compat, linux),
+    ]
     page = os.sysconf("SC_PAGE_SIZE")
     if parsed.block_size > page:
         obstacles.append(f"blocks of {parsed.block_size} bytes, larger than a page of {page}")
-    if parsed.casefold and _kernel_lacks("casefold"):
-        obstacles.append("feature casefold")
+    if not xfs and parsed.incompat & features.CASEFOLD and _kernel_lacks("casefold"):
+        obstacles.append("feature casefold, which it was built without")
     return obstacles
 
 

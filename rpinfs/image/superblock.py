@@ -9,16 +9,15 @@ from dataclasses import dataclass
 
 from rpinfs.boot.storage import uuid_text
 
-# Feature bits that fs/ext4 mounts read-write since Linux 6.1 (EXT4_FEATURE_*_SUPP), and names of the others.
 _INCOMPAT_RECOVER, _INCOMPAT_JOURNAL_DEV = 0x4, 0x8
-_INCOMPAT_64BIT, _INCOMPAT_MMP, _INCOMPAT_CASEFOLD = 0x80, 0x100, 0x20000
-_INCOMPAT_SUPPORTED = 0x3E7D6
-_INCOMPAT_NAMES = {0x1: "compression", _INCOMPAT_JOURNAL_DEV: "journal_dev", 0x1000: "dirdata"}
-_RO_COMPAT_SUPPORTED = 0x1A77F
-_RO_COMPAT_NAMES = {0x80: "has_snapshot", 0x800: "replica", 0x1000: "read-only", 0x4000: "shared_blocks"}
+_INCOMPAT_64BIT, _INCOMPAT_MMP = 0x80, 0x100
+_XFS_VERSION_5, _XFS_NEEDS_REPAIR = 5, 0x10
 _COMPAT_HAS_JOURNAL, _COMPAT_FAST_COMMIT = 0x4, 0x400
 # What ext3 knew; blkid, and people, call anything with more features ext4.
 _EXT3_INCOMPAT, _EXT3_RO_COMPAT = 0x16, 0x7
+
+XFS_MARKED = "it is marked as one to be repaired"
+"""What xfs_repair leaves in a file system that it did not finish."""
 
 _EXT4_MAGIC, _XFS_MAGIC = 0xEF53, b"XFSB"
 _STATE_VALID, _STATE_ERROR = 1, 2
@@ -54,7 +53,7 @@ class Superblock:
         clean: whether it was unmounted in order; None where only mounting can tell (xfs).
         mmp: it has ext4's multi-mount protection.
         fast_commit: its journal has ext4's fast commits.
-        casefold: it has names whose case does not count, which a kernel may have been built without.
+        incompat, ro_compat: bits of features that a kernel must know to mount it, and to write to it (features.py).
         obstacles: what keeps every kernel from mounting it from one device, in words.
     """
 
@@ -70,7 +69,8 @@ class Superblock:
     errors_recorded: int = 0
     mmp: bool = False
     fast_commit: bool = False
-    casefold: bool = False
+    incompat: int = 0
+    ro_compat: int = 0
     obstacles: tuple[str, ...] = ()
 
 
@@ -99,10 +99,11 @@ def parse_ext4(data: bytes) -> Superblock | None:
         clean=state & (_STATE_VALID | _STATE_ERROR) == _STATE_VALID and not recover,
         needs_recovery=recover,
         errors_recorded=struct.unpack_from("<I", data, 0x194)[0],
-        casefold=bool(incompat & _INCOMPAT_CASEFOLD),
         mmp=bool(incompat & _INCOMPAT_MMP),
         fast_commit=bool(compat & _COMPAT_FAST_COMMIT),
-        obstacles=_ext4_obstacles(data, compat, incompat, ro_compat),
+        incompat=incompat,
+        ro_compat=ro_compat,
+        obstacles=_ext4_obstacles(data, compat),
     )
 
 
@@ -128,20 +129,9 @@ def _ext_type(compat: int, incompat: int, ro_compat: int) -> str:
     return "ext3" if compat & _COMPAT_HAS_JOURNAL else "ext2"
 
 
-def _ext4_obstacles(data: bytes, compat: int, incompat: int, ro_compat: int) -> tuple[str, ...]:
-    obstacles = [
-        *_unknown_features("incompat", incompat & ~_INCOMPAT_SUPPORTED, _INCOMPAT_NAMES),
-        *_unknown_features("ro_compat", ro_compat & ~_RO_COMPAT_SUPPORTED, _RO_COMPAT_NAMES),
-    ]
+def _ext4_obstacles(data: bytes, compat: int) -> tuple[str, ...]:
     journal_inode = struct.unpack_from("<I", data, 0xE0)[0]
-    if compat & _COMPAT_HAS_JOURNAL and not journal_inode:
-        obstacles.append("its journal is on another device")
-    return tuple(obstacles)
-
-
-def _unknown_features(group: str, bits: int, names: dict[int, str]) -> list[str]:
-    unknown = [1 << position for position in range(32) if bits >> position & 1]
-    return [f"feature {names.get(bit, f'{group} {bit:#x}')}" for bit in unknown]
+    return ("its journal is on another device",) * bool(compat & _COMPAT_HAS_JOURNAL and not journal_inode)
 
 
 def parse_xfs(data: bytes) -> Superblock | None:
@@ -155,6 +145,11 @@ def parse_xfs(data: bytes) -> Superblock | None:
         obstacles.append("its log is on another device")
     if realtime_blocks:
         obstacles.append("it has a realtime device")
+    version = struct.unpack_from(">H", data, 100)[0] & 0xF
+    # Older versions have other things there.
+    ro_compat, incompat = struct.unpack_from(">2I", data, 212) if version >= _XFS_VERSION_5 else (0, 0)
+    if incompat & _XFS_NEEDS_REPAIR:
+        obstacles.append(XFS_MARKED)
     return Superblock(
         type="xfs",
         uuid=uuid_text(data[32:48]),
@@ -163,6 +158,8 @@ def parse_xfs(data: bytes) -> Superblock | None:
         sector_size=struct.unpack_from(">H", data, 102)[0],
         size=blocks * block_size,
         groups=Groups(0, struct.unpack_from(">I", data, 84)[0] * block_size, _XFS_LEAST_GROUP * block_size),
+        incompat=incompat,
+        ro_compat=ro_compat,
         obstacles=tuple(obstacles),
     )
 

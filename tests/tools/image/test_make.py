@@ -229,6 +229,24 @@ def test_blank_file_that_changes_meanwhile(tmp_path: Path, meddle: str) -> None:
         assert path.read_text() == "data"
 
 
+@pytest.mark.root
+def test_blank_file_that_is_attached_meanwhile(tmp_path: Path) -> None:
+    """Whoever attached it is about to write to it, and would go on writing into a file that has no name."""
+    path = sparse(tmp_path / "disk.img")
+    before = path.stat().st_ino
+    devices: list[loop.LoopDevice] = []
+
+    def progress(line: str) -> None:
+        if line.startswith("verifying"):
+            devices.append(loop.attach(str(path)))
+
+    with pytest.raises(ImageError, match="is in use: attached to /dev/loop"):
+        create(str(path), SIZE, progress=progress)
+    devices[0].close()
+    assert path.stat().st_ino == before
+    assert os.listdir(tmp_path) == ["disk.img"]
+
+
 def test_name_that_is_taken_meanwhile(tmp_path: Path) -> None:
     path = tmp_path / "disk.img"
 
@@ -239,6 +257,20 @@ def test_name_that_is_taken_meanwhile(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="somebody else made it in the meantime; it is left alone"):
         create(str(path), SIZE, progress=progress)
     assert (os.listdir(tmp_path), path.read_text()) == (["disk.img"], "data")
+
+
+@pytest.mark.parametrize("blank", [False, True], ids=["no file", "blank file"])
+def test_nothing_gets_its_name_before_it_is_stored(tmp_path: Path, traced: Traced, blank: bool) -> None:
+    """A NAS that loses its power keeps a name without what it means, else: first the file is synced, then the name."""
+    share = tmp_path / "share"
+    share.mkdir()
+    path = sparse(share / "disk.img") if blank else share / "disk.img"
+    code, paths = attempt(path)
+    calls = traced(code, paths).calls
+    named = calls.index("rename" if blank else "linkat")
+    formatted = calls.index("ftruncate")
+    assert "fsync" in calls[formatted:named]
+    assert calls[named:].count("fsync") == 1
 
 
 def test_two_at_once_make_one_image(tmp_path: Path) -> None:

@@ -356,6 +356,24 @@ def test_blank_is_not_taken_on_trust(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert probe(str(full)).kind is Kind.FOREIGN
 
 
+@pytest.mark.parametrize("where", [0, MIB - 1, SIZE - MIB, SIZE - 1], ids=["first", "head", "tail", "last"])
+@pytest.mark.parametrize("size", [SIZE, SIZE + 1234])
+def test_both_ends_are_read_whatever_the_map_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: int, size: int
+) -> None:
+    """A server that calls all of a nearly empty file a hole: the ends are read all the same."""
+
+    def hole(_: int, __: int, ___: int) -> int:
+        raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+
+    path = sparse(tmp_path / "disk.img", size)
+    position = where + size - SIZE if where >= SIZE - MIB else where
+    write_at(path, position, b"\x01")
+    monkeypatch.setattr(os, "lseek", hole)
+    found = probe(str(path))
+    assert (found.kind, found.description.rpartition(" ")[2]) == (Kind.FOREIGN, str(position))
+
+
 def test_progress_of_a_long_proof(tmp_path: Path) -> None:
     path = tmp_path / "disk.img"
     written_zeros(path)

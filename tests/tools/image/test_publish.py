@@ -36,6 +36,24 @@ def test_only_our_own_leftovers_go(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == sorted([*others, *strange, "disk.img"])
 
 
+def test_what_has_the_name_of_a_working_file_is_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever writes to the share may guess it, or put a link there: it would be formatted."""
+    path = tmp_path / "disk.img"
+    victim = tmp_path / "victim"
+    victim.write_text("data")
+    monkeypatch.setattr(os, "urandom", bytes)
+    taken = tmp_path / f".disk.img.rpinfs-new-{'0' * 16}"
+    for occupy in (lambda: taken.write_text("data"), lambda: taken.symlink_to(victim), lambda: os.link(victim, taken)):
+        occupy()
+        with pytest.raises(FileExistsError), publish.temporary(str(path), silent):
+            pass
+        assert taken.read_text() == victim.read_text() == "data"
+        taken.unlink()
+    with pytest.raises(FileExistsError):
+        publish.claim(str(victim))
+    assert victim.read_text() == "data"
+
+
 def test_leftover_that_somebody_works_on_stays(tmp_path: Path) -> None:
     leftover = tmp_path / ".disk.img.rpinfs-new-0123456789abcdef"
     with leftover.open("wb") as file:
