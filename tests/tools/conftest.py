@@ -62,9 +62,15 @@ BUSY_SECONDS = 20.0
 def unmount(folder: Path) -> None:
     """Unmount, and wait for the loop device to be gone with it: until then what holds its file stays busy."""
     mounted = {line.rpartition(" - ")[2].split()[1] for line in mounts(folder) if line.split()[4] == str(folder)}
-    attached = [(one.path, one.backing_file) for one in storage.loops() if one.path in mounted]
+    attached = [(one.path, one.backing_file) for one in storage.loops() if one.path in mounted - held_open()]
     until(lambda: subprocess.run(["umount", folder], capture_output=True, check=False).returncode == 0)
     until(lambda: not any((one.path, one.backing_file) in attached for one in storage.loops()))
+
+
+def held_open() -> set[str]:
+    """Paths of the devices that this process has open, and which stay attached for that."""
+    links = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
+    return {os.readlink(link) for link in links if os.path.lexists(link)}
 
 
 def until(done: Callable[[], bool]) -> None:

@@ -202,6 +202,12 @@ def test_mounted_here_by_the_agent(image: Path, tmp_path: Path) -> None:
             with pytest.raises(ImageError, match=f"is in use: attached to {held.path}|in use by this Pi"):
                 check_by_hand(str(image))
             assert grow.grow_by_hand(str(image), 2 * XFS_SIZE).after == 2 * XFS_SIZE
+            record = Path(owner.record_of(str(image)))
+            ours = record.read_text()
+            record.write_text(ours.replace(HERE.serial, OTHER.serial))
+            with pytest.raises(ImageError, match="belongs to "):
+                grow_it(str(image))
+            record.write_text(ours)
             assert held.lease is not None
             held.lease.renew()
             assert lock.taken(str(image)) is None

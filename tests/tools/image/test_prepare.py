@@ -159,7 +159,9 @@ def test_an_image_that_was_verified_is_not_made_anew(wanted: Image, happened: Ha
 
 
 def test_either_memory_is_enough(wanted: Image) -> None:
+    """The record is written anew at each boot, and keeps what it knows."""
     booted(wanted)
+    booted(wanted, replace(PI, boot_id="boot-2"))
     os.unlink(memory.file_of("docker"))
     os.unlink(wanted.path)
     with pytest.raises(OtherThanVerifiedError, match="found nothing"):

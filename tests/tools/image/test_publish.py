@@ -49,8 +49,11 @@ def test_what_has_the_name_of_a_working_file_is_never_opened(tmp_path: Path, mon
             pass
         assert taken.read_text() == victim.read_text() == "data"
         taken.unlink()
-    with pytest.raises(FileExistsError):
-        publish.claim(str(victim))
+    empty = tmp_path / "empty"
+    empty.touch()
+    for occupied in (victim, empty):
+        with pytest.raises(FileExistsError):
+            publish.claim(str(occupied))
     assert victim.read_text() == "data"
 
 
