@@ -199,6 +199,8 @@ NOT_PASTED = {
 }  # fmt: skip
 
 WORDS = (
+    "it is not damaged by that: install a newer {} (this is {}), or check it on a host that has one",
+    "it is not damaged: use a kernel that knows them (this is {}), or set another File=",
     "{}: its file system has errors that only a person can decide about (xfs_repair -n)",
     # For a person to read: nothing in them is to be pasted.
     "add {} to Bind= of an image in rpinfs.conf and reboot",
