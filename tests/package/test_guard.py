@@ -165,7 +165,7 @@ REFUSED = {
     "another_file_system": "/var/lib/docker is not the file system that rpinfs-agent.service has verified",
     "data_root_elsewhere": 'docker-data ("data-root" in /etc/docker/daemon.json) is on no verified image: it is on / (',
     "data_root_by_a_drop_in": "/srv/docker (--data-root in /run/systemd/system/docker.service.d/data.conf) is on no",
-    "no_room_for_an_overlay": "Docker's layers cannot be kept there, a trial overlay failed: Not a directory",
+    "no_room_for_an_overlay": "/var/lib/docker/.rpinfs/overlay-trial: expected a folder that rpinfs made",
     "restarted_while_running": "[Image docker] Sise=1G: unknown key",
     # Python says it, at length.
     "half_unpacked": None,
@@ -197,7 +197,7 @@ def remains_of_a_killed_trial_are_cleared_away(seen: Seen) -> None:
 def a_damaged_image_is_refused(seen: Seen) -> None:
     step = seen.steps["damaged"]
     assert step["refused"] and step["docker"] == "inactive"
-    assert step["said"][0] == "rpinfs: image docker at /var/lib/docker is read-only"
+    assert step["said"][0] == "rpinfs: image docker at /var/lib/docker is read-only; journalctl -k says why"
 
 
 def a_shutdown_is_no_loss(seen: Seen) -> None:
