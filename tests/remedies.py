@@ -80,6 +80,7 @@ LOOKS = (
     "losetup -l",
     "losetup -l {quoted}",
     "lslocks",
+    "rpinfs docker show",
     "mend what it says, then: systemctl restart {quoted}; journalctl -b -u {quoted} -n 20",
     "find out who replaced it; what is mounted is still there: losetup -l {quoted}",
     'test -z "$(losetup --associated {quoted})"',

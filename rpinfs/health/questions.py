@@ -110,6 +110,7 @@ def _questions(facts: Facts) -> dict[str, Callable[[], object]]:
             questions[f"space:{image.name}"] = lambda path=root + image.where: _ask_space(path)  # type: ignore[misc]
         elif facts.share:
             questions[f"superblock:{image.name}"] = lambda path=root + image.path: _ask_superblock(path)  # type: ignore[misc]
+    questions["placed"] = lambda: _ask_placed(facts)
     questions["docker-config"] = lambda: _ask_docker_config(root)
     if facts.live:
         names = _units_of_interest(facts)
@@ -148,7 +149,8 @@ def _ask_space(path: str) -> Space:
 
 
 def _ask_file(path: str) -> File:
-    found = os.stat(path)
+    # A link on the share leads wherever whoever made it likes.
+    found = os.lstat(path)
     return File(found.st_size, found.st_blocks * 512)
 
 
@@ -237,6 +239,13 @@ def ask_gate(facts: Facts, image: Image) -> list[RpinfsError]:
     """What the gate would say of one image now; it may read the image's superblock."""
     config = facts.config
     return gate.verdict(Config(True, "", config.server, config.boot, config.share, [image], []), facts.host)
+
+
+def _ask_placed(facts: Facts) -> list[RpinfsError]:
+    """What the gate would say of where Docker and containerd will write; it says so only where all mounts are right."""
+    if gate.verdict(facts.config, facts.host):
+        raise NotAskedError("what is mounted is not right")
+    return gate.misplaced(facts.config, facts.host)
 
 
 def _ask_overlay(facts: Facts, image: Image) -> list[RpinfsError]:

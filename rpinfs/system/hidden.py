@@ -2,7 +2,7 @@
 
 They take room on the root that nobody finds, and come to light, old as they are, whenever the mount is missing. A copy
 of the mount below, without what is mounted on top of it, shows them. Only names and sizes are read, and nothing is ever
-changed. A walk may be long, and waits for a NAS that is gone: call `find` in a child with a time to live (probe.py).
+changed. A walk may be long, and waits for a NAS that is gone: call `find` in a child with a time to live (deadline.py).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _mount_below(where: str, mounts: Sequence[Mount]) -> str:
 def _under(where: str, below: str, deadline: float) -> Hidden:
     copy = copy_of_mount(below)
     try:
-        folder = os.open(os.path.relpath(where, below), _FOLDER, dir_fd=copy)
+        folder = _open_below(copy, os.path.relpath(where, below))
     except (FileNotFoundError, NotADirectoryError):
         # The mount that is there was made upon another one, or its folder was removed from below it.
         return Hidden(where, below, 0, 0, (), complete=True)
@@ -90,18 +90,41 @@ def _counted(top: int, deadline: float) -> tuple[int, dict[str, int], bool]:
     return files, sizes, True
 
 
-def _entries(top: int) -> Iterator[tuple[str, int | None]]:
-    """All entries below an open folder: path from it on, and bytes that a file takes. No link is followed anywhere."""
-    pending = ["."]
-    while pending:
-        path = pending.pop()
-        folder = os.open(path, _FOLDER, dir_fd=top)
+def _open_below(top: int, path: str) -> int:
+    """Open a folder step by step: a link on the way, which would lead out of the copy, is no folder."""
+    folder = os.dup(top)
+    for name in path.split("/"):
         try:
+            inner = os.open(name, _FOLDER, dir_fd=folder)
+        finally:
+            os.close(folder)
+        folder = inner
+    return folder
+
+
+def _entries(top: int) -> Iterator[tuple[str, int | None]]:
+    """All entries below an open folder: path from it on, and bytes that a file takes.
+
+    No link is followed and no other file system entered, whatever takes the place of a folder meanwhile: what is opened
+    must be what was listed.
+    """
+    device = os.fstat(top).st_dev
+    pending = [(".", os.fstat(top).st_ino)]
+    while pending:
+        path, number = pending.pop()
+        try:
+            folder = os.open(path, _FOLDER, dir_fd=top)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        try:
+            found = os.fstat(folder)
+            if (found.st_dev, found.st_ino) != (device, number):
+                continue
             with os.scandir(folder) as entries:
                 for entry in entries:
                     below = f"{path}/{entry.name}"
                     if entry.is_dir(follow_symlinks=False):
-                        pending.append(below)
+                        pending.append((below, entry.inode()))
                         yield below, None
                     else:
                         yield below, entry.stat(follow_symlinks=False).st_blocks * 512

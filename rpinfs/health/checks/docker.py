@@ -5,6 +5,7 @@ from __future__ import annotations
 from rpinfs.boot.settings import human_size
 from rpinfs.boot.units import AGENT, GATE
 from rpinfs.docker.placement import image_of
+from rpinfs.errors import RpinfsError
 from rpinfs.health.checks.base import Check, Finding, critical, ok, warning
 from rpinfs.health.facts import Docker, DockerConfig, Facts, Machine
 
@@ -67,6 +68,14 @@ def _docker_root(facts: Facts) -> Finding:
     if image is None:
         return critical(f"Docker keeps its data in {root}, which is on no image")
     return ok(f"Docker keeps its data in {root}, on image {image.name}")
+
+
+def _docker_placed(facts: Facts) -> Finding:
+    """The gate's own verdict, as for mount.right."""
+    refusals: list[RpinfsError] = facts.answer("placed", list)
+    if refusals:
+        return critical(refusals[0].message, refusals[0].remedy or "")
+    return ok("Docker and containerd will write to verified images")
 
 
 def _docker_userns(facts: Facts) -> Finding:
@@ -150,6 +159,18 @@ CHECKS = (
             Asks the running Docker where its data is. Critical: not below the mount point of an image.
         """,
         needs=("docker",),
+    ),
+    Check(
+        "docker.placed",
+        "Docker and containerd will write to verified images",
+        _docker_placed,
+        remedy="rpinfs docker show",
+        explanation="""
+            The verdict of the gate on the folders that Docker and containerd are told to write to, by their settings
+            wherever these come from, while the mounts are right. Critical: one of them is on no verified image, or
+            where it is cannot be told; Docker would not be allowed to start.
+        """,
+        needs=("placed",),
     ),
     Check(
         "docker.userns",

@@ -361,7 +361,7 @@ def test_by_hand_an_image_of_another_pi(subject: Subject) -> None:
     lease.acquire(str(subject.path), Owner("10000000abcdef99", "other")).close()
     with pytest.raises(ImageError, match=r"belongs to other \(serial 10000000abcdef99\)") as refused:
         grow.grow_by_hand(str(subject.path), subject.after)
-    assert str(refused.value.remedy).startswith("on the Pi that has it: rpinfs image grow")
+    assert str(refused.value.remedy).startswith("set a larger Size= in the configuration of the Pi that has it")
     assert subject.path.stat().st_size == subject.before
 
 

@@ -98,8 +98,8 @@ def test_restore_is_refused(changed: tuple[Pi, Path]) -> None:
     with pi.mounted(), pytest.raises(ImageError, match="is in use: attached to /dev/loop") as refusal:
         restore(pi.image, OWNER, taken.name)
     assert refusal.value.remedy is not None
-    assert refusal.value.remedy.startswith("systemctl stop docker.service ")
-    assert refusal.value.remedy.endswith(".mount rpinfs-agent")
+    assert refusal.value.remedy.startswith("systemctl stop docker.socket docker.service ")
+    assert refusal.value.remedy.endswith(".mount rpinfs-agent.service")
     with pytest.raises(ImageError, match=f"no snapshot yesterday; there are: {taken.name}"):
         restore(pi.image, OWNER, "yesterday")
     with pytest.raises(LeaseError, match="belongs to pi1"):

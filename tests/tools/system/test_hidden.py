@@ -145,7 +145,8 @@ def test_the_checks_of_a_running_machine(root: Path, tmp_path: Path, judged: Jud
     assert found["mount.overlay"].status is Status.OK
     assert found["mount.hidden"].status is Status.WARNING
     assert found["mount.hidden"].message == f"{root}/docker hides 1 file with 8 KiB (overlay2 8 KiB)"
-    assert found["mount.hidden"].remedy.startswith(f"mount --bind {root} /mnt && ls -lA /mnt/docker; ")
+    shell = f"mount --bind {root} /mnt && ls -lA /mnt/docker && exec sh"
+    assert found["mount.hidden"].remedy.endswith(f"unshare -m sh -c '{shell}'")
 
 
 def test_nothing_is_tried_on_what_is_not_the_image(root: Path, tmp_path: Path, judged: Judged) -> None:
@@ -165,3 +166,31 @@ def loop_upon(tmp_path: Path, folder: Path) -> Iterator[None]:
         yield
     finally:
         command("umount", folder)
+
+
+def test_what_takes_the_place_of_a_folder_meanwhile_is_not_entered(root: Path) -> None:
+    """A link above a folder that is still to be looked at would lead to wherever whoever made it likes."""
+    make_tree(root, {"below/a/b/file": "x", "outside/b/secret": "y" * 5000})
+    top = os.open(root / "below", os.O_RDONLY | os.O_DIRECTORY)
+    seen = []
+    try:
+        for path, _ in hidden._entries(top):
+            seen.append(path)
+            if path == "./a/b":
+                (root / "below/a").rename(root / "below/away")
+                (root / "below/a").symlink_to(root / "outside")
+    finally:
+        os.close(top)
+    assert seen == ["./a", "./a/b"]
+
+
+def test_a_mount_point_below_a_link_is_not_looked_at(root: Path) -> None:
+    make_tree(root, {"real/docker/file": "x"})
+    (root / "link").symlink_to("real")
+    top = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with pytest.raises(NotADirectoryError):
+            hidden._open_below(top, "link/docker")
+        os.close(hidden._open_below(top, "real/docker"))
+    finally:
+        os.close(top)

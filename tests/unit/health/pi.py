@@ -89,6 +89,7 @@ ANSWERS: Mapping[str, object] = {
     "route": Route(NAS, "eth0", "", "192.168.1.77"),
     "nas": Nas(NAS, 0.001),
     "failed": {},
+    "placed": [],
     "systemd": {
         AGENT: unit(AGENT),
         GATE: unit(GATE, active="inactive", sub="dead", enabled="static"),

@@ -6,6 +6,7 @@ import errno
 from dataclasses import replace
 
 from rpinfs.boot.units import AGENT, GATE
+from rpinfs.errors import RpinfsError
 from rpinfs.health.facts import DockerConfig, NotAskedError
 from tests.unit.health.pi import (
     CRITICAL,
@@ -55,6 +56,10 @@ CASES = [
         "docker": replace(DOCKER, root="/var/lib/docker/231072.231072")}),
     Case("docker.root", CRITICAL, "in /var/lib/docker2, which is on no image", answers={
         "docker": replace(DOCKER, root="/var/lib/docker2")}),
+    Case("docker.placed", OK, "Docker and containerd will write to verified images"),
+    Case("docker.placed", CRITICAL, "data root /mnt/x is on no verified image", answers={
+        "placed": [RpinfsError("Docker's data root /mnt/x is on no verified image", "reboot")]}),
+    Case("docker.placed", None, "", answers={"placed": NotAskedError("what is mounted is not right")}),
     Case("docker.userns", OK, "Docker maps no user ids"),
     Case("docker.userns", OK, "as userns-remap=default says", answers={
         "docker": replace(DOCKER, userns=True), "docker-config": DockerConfig("default", "/var/lib/containerd")}),
