@@ -262,6 +262,8 @@ WORDS = (
     "take it out",
     "take it out of storage-opts",
     "look at it",
+    "write {}{} in its place in [{}] {}=, then reboot; who goes by {} still gets there",
+    "write / in its place in [{}] {}=, then reboot; who goes by {} still gets there",
     "set Where= to the folder that the symbolic link leads to, then reboot",
     "start the lock service of the NAS (NFS 3: rpc.statd there and here), or set Version=4.1 in [Server]",
     "have the Pi that has it give it up, by rpinfs release with the name of its [Image] section",
