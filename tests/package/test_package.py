@@ -128,7 +128,7 @@ def test_completion_offers_the_commands(deb: Path) -> None:
         )
         offered = root.run("bash", "-euc", script).stdout.splitlines()
         assert offered == [
-            "status check units config image adopt release snapshot restore docker trim boot",
+            "status check units config image adopt release snapshot restore docker trim boot netboot",
             "create grow show check",
             "--filesystem",
             "import-fstab",
