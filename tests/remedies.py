@@ -58,6 +58,7 @@ PASTED = {
 
 LOOKS = (
     # Commands that only look: all of them are pasted one after the other, and nothing may have changed.
+    "journalctl -u rpinfs-agent",
     "all of them: rpinfs check",
     "wait for it: rpinfs status --watch",
     "rpinfs check mount",
@@ -142,6 +143,7 @@ NOT_PASTED = {
     "it counts from the next boot on: sed -i '1i persistent' /etc/dhcpcd.conf": _NOT_YET,
     "echo no-auto-down {quoted} >>/etc/network/interfaces": _NOT_YET,
     "mkdir -p {quoted}; printf '[Network]\\nKeepConfiguration=yes\\n' >{quoted}; networkctl reload": _NOT_YET,
+    "systemctl start rpinfs-agent": "printed where rpinfs-attach@.service finds no agent, which it starts itself",
     "apt install --reinstall e2fsprogs": _APT,
     "apt install --reinstall rpinfs": _APT,
     "apt install docker.io": _APT,
@@ -202,6 +204,7 @@ NOT_PASTED = {
 WORDS = (
     "it is not damaged by that: install a newer {} (this is {}), or check it on a host that has one",
     "it is not damaged: use a kernel that knows them (this is {}), or set another File=",
+    "find out who mounted it, and unmount it",
     "{}: its file system has errors that only a person can decide about (xfs_repair -n)",
     # For a person to read: nothing in them is to be pasted.
     "add {} to Bind= of an image in rpinfs.conf and reboot",

@@ -22,15 +22,20 @@ import contextlib
 import enum
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from rpinfs.boot.host import read_text
 from rpinfs.boot.units import RUNTIME_FOLDER
-from rpinfs.system.systemd import UnitState
+
+if TYPE_CHECKING:
+    from rpinfs.system.systemd import UnitState
 
 STOPPED_FILE = f"{RUNTIME_FOLDER}/stopped.json"
 _UP = ("active", "reloading", "activating")
 _ON_THE_WAY_DOWN = "deactivating"
+_UNWANTED = ("disabled", "masked", "masked-runtime", "bad")
+_RESTART_SECONDS = 1.0  # Between the end of a unit that is restarted and the beginning of the gate.
 
 
 class Cause(enum.Enum):
@@ -80,13 +85,65 @@ def all_down(units: Iterable[UnitState]) -> bool:
     return all(unit.active in ("inactive", "failed") for unit in units)
 
 
+def is_down(unit: UnitState) -> bool:
+    """Whether a unit does not run, and could.
+
+    One that waits for its automatic restart is down, too: where the gate refuses that, it may wait for ever.
+    """
+    down = unit.active in ("inactive", "failed") or unit.sub.startswith("auto-restart")
+    return down and not unit.job and unit.load != "masked"
+
+
+def ran_since(unit: UnitState, gate: UnitState) -> bool:
+    """Whether a unit has run after the gate was asked the last time: it was let in, and has ended since."""
+    return unit.left_active is not None and unit.left_active >= (gate.left_inactive or 0.0)
+
+
+def is_settled(gate: UnitState) -> bool:
+    """Whether the gate has come to an end: passed or refused."""
+    return not gate.job and gate.active in ("inactive", "failed")
+
+
+def comes_back(mount: UnitState) -> bool:
+    """Whether a mount that systemd unmounts is to be mounted again in a moment: `systemctl restart`."""
+    return mount.job in ("start", "restart", "try-restart") or mount.active == "activating"
+
+
+def was_held_back(unit: UnitState, gate: UnitState, wanted: Collection[str], refused: Mapping[str, float]) -> bool:
+    """Whether a unit wanted to run, and the gate has refused it.
+
+    A person who stops a unit is not overruled: it was held back where it was refused after it ran last. Where no
+    journal knows, a unit that never ran in this boot, has failed, or was stopped just before the gate was asked the
+    last time (that was a restart) counts as held back.
+
+    Args:
+        gate: the gate, which is_settled().
+        wanted: names of the units that one which runs, or is to run, pulls in. Generated units (quadlets), static and
+            linked ones are enabled by that alone.
+        refused: when units were last refused, in seconds of CLOCK_MONOTONIC.
+    """
+    if not is_down(unit) or unit.load != "loaded" or gate.left_inactive is None:
+        return False
+    if unit.name.endswith(".socket"):
+        return unit.active == "failed"
+    if unit.enabled != "enabled" and (unit.enabled in _UNWANTED or unit.name not in wanted):
+        return False
+    if unit.active != "inactive" or unit.became_inactive is None:
+        return True
+    if refused.get(unit.name, 0.0) >= unit.became_inactive:
+        return True
+    return 0 <= gate.left_inactive - unit.became_inactive <= _RESTART_SECONDS
+
+
 def stopped_units() -> dict[str, list[str]]:
     """Names of images and the units that were stopped when each was lost; empty where nothing was."""
     try:
         found = json.loads(read_text(STOPPED_FILE) or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return {name: [str(unit) for unit in units] for name, units in found.items()}
+    if not isinstance(found, dict):
+        return {}
+    return {name: [str(unit) for unit in units] for name, units in found.items() if isinstance(units, list)}
 
 
 def remember_stopped(stopped: dict[str, list[str]]) -> None:

@@ -13,6 +13,8 @@ The rules, each with the trouble that it avoids:
 4. The image is mounted only once the agent has published its loop device (ConditionPathExists=). A mount whose
    condition fails counts as started, so a bind mount binds to the image's: BindsTo= with After= insists that it is
    really there (systemd.unit(5)). Else it would make its folder below the empty mount point.
+   What was unmounted by request is not attached any more, so that a person can work on the file: the mount first has
+   the agent asked for it, by rpinfs-attach@NAME.service, which is skipped where the link is there.
 5. Docker follows the mounts directly, not only through the gate. The gate is inactive again once it has passed, and at
    shutdown systemd orders only units that have something to stop. It requires them and does not bind to them: a
    BindsTo= that comes with a daemon-reload, as after installing rpinfs on a running Pi, stops Docker at once. That
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from rpinfs.boot.config import Config, Image
 
 AGENT = "rpinfs-agent.service"
+ATTACH = "rpinfs-attach@{}.service"
 GATE = "rpinfs-gate.service"
 THAW = "rpinfs-thaw.service"
 TRIM = "rpinfs-trim.service"
@@ -207,12 +210,13 @@ def _share_mount(config: "Config") -> str:
 
 
 def _image_mount(config: "Config", image: "Image") -> str:
+    attach = ATTACH.format(image.name)
     return _mount_text(
         f"Image {image.name} ({image.path})",
         [
             f"RequiresMountsFor={word(config.share.where)}",
-            f"Wants={AGENT}",
-            f"After={AGENT}",
+            f"Wants={AGENT} {attach}",
+            f"After={AGENT} {attach}",
             f"ConditionPathExists={link_of(image)}",
         ],
         what=link_of(image),

@@ -61,6 +61,7 @@ COMMANDS = {
     ),
     "agent": Command("what rpinfs-agent.service starts", "services"),
     "gate": Command("what rpinfs-gate.service starts", "services"),
+    "attach": Command("what rpinfs-attach@.service starts", "services"),
     "thaw": Command("what rpinfs-thaw.service starts", "services"),
 }
 

@@ -1,4 +1,4 @@
-"""`rpinfs thaw`; `rpinfs agent` and `rpinfs gate`, as far as they are called with more than that: see __main__.py."""
+"""What the units start: `attach`, `thaw`; `agent` and `gate` where they are called with more, see __main__.py."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ def add_gate(parser: argparse.ArgumentParser) -> None:
     describe(parser, _gate, "The last check before Docker; started by systemd.")
 
 
+def add_attach(parser: argparse.ArgumentParser) -> None:
+    """Say what `rpinfs attach` is."""
+    describe(parser, _attach, "Has the agent prepare an image that is to be mounted; started by systemd.")
+    parser.add_argument("name", metavar="NAME", help="name of the image in the configuration")
+
+
 def add_thaw(parser: argparse.ArgumentParser) -> None:
     """Say what `rpinfs thaw` is."""
     describe(parser, _thaw, "Thaws what a snapshot that was killed has left frozen; started by systemd.")
@@ -32,6 +38,13 @@ def _gate(_: argparse.Namespace) -> int:
     from rpinfs.boot import gate
 
     return gate.main()
+
+
+def _attach(arguments: argparse.Namespace) -> int:
+    from rpinfs.agent import request
+
+    request.ask_for(arguments.name, print)
+    return 0
 
 
 def _thaw(_: argparse.Namespace) -> int:

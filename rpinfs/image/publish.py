@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from rpinfs.boot.settings import human_size
 from rpinfs.image.errors import ShareFailedError
-from rpinfs.system.files import NoLocks, lock, open_regular
+from rpinfs.system.files import NoLocks, lock, open_on_share, open_regular
 from rpinfs.system.run import Tell
 from rpinfs.system.trouble import REMEDIES
 
@@ -121,7 +121,7 @@ def _new_temporary(path: str) -> Temporary:
     folder, name = os.path.split(path)
     while True:
         temporary = os.path.join(folder, f".{name}.rpinfs-new-{os.urandom(8).hex()}")
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = open_on_share(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             if _lock_if_possible(fd) and is_named(temporary, fd):
                 return Temporary(temporary, fd)
@@ -202,7 +202,7 @@ def take_free_name(new: Temporary, path: str) -> None:
 
 def claim(path: str) -> None:
     """Take a free name with an empty file, and see that it is the one that has it. Raises OSError: it is taken."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd = open_on_share(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
     try:
         if not is_named(path, fd) or os.fstat(fd).st_size:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import stat
+import threading
 from collections.abc import Iterator
 
 from rpinfs.errors import RpinfsError, quoted
@@ -60,6 +61,62 @@ def move_away(path: str) -> str:
     return f"mv -T --backup=numbered {quoted(path, path + '.odd')}"
 
 
+class _Share(threading.local):
+    """The share that this thread works on: its mount point, and the folder that was mounted there, open."""
+
+    where = ""
+    folder = -1
+
+
+_share = _Share()
+
+
+@contextlib.contextmanager
+def on_share(where: str, device: tuple[int, int] | None) -> Iterator[None]:
+    """Have all that this thread opens below a mount point opened on that very mount, while a with statement lasts.
+
+    A share can be unmounted between a look at it and the writing: by its name, what is made then is made in the folder
+    below, on the root. While it is held so, it is unmounted only by `umount -l`, and still is where things are made.
+
+    Args:
+        device: of the mount; None: whatever is there.
+
+    Raises:
+        OSError: something else is mounted there by now, or nothing.
+    """
+    folder = os.open(where, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if device is not None and os.fstat(folder).st_dev != os.makedev(*device):
+            raise OSError(errno.ENODEV, f"{where} is not the share any more")
+        _share.where, _share.folder = where, folder
+        yield
+    finally:
+        _share.where, _share.folder = "", -1
+        os.close(folder)
+
+
+def _within(path: str) -> tuple[str, int | None]:
+    """A path as the *at() calls take it: relative to the share that this thread works on, where it is below that."""
+    if not _share.where:
+        return path, None
+    if path == _share.where:
+        return ".", _share.folder
+    below = f"{_share.where.rstrip('/')}/"
+    return (path[len(below) :], _share.folder) if path.startswith(below) else (path, None)
+
+
+def open_on_share(path: str, flags: int, mode: int = 0o600) -> int:
+    """As os.open(), on the share of on_share(). Raises OSError."""
+    name, folder = _within(path)
+    return os.open(name, flags, mode) if folder is None else os.open(name, flags, mode, dir_fd=folder)
+
+
+def stat_on_share(path: str) -> os.stat_result:
+    """As os.lstat(), on the share of on_share(). Raises OSError."""
+    name, folder = _within(path)
+    return os.lstat(name) if folder is None else os.stat(name, dir_fd=folder, follow_symlinks=False)
+
+
 @contextlib.contextmanager
 def open_regular(path: str, flags: int) -> Iterator[int]:
     """Open a regular file for as long as a with statement lasts: not through a symbolic link, not waiting for a FIFO.
@@ -67,7 +124,7 @@ def open_regular(path: str, flags: int) -> Iterator[int]:
     Raises:
         OSError: it cannot be opened; EINVAL where it is not a regular file, as it may have become since a look at it.
     """
-    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    fd = open_on_share(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "expected a regular file, found something else")
@@ -88,9 +145,9 @@ def open_own(path: str, flags: int) -> int:
     """
     # Opening a device already does something to it; a look beforehand costs no request that opening would not.
     with contextlib.suppress(FileNotFoundError):
-        _refuse_odd(path, os.lstat(path))
+        _refuse_odd(path, stat_on_share(path))
     try:
-        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        fd = open_on_share(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         if error.errno not in _BECAME_ODD:
             raise
@@ -156,7 +213,7 @@ class NewOwn:
     def __init__(self, path: str) -> None:
         self._final = path
         self._path = f"{path}-new-{os.urandom(8).hex()}"
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._fd = open_on_share(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW)
         self.created = os.fstat(self._fd).st_mtime
 
     def publish(self, data: bytes) -> None:
@@ -223,7 +280,7 @@ def make_folders(top: str, below: str) -> None:
         OddFileError: a part of the path is no folder.
         OSError: a folder cannot be made.
     """
-    fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = open_on_share(top.rstrip("/") or "/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     path = top.rstrip("/")
     try:
         for name in [part for part in below.split("/") if part]:

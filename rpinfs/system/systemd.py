@@ -8,12 +8,15 @@ every unit. What is here may be called from any thread; each call has a connecti
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rpinfs.errors import RpinfsError
+from rpinfs.system.run import run
 
+_JOURNAL_SECONDS = 20.0
 _ADDRESS = b"unix:path=/run/systemd/private"
 _NAME = b"org.freedesktop.systemd1"
 _MANAGER_PATH = b"/org/freedesktop/systemd1"
@@ -37,6 +40,7 @@ class UnitState:
         has_run: whether it has left the state "inactive" since the boot.
         left_active: seconds of CLOCK_MONOTONIC at which it was last not "active" any more; None where it never was.
         became_inactive: seconds of CLOCK_MONOTONIC at which it last became "inactive" or "failed"; None: never.
+        left_inactive: seconds of CLOCK_MONOTONIC at which it last began to start; None where it never did.
     """
 
     name: str
@@ -50,6 +54,7 @@ class UnitState:
     has_run: bool
     left_active: float | None = None
     became_inactive: float | None = None
+    left_inactive: float | None = None
 
 
 def unit_states(names: Iterable[str]) -> dict[str, UnitState]:
@@ -63,6 +68,55 @@ def unit_states(names: Iterable[str]) -> dict[str, UnitState]:
         return {}
     with _manager() as bus:
         return {name: _unit_state(bus, name) for name in wanted}
+
+
+def wanted_units(names: Iterable[str]) -> frozenset[str]:
+    """Tell which units are pulled in by one that runs or is about to: by its [Install], a link, or as a dependency.
+
+    That is what "enabled" means for units that have no such state: generated, static, linked ones.
+
+    Raises:
+        RpinfsError: systemd cannot be reached, or refuses.
+    """
+    with _manager() as bus:
+        return frozenset(name for name in dict.fromkeys(names) if _is_wanted(bus, name))
+
+
+def refused_starts(names: Iterable[str]) -> dict[str, float]:
+    """Tell when units of this boot were last refused, since something that they require had failed.
+
+    systemd keeps that nowhere but in the journal.
+
+    Returns:
+        seconds of CLOCK_MONOTONIC by name; nothing for who was never refused, or where there is no journal.
+    """
+    matches = [f"UNIT={name}" for name in names]
+    argv = ["journalctl", "--boot", "--quiet", "--output=json", "--output-fields=UNIT", "--lines=1000"]
+    try:
+        done = run([*argv, "_PID=1", "JOB_RESULT=dependency", *matches], timeout=_JOURNAL_SECONDS)
+    except RpinfsError:
+        return {}
+    found = {}
+    for line in done.stdout.splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            entry = json.loads(line)
+            found[str(entry["UNIT"])] = int(entry["__MONOTONIC_TIMESTAMP"]) / 1e6
+    return found
+
+
+def _is_wanted(bus: Any, name: str) -> bool:  # noqa: ANN401  pystemd has no types
+    from pystemd.dbuslib import path_encode
+
+    def read(unit: bytes, key: bytes, kind: bytes) -> Any:  # noqa: ANN401
+        return bus.get_property(_NAME, path_encode(b"/org/freedesktop/systemd1/unit", unit), _UNIT, key, kind)
+
+    with _explained(f"systemd does not tell what wants {name}"):
+        for other in [one for key in (b"WantedBy", b"RequiredBy") for one in read(name.encode(), key, b"as")]:
+            if _text(read(other, b"ActiveState", b"s")) in ("active", "activating", "reloading"):
+                return True
+            if read(other, b"Job", b"(uo)")[0]:
+                return True
+    return False
 
 
 def start_unit(name: str) -> None:
@@ -140,9 +194,10 @@ def _unit_state(bus: Any, name: str) -> UnitState:  # noqa: ANN401  pystemd has 
             enabled=_text(read("UnitFileState")),
             job=_job_type(bus, job),
             since=moment("StateChange"),
-            has_run=moment("InactiveExit") is not None,
+            has_run=(left_inactive := moment("InactiveExit")) is not None,
             left_active=moment("ActiveExit"),
             became_inactive=moment("InactiveEnter"),
+            left_inactive=left_inactive,
         )
 
 

@@ -69,9 +69,11 @@ DIFFERENCES = (
     Difference(IMAGE, "RequiresMountsFor", "/nfs/docker/loop", "/nfs/docker",
                "of the mount that the file is on; the same"),
     Difference(IMAGE, "After", "local-fs-pre.target",
-               "network-online.target network.target remote-fs-pre.target rpinfs-agent.service",
+               "network-online.target network.target remote-fs-pre.target rpinfs-agent.service "
+               "rpinfs-attach@docker.service",
                "a mount of the network (_netdev), and after the agent, which attaches its device"),
-    Difference(IMAGE, "Wants", "", "network-online.target rpinfs-agent.service", "the same"),
+    Difference(IMAGE, "Wants", "", "network-online.target rpinfs-agent.service rpinfs-attach@docker.service",
+               "the same"),
     Difference(IMAGE, "Before", "local-fs.target",
                "containerd.service docker.service rpinfs-gate.service var-lib-containerd.mount",
                f"{NO_LOCAL_FS}; {WAITERS}"),

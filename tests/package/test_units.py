@@ -13,12 +13,16 @@ from tests.package import chroot
 from tests.package.conftest import TREE
 
 UNITS = TREE / "units"
-SERVICES = ("rpinfs-agent.service", "rpinfs-gate.service", "rpinfs-thaw.service", "rpinfs-trim.service")
+SERVICES = (
+    "rpinfs-agent.service", "rpinfs-attach@.service", "rpinfs-gate.service", "rpinfs-thaw.service",
+    "rpinfs-trim.service",
+)  # fmt: skip
 SHIPPED = (*SERVICES, "rpinfs-trim.timer")
 GUARDED = ("docker.service", "containerd.service")
 # What `systemd-analyze security` gives; what the units may not lose is said in them. Lower is better: 10 is no sandbox.
 EXPOSURE = {
     "rpinfs-agent.service": 3.7,
+    "rpinfs-attach@.service": 2.9,
     "rpinfs-gate.service": 3.6,
     "rpinfs-thaw.service": 2.8,
     "rpinfs-trim.service": 3.5,

@@ -50,7 +50,8 @@ def test_every_mount_keeps_the_boot_going(text: str) -> None:
 def test_no_restart_of_the_agent_reaches_the_image() -> None:
     """Rule 3."""
     image = mounts_of(make())["var-lib-docker.mount"]
-    assert image["Wants"] == ["rpinfs-agent.service"] and image["After"] == ["rpinfs-agent.service"]
+    agent = ["rpinfs-agent.service rpinfs-attach@docker.service"]
+    assert image["Wants"] == agent and image["After"] == agent
     assert image["RequiresMountsFor"] == ["/nfs/docker"]
     assert "Requires" not in image and "BindsTo" not in image
 
