@@ -24,6 +24,8 @@ from tests.tools.conftest import ROOT
 
 UML = Path("/usr/bin/linux.uml")
 pytestmark = [
+    # It needs what a lab needs: network namespaces with taps in them, and nfs-ganesha.
+    pytest.mark.lab,
     pytest.mark.root,
     pytest.mark.crash,
     pytest.mark.skipif(not UML.exists(), reason="needs user-mode-linux"),
