@@ -33,7 +33,7 @@ def add_release(parser: argparse.ArgumentParser) -> None:
         parser,
         _release,
         "Give up an image of this Pi, with Docker stopped and the image unmounted. The image itself is left as it is.",
-        "  systemctl stop docker containerd var-lib-docker.mount rpinfs-agent\n  rpinfs release docker",
+        "  systemctl stop docker.socket docker containerd var-lib-docker.mount rpinfs-agent\n  rpinfs release docker",
     )
     _add_name(parser)
 
@@ -56,10 +56,10 @@ def _adopt(options: argparse.Namespace) -> int:
 
 
 def _release(options: argparse.Namespace) -> int:
-    from rpinfs.lease import lease, memory
+    from rpinfs.image import accept
+    from rpinfs.lease.lease import Owner
 
     host, image = image_on_share(options.name)
-    lease.release(image.path, lease.Owner.of(host), image.name)
-    memory.forget(image.name)
+    accept.release(image, Owner.of(host))
     print(printable(f"{image.path} belongs to nobody now; the next Pi that is configured for it takes it"))
     return 0

@@ -52,7 +52,7 @@ def add_restore(parser: argparse.ArgumentParser) -> None:
         _restore,
         "Put a copy of a snapshot in the place of its image, with Docker stopped. What was there is a snapshot from"
         "\nthen on, until somebody deletes it: rpinfs snapshot NAME --delete SNAPSHOT.",
-        "  systemctl stop docker containerd var-lib-docker.mount rpinfs-agent"
+        "  systemctl stop docker.socket docker containerd var-lib-docker.mount rpinfs-agent"
         "\n  rpinfs restore docker 20261122T201500Z\n  systemctl start rpinfs-agent docker",
     )
     parser.add_argument("name", metavar="NAME", help="the image: docker is the one of [Image docker]")

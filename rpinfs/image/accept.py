@@ -1,8 +1,9 @@
-"""Accepting what is under the name of an image today as that image, whatever was verified there before."""
+"""Accepting what is under the name of an image as that image, whatever was verified there before; or forgetting it."""
 
 from rpinfs.boot.config import Image
 from rpinfs.errors import RpinfsError, quoted
 from rpinfs.image import remedy
+from rpinfs.image.hold import own_units_named
 from rpinfs.image.probe import probe
 from rpinfs.lease import lease, memory
 from rpinfs.lease.lease import Owner, UnreadableError
@@ -31,5 +32,19 @@ def adopt(image: Image, owner: Owner, *, now: bool = False) -> tuple[str, str]:
             f"{image.path}: expected {remembered[0]}, or another one to accept; found {found.description}",
             f"to have a new image made: rpinfs release {quoted(image.name)}; {remedy.TRY_AGAIN}",
         )
-    before = lease.adopt(image.path, owner, image.name, now=now, uuid=uuid)
+    with own_units_named(image):
+        before = lease.adopt(image.path, owner, image.name, now=now, uuid=uuid)
     return before, memory.remember(image.path, image.name, owner, uuid) if uuid else ""
+
+
+def release(image: Image, owner: Owner) -> None:
+    """Give up an image of this machine's own, and forget what was verified.
+
+    Raises:
+        LeaseError: as lease.release().
+        RpinfsError: the root cannot forget.
+        OSError: the share failed.
+    """
+    with own_units_named(image):
+        lease.release(image.path, owner, image.name)
+    memory.forget(image.name)

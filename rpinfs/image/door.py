@@ -32,6 +32,8 @@ from rpinfs.system import loop
 # struct flock of fcntl(2): type, whence, start, length, pid.
 _FLOCK = struct.Struct("@hhqqi0q")
 
+_LOOK = "stop what uses it here: rpinfs status"
+
 
 @contextlib.contextmanager
 def opened(path: str, remedy: str, *, only_for_owner: bool = True) -> Iterator[Lease | None]:
@@ -88,7 +90,7 @@ def _as_refusal(path: str, remedy: str) -> Iterator[None]:
         with as_image_error(path, "its lease cannot be had"):
             yield
     except LeaseError as error:
-        raise ImageError(error.message, error.remedy if isinstance(error, OwnLockError) else remedy) from error
+        raise ImageError(error.message, error.remedy or _LOOK if isinstance(error, OwnLockError) else remedy) from error
 
 
 def _refuse_locked_on_the_nas(path: str, held: Lease) -> None:

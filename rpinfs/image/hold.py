@@ -12,7 +12,7 @@ from rpinfs.image import remedy
 from rpinfs.image.errors import ImageError
 from rpinfs.image.probe import refuse_attached
 from rpinfs.image.protection import refuse_marked
-from rpinfs.lease.lease import Lease, Owner, acquire, let_go
+from rpinfs.lease.lease import Lease, Owner, OwnLockError, acquire, let_go
 from rpinfs.system import loop
 from rpinfs.system.run import Tell
 
@@ -56,7 +56,8 @@ def leased(image: Image, owner: Owner, progress: Tell) -> Iterator[Lease | None]
         OSError: the share failed.
     """
     let_go(image.path, None)
-    lease = acquire(image.path, owner, image.name, take_up=False) if image.fence != "mmp" else None
+    with own_units_named(image):
+        lease = acquire(image.path, owner, image.name, take_up=False) if image.fence != "mmp" else None
     try:
         if os.path.lexists(image.path):
             refuse_attached(image.path)
@@ -68,6 +69,10 @@ def leased(image: Image, owner: Owner, progress: Tell) -> Iterator[Lease | None]
             lease.close()
 
 
-def stop_line(image: Image) -> str:
-    """The command that stops everything that uses an image."""
-    return remedy.stop(image)
+@contextlib.contextmanager
+def own_units_named(image: Image) -> Iterator[None]:
+    """Have it said what to stop where a process of this Pi has the lock: what waits for just this image."""
+    try:
+        yield
+    except OwnLockError as error:
+        raise OwnLockError(error.message, error.remedy or remedy.stop(image)) from error

@@ -15,6 +15,7 @@ from rpinfs.errors import RpinfsError
 from rpinfs.image import grow, look, make, publish, replacing
 from rpinfs.image.check import CheckResult, check_found
 from rpinfs.image.errors import CutShortError, ImageError
+from rpinfs.image.hold import own_units_named
 from rpinfs.image.plan import Plan, Step, plan
 from rpinfs.image.probe import Kind
 from rpinfs.image.protection import clear_cut_short, refuse_without_direct_io
@@ -95,7 +96,8 @@ def prepare(image: Image, owner: Owner, progress: Tell, *, share: Mount | None =
         look.insist_on_share(image.path, share)
     # File= may name a folder below the share that nobody made yet.
     make_folders(image.path.removesuffix(image.file), os.path.dirname(image.file))
-    lease = None if image.fence == "mmp" else acquire(image.path, owner, image.name)
+    with own_units_named(image):
+        lease = None if image.fence == "mmp" else acquire(image.path, owner, image.name)
     try:
         return _Way(image, owner, lease, share, progress).go()
     except BaseException:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from rpinfs.boot import storage
 from rpinfs.boot.config import Image
-from rpinfs.image import hold, publish, replacing
+from rpinfs.image import hold, publish, remedy, replacing
 from rpinfs.image.duplicating import duplicate, unused
 from rpinfs.image.errors import ImageError, as_image_error
 from rpinfs.image.signature import describe_special
@@ -97,7 +97,7 @@ def restore(image: Image, owner: Owner, which: str, progress: Tell = silent) -> 
 def _refuse_used(image: Image) -> None:
     """Before anything else, for what helps here is not what helps against another Pi."""
     for loop in storage.loops_on(image.path):
-        raise ImageError(f"{image.path}: is in use: attached to {loop.path}", hold.stop_line(image))
+        raise ImageError(f"{image.path}: is in use: attached to {loop.path}", remedy.stop(image))
 
 
 def _look(image: Image) -> Look:

@@ -317,9 +317,8 @@ def in_use(image: str, owner: Owner) -> LeaseError:
 
 
 def _own_lock(image: str) -> OwnLockError:
-    return OwnLockError(
-        f"{image}: in use by this Pi", "systemctl stop docker containerd var-lib-docker.mount rpinfs-agent"
-    )
+    # What to stop for that is known to who knows the image's settings (hold.py).
+    return OwnLockError(f"{image}: in use by this Pi")
 
 
 def _owned(image: str, found: Owner, owner: Owner, name: str) -> TakenError:

@@ -494,3 +494,22 @@ def test_a_mark_is_cleared_by_who_has_the_lock_alone(wanted: Image) -> None:
             booted(wanted)
     assert run.run(["dumpe2fs", "-h", wanted.path]).stdout.count("0xe24d4d50") == 1
     booted(wanted)
+
+
+def test_what_is_to_be_stopped_is_of_this_very_image(tmp_path: Path) -> None:
+    """Another process of this Pi has it: not Docker is to be stopped for the image `registry`."""
+    (tmp_path / "share").mkdir()
+    registry = wanted_at(
+        tmp_path / "share/registry.img", Path("/srv/registry"), name="registry", before=["registry.service"]
+    )
+    held = lease.acquire(registry.path, PI)
+    for use in (
+        lambda: booted(registry),
+        lambda: accept.adopt(registry, PI),
+        lambda: accept.release(registry, PI),
+        lambda: restoring.restore(registry, PI, "none"),
+    ):
+        with pytest.raises(RpinfsError, match="in use by this Pi") as refused:
+            use()
+        assert refused.value.remedy == "systemctl stop registry.service srv-registry.mount rpinfs-agent.service"
+    held.close()
