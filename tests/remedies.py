@@ -57,7 +57,7 @@ PASTED = {
 }  # fmt: skip
 
 LOOKS = (
-    # Commands that only look: all of them are pasted one after the other, and nothing may have changed.
+    # Commands that only look, and change nothing: only their form is tested.
     "journalctl -u rpinfs-agent",
     "all of them: rpinfs check",
     "wait for it: rpinfs status --watch",
@@ -98,7 +98,7 @@ LOOKS = (
     "reboot where /run/NetworkManager/conf.d/50-rpinfs.conf is missing; who overrides it: NetworkManager --print-config",
 )
 
-_DOCKER = "Docker's own, and its data stays; tests/tools/docker starts real daemons with each of these settings"
+_DOCKER = "Docker's own, which keeps its data: needs a real daemon, as tests/tools/docker has"
 _APT = "a package of the archive, which the tests do not reach for; debian/control names what must be there"
 _REBOOT = "a reboot, which the lab's tests do with containers running, and lose nothing"
 _LAB = "needs a Pi whose boot files or root are on a NAS: the lab"
