@@ -62,7 +62,8 @@ BUSY_SECONDS = 20.0
 def unmount(folder: Path) -> None:
     """Unmount, and wait for the loop device to be gone with it: until then what holds its file stays busy."""
     mounted = {line.rpartition(" - ")[2].split()[1] for line in mounts(folder) if line.split()[4] == str(folder)}
-    attached = [(one.path, one.backing_file) for one in storage.loops() if one.path in mounted - held_open()]
+    going = [one for one in storage.loops() if one.path in mounted - held_open() and one.autoclear]
+    attached = [(one.path, one.backing_file) for one in going]
     until(lambda: subprocess.run(["umount", folder], capture_output=True, check=False).returncode == 0)
     until(lambda: not any((one.path, one.backing_file) in attached for one in storage.loops()))
 
