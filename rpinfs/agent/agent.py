@@ -330,6 +330,7 @@ class Agent:
         """Let go. What is mounted stays mounted, and keeps its loop device; at shutdown it is unmounted by now."""
         self.teller.notify("STOPPING=1", "STATUS=stopping")
         self._end_leftovers()
+        loops = [memory.loop for memory in self.memories.values() if memory.loop]
         do.clean(self.images.values())
         for name, held in self.held.items():
             if self.worker.busy != name:
@@ -338,7 +339,7 @@ class Agent:
         if self.share.state is not ShareState.MOUNTED:
             from rpinfs.agent import shutdown
 
-            shutdown.abort_until_detached(list(self.images.values()), self.config.share.where)
+            shutdown.abort_until_detached(loops, self.config.share.where)
         if self._requests is not None:
             self._requests.close()
         with contextlib.suppress(FileNotFoundError):
@@ -361,7 +362,8 @@ class Agent:
         from rpinfs.agent import shutdown
 
         try:
-            if killed := shutdown.end_leftovers(busy, self.config.share.where):
+            loops = [self.memories[image.name].loop for image in busy]
+            if killed := shutdown.end_leftovers(busy, loops, self.config.share.where):
                 tell.journal(5, f"killed what kept an image in use after Docker's end: {' '.join(killed)}")
         except OSError as error:
             tell.journal(4, f"what keeps an image in use cannot be ended: {error}")

@@ -42,7 +42,8 @@ _ANSWER_SECONDS = 5.0
 def give_up_waiting(is_silent: Callable[[], bool], share: str, tell: Callable[[str], None]) -> None:
     """Look out for a shutdown while the NAS behind a mount is silent, and abort the requests when it lasts too long.
 
-    Returns once the NAS answers; not at all once it has begun to abort, since that looks like an answer.
+    Returns once the NAS answers, and where nothing may be aborted; not at all once it has begun to abort, since that
+    looks like an answer.
 
     Args:
         tell: is told when it begins.
@@ -53,17 +54,20 @@ def give_up_waiting(is_silent: Callable[[], bool], share: str, tell: Callable[[s
             return
         time.sleep(_LOOK_SECONDS)
         waited = waited + _LOOK_SECONDS if _is_stopping() else 0.0
+    if not _may_abort(share):
+        return
     tell(f"after {waited:.0f} s of shutdown, what waits for it is aborted; the next boot replays the journal")
     _abort_while(lambda: True, share)
 
 
-def end_leftovers(images: Collection[Image], share: str) -> list[str]:
+def end_leftovers(images: Collection[Image], loops: Collection[str], share: str) -> list[str]:
     """At shutdown, end the containers that have outlived Docker and wait until they are gone.
 
     What is killed and stays waits for the NAS behind the mount of the share: after a while, its requests are aborted.
 
     Args:
         images: are unmounted, and in use all the same.
+        loops: names of their loop devices.
 
     Returns:
         the names of the control groups that were killed; nothing where it is no shutdown.
@@ -73,7 +77,7 @@ def end_leftovers(images: Collection[Image], share: str) -> list[str]:
     """
 
     def in_use() -> bool:
-        return any(storage.is_in_use(image.path) for image in images)
+        return any(storage.has_file_system(loop) for loop in loops)
 
     if not _is_stopping():
         return []
@@ -81,15 +85,15 @@ def end_leftovers(images: Collection[Image], share: str) -> list[str]:
     end = time.monotonic() + GONE_SECONDS
     while in_use() and time.monotonic() < end:
         time.sleep(0.1)
-    if in_use() and not _answers(share):
+    if in_use() and _may_abort(share) and not _answers(share):
         _abort_while(in_use, share, _ABORTED_SECONDS)
     return killed
 
 
-def abort_until_detached(images: Collection[Image], share: str) -> None:
+def abort_until_detached(loops: Collection[str], share: str) -> None:
     """At shutdown, abort what a file system that is unmounted, and a loop device that was let go, still wait for."""
-    if _is_stopping():
-        _abort_while(lambda: any(storage.loops_on(image.path) for image in images), share, _ABORTED_SECONDS)
+    if _is_stopping() and _may_abort(share):
+        _abort_while(lambda: any(storage.loop_state(loop) for loop in loops), share, _ABORTED_SECONDS)
 
 
 def _abort_while(waiting: Callable[[], bool], share: str, seconds: float = math.inf) -> None:
@@ -99,15 +103,21 @@ def _abort_while(waiting: Callable[[], bool], share: str, seconds: float = math.
         time.sleep(_ABORT_SECONDS)
 
 
-def _abort_requests(share: str, root: str = "") -> None:
-    """Where the kernel knows only umount2: the share is in use, and stays mounted; what is asked later waits again."""
+def _may_abort(share: str, root: str = "") -> bool:
+    """Whether the requests of the share can be aborted, and no others with them.
+
+    Of one file system of a NAS, the kernel makes one for all its exports (nfs_compare_super()): where the root is in it
+    as well, its requests would be aborted too, and systemd with them.
+    """
     mounts = storage.parse_mountinfo(read_text(f"{root}/proc/self/mountinfo"))
     mount, system = storage.mount_at(mounts, share), storage.mount_at(mounts, "/")
-    if mount is None or not mount.is_nfs:
-        return
-    # Of one file system of a NAS, the kernel makes one for all its exports (nfs_compare_super()): where the root is in
-    # it as well, its requests would be aborted too, and systemd with them.
-    if system is not None and system.device == mount.device:
+    return mount is not None and mount.is_nfs and (system is None or system.device != mount.device)
+
+
+def _abort_requests(share: str, root: str = "") -> None:
+    """Where the kernel knows only umount2: the share is in use, and stays mounted; what is asked later waits again."""
+    mount = storage.mount_at(storage.parse_mountinfo(read_text(f"{root}/proc/self/mountinfo")), share)
+    if mount is None or not _may_abort(share, root):
         return
     major, minor = mount.device
     try:

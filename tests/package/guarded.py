@@ -164,6 +164,38 @@ def stopped_mount() -> Facts:
     return {"failed": systemctl("start", DOCKER), "after": after, **state()}
 
 
+def worked_on_the_file() -> Facts:
+    """What a person may do with an unmounted image: nothing is lost by it, and nothing of it is undone."""
+    kept = Path(MOUNT, "kept")
+    kept.mkdir(exist_ok=True)
+    for number in range(200):
+        with open(kept / str(number), "w") as file:
+            file.write(str(number))
+            file.flush()
+            os.fsync(file.fileno())
+    image = next(str(path) for path in Path(SHARE).glob("docker-*.img"))
+    systemctl("stop", "var-lib-docker.mount")
+    wait(lambda: agent_says()["state"] == "unmounted" and image not in run("losetup", "-l", "-n", "-O", "BACK-FILE"))
+    alone = {
+        "link": os.path.lexists("/run/rpinfs/docker"),
+        "verified": UUID_FILE.exists(),
+        "locks": run("losetup", "-l"),
+    }
+    run("tune2fs", "-L", "by-hand", image)
+    run("debugfs", "-w", "-R", "write /etc/hostname by-hand", image)
+    run("e2fsck", "-f", "-p", image)
+    failed = systemctl("start", "var-lib-docker.mount")
+    mounted = os.path.ismount(MOUNT)
+    texts = [Path(kept, str(number)).read_text() for number in range(200)] if mounted else []
+    label = run("blkid", "-p", "-o", "value", "-s", "LABEL", os.path.realpath("/run/rpinfs/docker"))
+    by_hand = Path(MOUNT, "by-hand").exists()
+    docker = systemctl("start", DOCKER)
+    return {
+        "alone": alone, "failed": failed, "mounted_alone": mounted, "kept_files": texts == [str(n) for n in range(200)],
+        "label": label.strip(), "by_hand": by_hand, "docker_failed": docker, **state(),
+    }  # fmt: skip
+
+
 def unmounted_with_docker_down() -> Facts:
     systemctl("stop", DOCKER, CONTAINERD, SOCKET)
     run("umount", KEPT)
@@ -304,7 +336,7 @@ STEPS: list[Callable[[], Facts]] = [
     first_start, window_on_systemd,
     unmounted_lazily, mounted_over, mounted_over_a_folder_above, agent_killed_while_it_is_lost,
     lost_while_the_agent_is_dead,
-    stopped_mount, unmounted_with_docker_down,
+    stopped_mount, worked_on_the_file, unmounted_with_docker_down,
     another_file_system, data_root_elsewhere, data_root_by_a_drop_in,
     no_room_for_an_overlay, a_trial_was_killed, restarted_while_running, half_unpacked,
     generator_crashed, damaged,

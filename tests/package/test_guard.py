@@ -154,6 +154,16 @@ def what_systemd_unmounts_is_let_be(seen: Seen) -> None:
     assert not step["failed"] and runs(step)
 
 
+def what_a_person_does_with_an_unmounted_image_stays(seen: Seen) -> None:
+    """It is not attached, and nothing of the agent's has it open or locked; its mount unit has it prepared anew."""
+    step = seen.steps["worked_on_the_file"]
+    assert (step["alone"]["link"], step["alone"]["verified"]) == (False, False)
+    assert "rpinfs-lock" not in step["alone"]["locks"]
+    assert not step["failed"] and step["mounted_alone"] and step["kept_files"]
+    assert (step["label"], step["by_hand"]) == ("by-hand", True)
+    assert not step["docker_failed"] and runs(step)
+
+
 def a_person_who_stopped_docker_and_unmounts_is_left_alone(seen: Seen) -> None:
     step = seen.steps["unmounted_with_docker_down"]
     assert "until it is back" not in step["after"]["agent"]["message"]
@@ -212,6 +222,7 @@ CHECKS: list[Callable[[Seen], None]] = [
     docker_stops_with_its_storage_and_comes_back_with_it,
     what_took_its_place_is_said_and_the_gate_stands,
     what_systemd_unmounts_is_let_be,
+    what_a_person_does_with_an_unmounted_image_stays,
     a_person_who_stopped_docker_and_unmounts_is_left_alone,
     the_gate_refuses_by_hand_and_by_socket,
     a_wrong_configuration_holds_back_what_else_waits_for_the_image,

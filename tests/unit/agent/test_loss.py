@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,4 +71,86 @@ def test_the_next_agent_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     loss.remember_stopped({"docker": []})
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "stopped.json").write_text('{"docker": ["dock')
+    assert loss.stopped_units() == {}
+
+
+def gate(active: str = "failed", began: float | None = 200.0) -> UnitState:
+    return replace(unit("rpinfs-gate.service", active, inactive=201.0), left_inactive=began)
+
+
+def docker(enabled: str = "enabled", **more: object) -> UnitState:
+    return replace(unit("docker.service", "inactive"), enabled=enabled, **more)  # type: ignore[arg-type]
+
+
+HELD_BACK = [
+    ("never ran", docker(), True),
+    ("failed", docker(active="failed", became_inactive=10.0), True),
+    (
+        "waits for a restart that is refused",
+        docker(active="activating", sub="auto-restart", became_inactive=10.0),
+        True,
+    ),
+    ("restarted, and refused", docker(became_inactive=199.5), True),
+    ("stopped by a person before", docker(became_inactive=100.0), False),
+    ("stopped by a person since", docker(became_inactive=300.0), False),
+    ("runs", docker(active="active"), False),
+    ("is about to", docker(job="start"), False),
+    ("disabled", docker("disabled"), False),
+    ("masked", docker("masked"), False),
+    ("masked for now", docker("masked-runtime"), False),
+    ("generated and wanted", docker("generated"), True),
+    ("static and wanted", docker("static"), True),
+    ("linked and wanted", docker("linked"), True),
+    ("an alias that is wanted", docker("alias"), True),
+    ("not there", docker(load="not-found"), False),
+    ("masked in full", docker(load="masked"), False),
+]
+
+
+@pytest.mark.parametrize(("state", "held"), [case[1:] for case in HELD_BACK], ids=[case[0] for case in HELD_BACK])
+def test_what_the_gate_has_held_back(state: UnitState, held: bool) -> None:
+    assert loss.was_held_back(state, gate(), ["docker.service"], {}) is held
+    assert not loss.was_held_back(state, gate(began=None), ["docker.service"], {}), "the gate was never asked"
+    if state.enabled not in ("enabled", "disabled", "masked", "masked-runtime"):
+        assert not loss.was_held_back(state, gate(), [], {}), "nothing wants it"
+
+
+def test_the_journal_knows_who_was_refused() -> None:
+    """However often the gate was asked since, and by whom."""
+    stopped = docker(became_inactive=100.0)
+    assert loss.was_held_back(stopped, gate(began=900.0), [], {"docker.service": 100.1})
+    assert not loss.was_held_back(stopped, gate(began=900.0), [], {"docker.service": 99.0})
+    assert not loss.was_held_back(docker("disabled", became_inactive=1.0), gate(), [], {"docker.service": 99.0})
+
+
+def test_sockets_listen_again_when_they_have_failed() -> None:
+    socket = replace(docker("disabled"), name="docker.socket")
+    assert not loss.was_held_back(socket, gate(), [], {})
+    assert loss.was_held_back(replace(socket, active="failed"), gate(), [], {})
+
+
+def test_the_gate_is_at_its_end() -> None:
+    assert loss.is_settled(gate()) and loss.is_settled(gate("inactive"))
+    for active in ("activating", "deactivating", "active"):
+        assert not loss.is_settled(gate(active))
+    assert not loss.is_settled(replace(gate(), job="start"))
+
+
+def test_ran_since() -> None:
+    assert loss.ran_since(docker(left_active=200.0), gate())
+    assert not loss.ran_since(docker(left_active=199.0), gate()) and not loss.ran_since(docker(), gate())
+
+
+@pytest.mark.parametrize(
+    ("mount", "back"), [(unit(job="start"), True), (unit(job="restart"), True), (unit(job="try-restart"), True),
+                        (unit(active="activating"), True), (unit(job="stop"), False), (unit(active="inactive"), False)],
+)  # fmt: skip
+def test_a_mount_that_comes_back(mount: UnitState, back: bool) -> None:
+    assert loss.comes_back(mount) is back
+
+
+@pytest.mark.parametrize("text", ["[" * 4096, "[]", '{"docker": 3}', "{"])
+def test_whatever_stands_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(loss, "STOPPED_FILE", str(tmp_path / "stopped.json"))
+    (tmp_path / "stopped.json").write_text(text)
     assert loss.stopped_units() == {}

@@ -45,7 +45,7 @@ def test_a_nas_is_given_up_when_a_shutdown_has_waited_for_it(monkeypatch: pytest
     """Not while the system runs, and not when the NAS has answered in the meantime."""
     slept: list[float] = []
     forced: list[float] = []
-    state = "running"
+    state, may_abort = "running", True
 
     class EnoughError(Exception):
         """What was to be seen was seen."""
@@ -58,10 +58,16 @@ def test_a_nas_is_given_up_when_a_shutdown_has_waited_for_it(monkeypatch: pytest
     monkeypatch.setattr("time.sleep", sleep)
     monkeypatch.setattr("rpinfs.system.systemd.system_state", lambda: state)
     monkeypatch.setattr("rpinfs.agent.shutdown._abort_requests", lambda _: forced.append(sum(slept)))
+    monkeypatch.setattr("rpinfs.agent.shutdown._may_abort", lambda _: may_abort)
     shutdown.give_up_waiting(lambda: sum(slept) < 1000, "/nfs/docker", print)
     state = "stopping"
     shutdown.give_up_waiting(lambda: sum(slept) < 1000 + shutdown.GONE_SECONDS / 2, "/nfs/docker", print)
     assert forced == []
+    slept.clear()
+    may_abort, said = False, list[str]()
+    shutdown.give_up_waiting(lambda: True, "/nfs/docker", said.append)
+    assert (said, forced) == ([], []), "root and share are one: nothing is said that is not done"
+    may_abort = True
     slept.clear()
     with pytest.raises(EnoughError):
         shutdown.give_up_waiting(lambda: True, "/nfs/docker", print)
@@ -72,7 +78,7 @@ def test_leftovers_are_killed_and_then_given_up(root: Path, monkeypatch: pytest.
     """Nothing while the system runs; what is killed and stays waits for the NAS, whose requests are aborted last."""
     clock = 0.0
     told: list[str] = []
-    state, answers = "running", False
+    state, answers, may_abort = "running", False, True
 
     def sleep(seconds: float) -> None:
         nonlocal clock
@@ -82,31 +88,38 @@ def test_leftovers_are_killed_and_then_given_up(root: Path, monkeypatch: pytest.
         told.append(f"kill {' '.join(names)}")
         return ["docker-0.scope"]
 
-    def is_in_use(_: str) -> bool:
+    def has_file_system(_: str) -> bool:
         return clock < shutdown.GONE_SECONDS + 5
 
     monkeypatch.setattr("time.sleep", sleep)
     monkeypatch.setattr("time.monotonic", lambda: clock)
     monkeypatch.setattr("rpinfs.system.systemd.system_state", lambda: state)
-    monkeypatch.setattr("rpinfs.boot.storage.is_in_use", is_in_use)
+    monkeypatch.setattr("rpinfs.boot.storage.has_file_system", has_file_system)
+    monkeypatch.setattr("rpinfs.agent.shutdown._may_abort", lambda _: may_abort)
     monkeypatch.setattr("rpinfs.agent.shutdown.kill", kill)
     monkeypatch.setattr("rpinfs.agent.shutdown._answers", lambda _: answers)
     monkeypatch.setattr("rpinfs.agent.shutdown._abort_requests", lambda where: told.append(f"abort {where}"))
     config = "[Image docker]\nEnabled=no\n[Image podman]\nWhere=/var/lib/containers\nBefore=podman.service\n"
     images = load(Host.read(str(make_pi(root, config)))).images
 
-    assert shutdown.end_leftovers(images, "/nfs/docker") == []
+    assert shutdown.end_leftovers(images, ["loop3"], "/nfs/docker") == []
     assert (told, clock) == ([], 0)
 
     state = "stopping"
-    assert shutdown.end_leftovers(images, "/nfs/docker") == ["docker-0.scope"]
+    assert shutdown.end_leftovers(images, ["loop3"], "/nfs/docker") == ["docker-0.scope"]
     assert told[0] == "kill docker-*.scope cri-containerd-*.scope libpod-*.scope podman.service"
     assert told[1:] == ["abort /nfs/docker"] * 5
     assert shutdown.GONE_SECONDS + 5 <= clock < shutdown.GONE_SECONDS + 7
 
     told, clock, answers = [], 0.0, True
-    shutdown.end_leftovers(images, "/nfs/docker")
+    shutdown.end_leftovers(images, ["loop3"], "/nfs/docker")
     assert len(told) == 1, "a NAS that answers is waited for"
+
+    told, clock, answers, may_abort = [], 0.0, False, False
+    shutdown.end_leftovers(images, ["loop3"], "/nfs/docker")
+    assert len(told) == 1 and clock <= shutdown.GONE_SECONDS + 1, (
+        "nothing may be aborted: no loop around what does nothing"
+    )
 
 
 MOUNTINFO = "41 30 0:38 / /nfs/docker rw - {kind} 10.77.0.2:/docker rw\n"
