@@ -175,12 +175,9 @@ def worked_on_the_file() -> Facts:
             os.fsync(file.fileno())
     image = next(str(path) for path in Path(SHARE).glob("docker-*.img"))
     systemctl("stop", "var-lib-docker.mount")
-    wait(lambda: agent_says()["state"] == "unmounted" and image not in run("losetup", "-l", "-n", "-O", "BACK-FILE"))
-    alone = {
-        "link": os.path.lexists("/run/rpinfs/docker"),
-        "verified": UUID_FILE.exists(),
-        "locks": run("losetup", "-l"),
-    }
+    # Neither the image nor its lock, whose name has the image's in it; other containers' are listed, too.
+    wait(lambda: agent_says()["state"] == "unmounted" and os.path.basename(image) not in run("losetup", "--list"))
+    alone = {"link": os.path.lexists("/run/rpinfs/docker"), "verified": UUID_FILE.exists()}
     run("tune2fs", "-L", "by-hand", image)
     run("debugfs", "-w", "-R", "write /etc/hostname by-hand", image)
     run("e2fsck", "-f", "-p", image)
