@@ -33,7 +33,7 @@ from rpinfs.image import freeze
 from rpinfs.image.prepare import Prepared
 from rpinfs.lease.lease import LOST, Lease, Owner, TakenError
 
-_TICK_SECONDS = 5.0
+_TICK_SECONDS, _RESTLESS_SECONDS = 5.0, 1.0
 _MOST_STEPS = 50  # In a row without waiting: what is done at once makes new facts.
 
 
@@ -117,7 +117,8 @@ class Agent:
                 poll.register(readable, select.POLLIN)
             while not self._stopping():
                 self.settle()
-                poll.poll(_TICK_SECONDS * 1000)
+                restless = any(map(decide.is_restless, self.memories.values()))
+                poll.poll((_RESTLESS_SECONDS if restless else _TICK_SECONDS) * 1000)
         return self._stop()
 
     def settle(self) -> None:

@@ -26,7 +26,7 @@ LEASE_RETRY_SECONDS = 15.0
 SHARE_RETRY_SECONDS = 60.0
 """How often an image is tried again that the share has failed under: no room, no permission, a stale file handle."""
 
-ASK_SECONDS = 2.0
+ASK_SECONDS = 1.0
 """How often systemd is asked again for what it had not settled."""
 
 

@@ -68,6 +68,12 @@ def holds_up_boot(memory: Memory, share: ShareMemory) -> bool:
     return share.state is ShareState.MOUNTED and memory.state in _UNDECIDED
 
 
+def is_restless(memory: Memory) -> bool:
+    """Whether something is to be done for an image as soon as systemd, or what was stopped, has come to its end."""
+    leaving = memory.state in (*_UNMOUNTED, State.TAKEN) and bool(memory.loop)
+    return leaving or bool(memory.stopped or memory.look)
+
+
 def _taken_in(case: Case) -> tuple[Case, tuple[str, ...]]:
     """Take in what is so whatever state the image is in: the end of a silence or of a snapshot, a lock that is lost."""
     memory, facts, result = case.memory, case.facts, case.facts.result

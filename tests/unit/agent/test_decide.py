@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rpinfs.agent import case as cases
-from rpinfs.agent.decide import decide, holds_up_boot, is_awaited
+from rpinfs.agent.decide import decide, holds_up_boot, is_awaited, is_restless
 from rpinfs.agent.picture import (
     Answer,
     Failed,
@@ -369,8 +369,8 @@ def test_a_start_that_failed_is_done_again(image: Image) -> None:
 def test_why_it_is_gone_is_asked_at_once(image: Image) -> None:
     made = judge(image, replace(MOUNTED, ask_at=NOW + 100), GONE)
     assert made.action == Action(Do.ASK, (MOUNT, *BOTH)) and made.memory.state is State.MOUNTED
-    assert judge(image, made.memory, GONE, now=NOW + 1).action is None
-    assert judge(image, made.memory, GONE, now=NOW + 2).action == made.action
+    assert judge(image, made.memory, GONE, now=NOW + 0.9).action is None
+    assert judge(image, made.memory, GONE, now=NOW + 1).action == made.action
     failed = judge(image, made.memory, replace(GONE, result=Failed("no systemd")))
     assert failed.notes == ("was unmounted behind systemd's back from /var/lib/docker, and no systemd",)
 
@@ -403,8 +403,8 @@ def test_unmounted_is_let_go_of_and_then_prepared_when_it_is_wanted(image: Image
     assert judge(image, closing.memory, GONE, worker="data").action is None
     assert judge(image, closing.memory, GONE, share=replace(SHARE, state=ShareState.SILENT)).action is None
     again = judge(image, letting.memory, replace(GONE, result=LetGo(False)))
-    assert again.action is None and judge(image, again.memory, GONE, now=NOW + 1).action is None
-    assert judge(image, again.memory, GONE, now=NOW + 2).action == letting.action
+    assert again.action is None and judge(image, again.memory, GONE, now=NOW + 0.9).action is None
+    assert judge(image, again.memory, GONE, now=NOW + 1).action == letting.action
     alone = judge(image, letting.memory, replace(GONE, result=LetGo(True)))
     assert alone.memory.loop == "" and alone.memory.lock is Lock.NONE and alone.memory.state is State.UNMOUNTED
     assert judge(image, alone.memory, GONE, now=NOW + 1e6).action is None
@@ -566,6 +566,13 @@ def test_who_waits_for_it(state: State) -> None:
             assert not is_awaited(memory, GONE, replace(SHARE, state=other))
     if state is State.UNMOUNTED:
         assert not is_awaited(memory, replace(GONE, in_use=True), SHARE)
+
+
+def test_who_cannot_wait_for_the_next_tick() -> None:
+    for memory in (UNMOUNTED, LOST, TAKEN, BACK, replace(MOUNTED, look="came late")):
+        assert is_restless(memory)
+    for memory in (MOUNTED, ATTACHED, PREPARING, replace(UNMOUNTED, loop="")):
+        assert not is_restless(memory)
 
 
 def test_no_state_follows_that_is_not_in_the_table() -> None:
