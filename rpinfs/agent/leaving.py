@@ -70,7 +70,9 @@ def missed(case: Case) -> Decision:
     unit = result.units[case.mounts[0]]
     cause, went = loss.cause_of(unit, result.system), loss.gone_at(unit)
     if cause is loss.Cause.LOST and went is not None:
-        return also_stopped(known, loss.running(waiting_units(case, result), went)).stays()
+        known = also_stopped(known, loss.running(waiting_units(case, result), went))
+        stopped = known.memory.stopped
+        return known.stays(*([f"{_why_lost(case)}; until it is back, {' '.join(stopped)} stopped"] if stopped else []))
     if cause is loss.Cause.REQUESTED and case.memory.recall == State.MOUNTED:
         return known.becoming(State.UNMOUNTED, *_unmounted_sentence(case)).stays()
     return known.stays()

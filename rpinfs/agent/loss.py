@@ -109,7 +109,9 @@ def comes_back(mount: UnitState) -> bool:
     return mount.job in ("start", "restart", "try-restart") or mount.active == "activating"
 
 
-def was_held_back(unit: UnitState, gate: UnitState, wanted: Collection[str], refused: Mapping[str, float]) -> bool:
+def was_held_back(
+    unit: UnitState, gate: UnitState, wanted: Collection[str], refused: Mapping[str, float] | None
+) -> bool:
     """Whether a unit wanted to run, and the gate has refused it.
 
     A person who stops a unit is not overruled: it was held back where it was refused after it ran last. Where no
@@ -120,7 +122,7 @@ def was_held_back(unit: UnitState, gate: UnitState, wanted: Collection[str], ref
         gate: the gate, which is_settled().
         wanted: names of the units that one which runs, or is to run, pulls in. Generated units (quadlets), static and
             linked ones are enabled by that alone.
-        refused: when units were last refused, in seconds of CLOCK_MONOTONIC.
+        refused: when units were last refused, in seconds of CLOCK_MONOTONIC; None where no journal tells.
     """
     if not is_down(unit) or unit.load != "loaded" or gate.left_inactive is None:
         return False
@@ -130,8 +132,8 @@ def was_held_back(unit: UnitState, gate: UnitState, wanted: Collection[str], ref
         return False
     if unit.active != "inactive" or unit.became_inactive is None:
         return True
-    if refused.get(unit.name, 0.0) >= unit.became_inactive:
-        return True
+    if refused is not None:
+        return refused.get(unit.name, 0.0) >= unit.became_inactive
     return 0 <= gate.left_inactive - unit.became_inactive <= _RESTART_SECONDS
 
 

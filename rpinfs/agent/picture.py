@@ -72,13 +72,14 @@ class Answer:
 
     Attributes:
         wanted: those of them that a unit which runs, or is to run, pulls in.
-        refused: when those of them that were refused were so for the last time, in seconds of CLOCK_MONOTONIC.
+        refused: when those of them that were refused were so for the last time, in seconds of CLOCK_MONOTONIC; None
+            where nothing tells.
     """
 
     system: str
     units: Mapping[str, UnitState]
     wanted: frozenset[str] = frozenset()
-    refused: Mapping[str, float] = field(default_factory=dict)
+    refused: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -82,20 +82,20 @@ def wanted_units(names: Iterable[str]) -> frozenset[str]:
         return frozenset(name for name in dict.fromkeys(names) if _is_wanted(bus, name))
 
 
-def refused_starts(names: Iterable[str]) -> dict[str, float]:
+def refused_starts(names: Iterable[str]) -> dict[str, float] | None:
     """Tell when units of this boot were last refused, since something that they require had failed.
 
     systemd keeps that nowhere but in the journal.
 
     Returns:
-        seconds of CLOCK_MONOTONIC by name; nothing for who was never refused, or where there is no journal.
+        seconds of CLOCK_MONOTONIC by name; nothing for who was never refused; None where there is no journal.
     """
     matches = [f"UNIT={name}" for name in names]
     argv = ["journalctl", "--boot", "--quiet", "--output=json", "--output-fields=UNIT", "--lines=1000"]
     try:
         done = run([*argv, "_PID=1", "JOB_RESULT=dependency", *matches], timeout=_JOURNAL_SECONDS)
     except RpinfsError:
-        return {}
+        return None
     found = {}
     for line in done.stdout.splitlines():
         with contextlib.suppress(ValueError, KeyError, TypeError):

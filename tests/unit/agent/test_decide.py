@@ -128,7 +128,10 @@ def test_what_happened_while_no_agent_was_there_is_found_out(image: Image) -> No
     asked = judge(image, recalled, GONE)
     assert asked.action == Action(Do.ASK, (MOUNT, *BOTH))
     lost = answer(unit(MOUNT, left_active=5.0, became_inactive=5.0), unit(DOCKER, left_active=5.1, became_inactive=5.2))
-    assert judge(image, recalled, replace(GONE, result=lost)).memory.stopped == (DOCKER,)
+    known = judge(image, recalled, replace(GONE, result=lost))
+    assert known.memory.stopped == (DOCKER,) and known.notes == (
+        "was unmounted behind systemd's back from /var/lib/docker; until it is back, docker.service stopped",
+    )
     stopped = answer(unit(MOUNT, left_active=5.0, became_inactive=5.1))
     made = judge(image, recalled, replace(GONE, result=stopped))
     assert said(made) == (State.UNMOUNTED, "unmounted by systemd from /var/lib/docker", f"systemctl start {MOUNT}")

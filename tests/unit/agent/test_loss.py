@@ -109,10 +109,10 @@ HELD_BACK = [
 
 @pytest.mark.parametrize(("state", "held"), [case[1:] for case in HELD_BACK], ids=[case[0] for case in HELD_BACK])
 def test_what_the_gate_has_held_back(state: UnitState, held: bool) -> None:
-    assert loss.was_held_back(state, gate(), ["docker.service"], {}) is held
-    assert not loss.was_held_back(state, gate(began=None), ["docker.service"], {}), "the gate was never asked"
+    assert loss.was_held_back(state, gate(), ["docker.service"], None) is held
+    assert not loss.was_held_back(state, gate(began=None), ["docker.service"], None), "the gate was never asked"
     if state.enabled not in ("enabled", "disabled", "masked", "masked-runtime"):
-        assert not loss.was_held_back(state, gate(), [], {}), "nothing wants it"
+        assert not loss.was_held_back(state, gate(), [], None), "nothing wants it"
 
 
 def test_the_journal_knows_who_was_refused() -> None:
@@ -121,6 +121,7 @@ def test_the_journal_knows_who_was_refused() -> None:
     assert loss.was_held_back(stopped, gate(began=900.0), [], {"docker.service": 100.1})
     assert not loss.was_held_back(stopped, gate(began=900.0), [], {"docker.service": 99.0})
     assert not loss.was_held_back(docker("disabled", became_inactive=1.0), gate(), [], {"docker.service": 99.0})
+    assert not loss.was_held_back(docker(became_inactive=199.5), gate(), [], {}), "others were refused, and it was not"
 
 
 def test_sockets_listen_again_when_they_have_failed() -> None:

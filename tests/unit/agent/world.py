@@ -372,7 +372,7 @@ class World:
     def unmount_by_request(self, place: Place) -> None:
         """systemctl stop var-lib-docker.mount: what requires it stops before, and a person has asked for that."""
         self.settle()
-        if place.mounted and not place.covered and place.memory.state is not State.LOST:
+        if place.mounted and not place.covered and not place.memory.stopped and place.memory.state is not State.LOST:
             for unit in place.units.values():
                 unit.wanted = False
             self.stop(place, place.mount.name)
@@ -429,6 +429,9 @@ class World:
 
     def person_stops(self, place: Place) -> None:
         self.settle()
+        if place.memory.stopped:
+            # What is about to be started is the agent's: whoever stops it in that moment has to do so again.
+            return
         for unit in place.units.values():
             if unit.active == "active":
                 unit.down(self.now)
@@ -451,7 +454,7 @@ class World:
         self.start_behind_gate(place, *place.units.values())
         for unit in place.units.values():
             unit.asked_for = asked and not unit.wanted and unit.active != "active"
-            unit.wanted = True
+            unit.wanted = unit.wanted or not place.covered
 
     def agent_dies(self, *, in_order: bool) -> None:
         """Killed, or restarted; what it had open is closed."""
