@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, quoted
 from rpinfs.netboot.render.text import Rendered
 
 KEPT = ".before-rpinfs"
@@ -17,7 +17,8 @@ def write_all(made: list[Rendered], folder: str) -> None:
         path = f"{folder}/{one.name}"
         if (there := _text(path)) is not None and there != one.text:
             raise RpinfsError(
-                f"{path}: there is another one already", f"look at it, then: rm {path}; or another --output"
+                f"{path}: there is another one already",
+                f"name another --output, or look at it, then: rm {quoted(path)}",
             )
     for one in made:
         _write(f"{folder}/{one.name}", one.text)
@@ -37,7 +38,7 @@ def apply(one: Rendered) -> None:
     if os.path.lexists(one.place):
         kept = one.place + KEPT
         if os.path.lexists(kept):
-            raise RpinfsError(f"{kept}: is there already, from an earlier time", f"look at it, then: rm {kept}")
+            raise RpinfsError(f"{kept}: is there already, from an earlier time", f"look at it, then: rm {quoted(kept)}")
         os.link(one.place, kept, follow_symlinks=False)
     _write(one.place, one.text)
 

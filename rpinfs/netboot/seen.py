@@ -181,7 +181,8 @@ def _add_tftp(seen: Seen, path: str, why: str) -> None:
         seen.boots.append(BootFolder(path, names, path))
     for name in sorted(names):
         folder = f"{path}/{name}"
-        if os.path.isdir(folder) and not os.path.islink(folder):
+        # A serial number may be a link to a name; what leads elsewhere is not looked at.
+        if os.path.isdir(folder) and os.path.realpath(folder).startswith(f"{os.path.realpath(path)}/"):
             inside = _names(folder)
             if any(file in inside for file in BOOT_FILES):
                 seen.boots.append(BootFolder(folder, inside, path))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
+
 from rpinfs.errors import RpinfsError
 
 LARGEST = 1 << 20
@@ -18,12 +22,38 @@ class SyntaxFault(RpinfsError):
         self.rule = rule
 
 
-def text_of(path: str) -> str:
-    """Read a text file; bytes that are no UTF-8 become surrogates. Raises OSError, SyntaxFault."""
-    with open(path, "rb") as file:
+def text_of(path: str, *, follow: bool = True) -> str:
+    """Read a text file; bytes that are no UTF-8 become surrogates.
+
+    Args:
+        follow: False for what a Pi can write, which may have made a link to a file of this machine, or a FIFO, of it.
+
+    Raises:
+        OSError: it cannot be read; EINVAL where it is no regular file.
+        SyntaxFault: it is no text.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+    with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "expected a regular file, found something else", path)
         data = file.read(LARGEST + 1)
     if len(data) > LARGEST:
         raise SyntaxFault(path, 0, f"expected a configuration file, found more than {LARGEST} bytes")
     if b"\0" in data:
         raise SyntaxFault(path, data[: data.index(b"\0")].count(b"\n") + 1, "expected text, found a NUL byte")
     return data.decode("utf-8", "surrogateescape")
+
+
+def inside(folder: str, path: str) -> str:
+    """A path below a folder that a Pi can write to; empty where a link on the way leads out of it."""
+    whole = f"{folder}/{path}"
+    there = os.path.realpath(os.path.dirname(whole))
+    return whole if f"{there}/".startswith(f"{os.path.realpath(folder)}/") else ""
+
+
+def text_inside(folder: str, path: str) -> str:
+    """A text file below such a folder; empty where there is none, or something else in its place."""
+    try:
+        return text_of(inside(folder, path), follow=False)
+    except (OSError, SyntaxFault):
+        return ""

@@ -7,10 +7,11 @@ import re
 import stat
 from collections.abc import Iterator
 
+from rpinfs.errors import quoted
 from rpinfs.netboot.finding import Finding, Gravity
 from rpinfs.netboot.model import Pi
 from rpinfs.netboot.read.bootfiles import EEPROM_KEYS, Value, values, words
-from rpinfs.netboot.read.source import text_of
+from rpinfs.netboot.read.source import text_inside
 from rpinfs.netboot.render.board import DROPPED, DROPPED_WORDS, boot_folder, command_line
 from rpinfs.netboot.seen import BootFolder, Seen
 
@@ -23,13 +24,6 @@ _STOCK = {
 }
 _SERIAL = re.compile(r"[0-9a-f]{8}")
 _LONG_SERIAL = re.compile(r"[0-9a-f]{16}")
-
-
-def _text(path: str) -> str:
-    try:
-        return text_of(path)
-    except OSError:
-        return ""
 
 
 def _pi_of(seen: Seen, folder: BootFolder) -> Pi | None:
@@ -45,10 +39,14 @@ def folder_names(seen: Seen) -> Iterator[Finding]:
         low = name.lower()
         if _LONG_SERIAL.fullmatch(low):
             message = f"no board asks for {name}: it asks for the last eight digits"
-            yield Finding(17, Gravity.FAULT, folder.path, 0, message, f"mv -n {folder.path} {folder.top}/{low[-8:]}")
+            yield Finding(
+                17, Gravity.FAULT, folder.path, 0, message, f"mv -n {quoted(folder.path, f'{folder.top}/{low[-8:]}')}"
+            )
         elif name != low and _SERIAL.fullmatch(low):
             message = f"no board asks for {name}: it asks in lower case"
-            yield Finding(17, Gravity.FAULT, folder.path, 0, message, f"mv -n {folder.path} {folder.top}/{low}")
+            yield Finding(
+                17, Gravity.FAULT, folder.path, 0, message, f"mv -n {quoted(folder.path, f'{folder.top}/{low}')}"
+            )
 
 
 def missing_folders(seen: Seen) -> Iterator[Finding]:
@@ -87,7 +85,7 @@ def unreadable_files(seen: Seen) -> Iterator[Finding]:
                 message = (
                     f"not readable for everybody (mode {stat.S_IMODE(mode):04o}): the TFTP server does not give it out"
                 )
-                yield Finding(18, Gravity.FAULT, path, 0, message, f"chmod -R go+rX {folder.path}")
+                yield Finding(18, Gravity.FAULT, path, 0, message, f"chmod -R go+rX {quoted(folder.path)}")
                 break
 
 
@@ -106,7 +104,7 @@ def command_lines(seen: Seen) -> Iterator[Finding]:
     for folder in seen.boots:
         if "cmdline.txt" in folder.files:
             path = f"{folder.path}/cmdline.txt"
-            yield from _judge_command_line(seen, folder, path, _text(path))
+            yield from _judge_command_line(seen, folder, path, text_inside(folder.path, "cmdline.txt"))
 
 
 def _judge_command_line(seen: Seen, folder: BootFolder, path: str, text: str) -> Iterator[Finding]:
@@ -179,7 +177,7 @@ def _covers(export: str, folder: str) -> bool:
 
 
 def _config(folder: BootFolder) -> list[Value]:
-    return list(values(_text(f"{folder.path}/config.txt"))) if "config.txt" in folder.files else []
+    return list(values(text_inside(folder.path, "config.txt"))) if "config.txt" in folder.files else []
 
 
 def initramfs(seen: Seen) -> Iterator[Finding]:
@@ -188,7 +186,7 @@ def initramfs(seen: Seen) -> Iterator[Finding]:
         path = f"{folder.path}/config.txt"
         settings = _config(folder)
         last = {value.key: value for value in settings}
-        cmdline = _text(f"{folder.path}/cmdline.txt")
+        cmdline = text_inside(folder.path, "cmdline.txt")
         version = re.search(r"vers=(\d(?:\.\d)?)", cmdline)
         if "nfsroot=" not in cmdline or (version and version[1].startswith("3")):
             continue
@@ -209,7 +207,7 @@ def eeprom(seen: Seen) -> Iterator[Finding]:
         if "boot.conf" not in folder.files:
             continue
         path = f"{folder.path}/boot.conf"
-        for value in values(_text(path)):
+        for value in values(text_inside(folder.path, "boot.conf")):
             if value.key not in EEPROM_KEYS:
                 yield Finding(
                     26,
@@ -249,7 +247,7 @@ def not_the_mounted_one(seen: Seen) -> Iterator[Finding]:
         return
     for root in seen.roots:
         pi = next((pi for pi in seen.plan.pis if pi.name == os.path.basename(root)), None)
-        for number, line in enumerate(_text(f"{root}/etc/fstab").split("\n"), 1):
+        for number, line in enumerate(text_inside(root, "etc/fstab").split("\n"), 1):
             fields = line.split()
             if (
                 pi is None

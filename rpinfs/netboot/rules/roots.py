@@ -6,7 +6,9 @@ import hashlib
 import os
 from collections.abc import Iterator
 
+from rpinfs.errors import quoted
 from rpinfs.netboot.finding import Finding, Gravity
+from rpinfs.netboot.read.source import inside, text_inside
 from rpinfs.netboot.seen import Seen
 
 _KERNELS = {"kernel8.img": "-v8", "kernel_2712.img": "-2712"}
@@ -22,20 +24,6 @@ _UNITS = {
 }
 
 
-def _read(path: str) -> bytes:
-    """Of a root that may be hostile: no link is followed, and nothing but a small regular file is read."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    try:
-        return os.read(descriptor, 65536)
-    except OSError:
-        return b""
-    finally:
-        os.close(descriptor)
-
-
 def twins(seen: Seen) -> Iterator[Finding]:
     """Two roots with one host name steal each other's NFS lease; with one machine-id they get one address."""
     identities = (
@@ -46,18 +34,18 @@ def twins(seen: Seen) -> Iterator[Finding]:
     for what, path, why in identities:
         first: dict[str, str] = {}
         for root in seen.roots:
-            data = _read(f"{root}/{path}").strip()
-            if not data or data == b"uninitialized":
+            text = text_inside(root, path).strip()
+            if not text or text == "uninitialized":
                 continue
-            digest = hashlib.sha256(data).hexdigest()
+            # A key is not to be kept, nor to be compared by what it is.
+            digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
             if digest in first:
-                remedy = (
-                    f"echo {os.path.basename(root)} >{root}/etc/hostname"
-                    if what == "host name"
-                    else f": >{root}/{path}"
-                )
-                if "ssh" in what:
-                    remedy = f"rm {root}/etc/ssh/ssh_host_*; they are made anew at the next boot"
+                file = quoted(f"{root}/{path}")
+                remedy = f": >{file}"
+                if what == "host name":
+                    remedy = f"echo {quoted(os.path.basename(root))} >{file}"
+                elif "ssh" in what:
+                    remedy = f"rm {quoted(f'{root}/etc/ssh')}/ssh_host_*"
                 gravity = Gravity.FAULT if what == "host name" else Gravity.WARNING
                 yield Finding(24, gravity, f"{root}/{path}", 0, f"{first[digest]} has the same {what}: {why}", remedy)
             first.setdefault(digest, root)
@@ -66,16 +54,15 @@ def twins(seen: Seen) -> Iterator[Finding]:
 def leftovers_of_a_card(seen: Seen) -> Iterator[Finding]:
     """Units that are for an SD card, enabled in a root."""
     for root in seen.roots:
-        for folder, _, names in os.walk(f"{root}/etc/systemd/system"):
+        units = inside(root, "etc/systemd/system/x")
+        for folder, _, names in os.walk(os.path.dirname(units)) if units else ():
             for name in sorted(set(names).intersection(_UNITS)):
                 path = f"{folder}/{name}"
-                if (
-                    os.path.islink(path)
-                    and os.readlink(path) != "/dev/null"
-                    and folder.endswith((".wants", ".requires"))
-                ):
-                    yield Finding(25, Gravity.WARNING, path, 0, f"{name} is enabled: {_UNITS[name]}", f"rm {path}")
-        for number, line in enumerate(_read(f"{root}/etc/fstab").decode("utf-8", "replace").split("\n"), 1):
+                enabled = folder.endswith((".wants", ".requires")) and os.path.islink(path)
+                if enabled and os.readlink(path) != "/dev/null":
+                    message = f"{name} is enabled: {_UNITS[name]}"
+                    yield Finding(25, Gravity.WARNING, path, 0, message, f"rm {quoted(path)}")
+        for number, line in enumerate(text_inside(root, "etc/fstab").split("\n"), 1):
             fields = line.split()
             if len(fields) > 2 and fields[0].startswith(("PARTUUID=", "/dev/mmcblk")):
                 message = f"{fields[0]} is a partition of an SD card: the boot waits 90 s for it"
@@ -90,7 +77,7 @@ def modules(seen: Seen) -> Iterator[Finding]:
         if not kernels or root is None:
             continue
         try:
-            versions = os.listdir(f"{root}/lib/modules")
+            versions = os.listdir(os.path.dirname(inside(root, "lib/modules/x")) or "/nowhere")
         except OSError:
             versions = []
         for kernel in kernels:
@@ -109,7 +96,7 @@ def modules(seen: Seen) -> Iterator[Finding]:
 
 def _root_of(seen: Seen, boot: str) -> str | None:
     """The root that a boot folder's command line names, where it is here."""
-    line = _read(f"{boot}/cmdline.txt").decode("utf-8", "replace")
+    line = text_inside(boot, "cmdline.txt")
     source = next((word.removeprefix("nfsroot=") for word in line.split() if word.startswith("nfsroot=")), "")
     path = source.partition(":")[2].split(",")[0].rstrip("/")
     name = os.path.basename(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -260,3 +261,32 @@ def test_nothing_is_known(tmp_path: Path) -> None:
         "/dhcpd.conf:1: expected a closing } for: x",
         "/gone: nobody knows what that is",
     ]
+
+
+def test_a_root_and_a_boot_folder_of_somebody_hostile(tmp_path: Path) -> None:
+    """Links lead nowhere: nothing of this machine is read, and no command that is printed touches it."""
+    make_tree(tmp_path, {
+        "host/etc/systemd/system/x.wants/rpi-resize.service": Path("/lib/x"),
+        "host/etc/fstab": "PARTUUID=1 / ext4 x 0 0\n",
+        "host/secret": "zebra\nquagga\n", "nfsroot/pi1/usr": None, "nfsroot/pi1/etc": tmp_path / "host/etc",
+        "tftpboot/1a2b3c4d/start4.elf": "", "tftpboot/1a2b3c4d/cmdline.txt": tmp_path / "host/secret",
+        "tftpboot/2a2b3c4d": tmp_path / "host",
+    })  # fmt: skip
+    os.mkfifo(tmp_path / "tftpboot/1a2b3c4d/config.txt")
+    found = check(look([str(tmp_path / "nfsroot"), str(tmp_path / "tftpboot")], plan()))
+    said = " ".join(f"{one.file} {one.message} {one.write}" for one in found)
+    assert not [word for word in ("host/", "zebra", "quagga", "PARTUUID", "rpi-resize") if word in said]
+    assert "rm " not in said
+    assert "2a2b3c4d" not in said
+
+
+def test_a_serial_number_that_is_a_link_to_a_name(tmp_path: Path) -> None:
+    make_tree(tmp_path, {**{path.replace("1a2b3c4d", "pi1"): text for path, text in boot().items()}})
+    (tmp_path / "tftpboot/1a2b3c4d").symlink_to("pi1")
+    assert [one.message for one in check(look([str(tmp_path / "tftpboot")], plan()))] == []
+
+
+def test_names_are_quoted_for_a_shell(tmp_path: Path) -> None:
+    make_tree(tmp_path, {"tftp $(reboot)/AABBCCDD/cmdline.txt": LINE})
+    (finding,) = [one for one in check(look([str(tmp_path / "tftp $(reboot)")])) if one.rule == 17]
+    assert finding.write == f"mv -n '{tmp_path}/tftp $(reboot)/AABBCCDD' '{tmp_path}/tftp $(reboot)/aabbccdd'"
