@@ -135,6 +135,8 @@ def test_what_happened_while_no_agent_was_there_is_found_out(image: Image) -> No
     stopped = answer(unit(MOUNT, left_active=5.0, became_inactive=5.1))
     made = judge(image, recalled, replace(GONE, result=stopped))
     assert said(made) == (State.UNMOUNTED, "unmounted by systemd from /var/lib/docker", f"systemctl start {MOUNT}")
+    # One that was only attached was never a person's to unmount.
+    assert judge(image, Memory(recall="attached"), replace(GONE, result=stopped)).memory == Memory()
     failed = judge(image, recalled, replace(GONE, result=Failed("systemd is silent")))
     assert failed.notes == ("systemd is silent",) and failed.memory.recall == ""
     assert judge(image, Memory(recall="preparing"), GONE).memory.recall == ""
@@ -143,7 +145,7 @@ def test_what_happened_while_no_agent_was_there_is_found_out(image: Image) -> No
 def test_what_another_pi_had_taken_is_not_taken_for_good_by_the_next_agent(image: Image) -> None:
     made = judge(image, Memory(recall="taken", message="mounted here, but X; docker stopped"), PLACE)
     assert said(made) == (State.TAKEN, "mounted here, but X", "shut one of the two Pis down now")
-    assert judge(image, Memory(recall="taken"), GONE).memory.recall == ""
+    assert judge(image, Memory(recall="taken"), GONE).memory == Memory()
 
 
 PREPARING = Memory(State.PREPARING, 1.0, f"looking at {FILE}", working=Do.PREPARE)
