@@ -6,13 +6,18 @@ anything of the command line is imported.
 
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rpinfs.boot.daemons import Told
+    from rpinfs.boot.host import Host
+
 
 def main(arguments: "list[str]") -> int:
     """Run a command; returns the exit status."""
     if arguments == ["gate"]:
         from rpinfs.boot import gate
 
-        return gate.main()
+        return gate.main(_roots)
     if arguments == ["agent"]:
         from rpinfs.agent import agent, whole
 
@@ -26,6 +31,13 @@ def main(arguments: "list[str]") -> int:
     from rpinfs.commands import cli
 
     return cli.main(arguments)
+
+
+def _roots(host: "Host") -> "list[Told]":
+    # Only where something may have moved Docker's folders is it asked.
+    from rpinfs.docker import roots
+
+    return roots.soon(host)
 
 
 if __name__ == "__main__":

@@ -274,6 +274,7 @@ WORDS = (
     "[Image docker] is not in use: take Enabled=no out ({}), and reboot",
     "add these options in /etc/fstab, then reboot",
     "have docker.service start dockerd itself, with its options written out",
+    "have containerd.service start containerd itself, with its options written out, and Docker use that one",
     "take it out of {}, then reboot",
     "take the options out of /etc/fstab and the configuration, then reboot; if the NAS does not have the version, set Version= in [Server]",
     "the NAS is on, but its NFS server is not; start it there",

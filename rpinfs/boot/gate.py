@@ -8,7 +8,7 @@ import os
 import sys
 
 from rpinfs.boot.config import Config, Image, load
-from rpinfs.boot.host import Host, read_text
+from rpinfs.boot.host import Host, read_text, words
 from rpinfs.boot.storage import (
     LOOP_MAJOR,
     NFS_KINDS,
@@ -24,6 +24,7 @@ from rpinfs.boot.storage import (
 )
 from rpinfs.boot.units import (
     AGENT,
+    DEFAULT_ROOTS,
     GUARDED,
     KEPT_FOLDER,
     RUNTIME_FOLDER,
@@ -34,26 +35,41 @@ from rpinfs.boot.units import (
 )
 from rpinfs.errors import RpinfsError, quoted
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rpinfs.boot.daemons import Told
+
 REFUSED = 2
 """Exit status when Docker must not start: critical, as for checks."""
 
-DEFAULT_ROOTS = ("/var/lib/docker", "/var/lib/containerd")
-"""Where Docker and containerd write unless they are told otherwise."""
+_OVERRIDES = (
+    "/etc/systemd/system.control", "/run/systemd/system.control", "/run/systemd/transient",
+    "/run/systemd/generator.early", "/etc/systemd/system", "/etc/systemd/system.attached", "/run/systemd/system",
+    "/run/systemd/system.attached", "/usr/local/lib/systemd/system", "/run/systemd/generator.late",
+)  # fmt: skip
+"""Folders of units that have nothing of Docker's by default: all but those of packages and of generators, ours among
+these."""
 
-_OVERRIDES = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system")
-"""Folders of units that come before those of packages, and are empty of Docker's by default."""
+_OF_MANAGER = ("/etc/systemd/system.conf.d", "/run/systemd/system.conf.d")
+"""Where DefaultEnvironment= is set by who does not change the file of the package."""
 
 _OURS = "rpinfs.conf"
 STATE_FILE = f"{RUNTIME_FOLDER}/agent.json"
 _LOOK = "rpinfs status"
 
 
-def main() -> int:
-    """Judge this machine; what is wrong goes to standard error, and so to the journal. 0 or 2."""
+def main(roots: "Callable[[Host], list[Told]]") -> int:
+    """Judge this machine; what is wrong goes to standard error, and so to the journal. `roots` is that of misplaced().
+
+    Returns:
+        0, or REFUSED.
+    """
     host = Host.read()
     try:
         config = load(host)
-        refusals = verdict(config, host) or misplaced(config, host) or trials(config, host)
+        refusals = verdict(config, host) or misplaced(config, host, roots) or trials(config, host)
     except RpinfsError as error:
         refusals = [error]
     for refusal in refusals:
@@ -85,23 +101,31 @@ def refusal_of(
     return None
 
 
-def misplaced(config: Config, host: Host) -> "list[RpinfsError]":
-    """List what is wrong with where Docker and containerd will write, on a machine whose mounts are right."""
+def misplaced(config: Config, host: Host, roots: "Callable[[Host], list[Told]]") -> "list[RpinfsError]":
+    """List what is wrong with where Docker and containerd will write, on a machine whose mounts are right.
+
+    Args:
+        roots: tells where they will write; called only where something could have moved their folders.
+
+    Raises:
+        PermissionError: to who is not root.
+    """
     if not config.in_use:
         return []
     mounts = parse_mountinfo(host.mountinfo)
     verified = [mount.device for image in config.images if (mount := mount_at(mounts, image.where))]
     at_home = all((mount := mount_at(mounts, folder)) and mount.device in verified for folder in DEFAULT_ROOTS)
-    if at_home and not _are_told_something(host.root):
+    if at_home and not _are_told_something(host):
         return []
     # Imported here: where all is at its default there is nothing to look for.
     from rpinfs.boot import daemons
 
-    return daemons.refusals(config, host.root, mounts, verified)
+    return daemons.refusals(config, host, mounts, verified, roots)
 
 
-def _are_told_something(root: str) -> bool:
+def _are_told_something(host: Host) -> bool:
     """Whether anything could have moved the folders of Docker and containerd. By few files: all are on the NAS."""
+    root = host.root
     text = read_text(f"{root}/etc/docker/daemon.json")
     # With a backslash any key can be written.
     if any(word in text for word in ('root"', '"graph"', "\\")):
@@ -109,7 +133,18 @@ def _are_told_something(root: str) -> bool:
     if any(line.strip()[:1] not in ("", "#") for line in read_text(f"{root}/etc/default/docker").split("\n")):
         return True
     toml = read_text(f"{root}/etc/containerd/config.toml").split("\n")
-    if any(line.strip().strip("\"'").startswith(("root", "imports")) for line in toml):
+    keys = [line.partition("=")[0].strip().strip("\"'") for line in toml]
+    if any(key.startswith(("root", "imports")) or (key[:1] != "#" and "\\" in key) for key in keys):
+        return True
+    return any(word == "systemd.setenv" for word, _ in words(host.cmdline)) or _units_are_changed(root)
+
+
+def _units_are_changed(root: str) -> bool:
+    """Whether anybody has changed how systemd starts Docker and containerd, or any service."""
+    if any(os.path.lexists(root + folder) for folder in _OF_MANAGER):
+        return True
+    folders = (*_OVERRIDES, "/run/systemd/generator", SYSTEM_UNITS)
+    if any(os.path.lexists(f"{root}{folder}/service.d") for folder in folders):
         return True
     for unit in GUARDED:
         if any(os.path.lexists(f"{root}{folder}/{unit}{end}") for folder in _OVERRIDES for end in ("", ".d")):

@@ -62,6 +62,9 @@ SYSTEM_UNITS = "/usr/lib/systemd/system"
 KEPT_FOLDER = ".rpinfs"
 """Folder at the top of an image that holds what Bind= keeps there."""
 
+DEFAULT_ROOTS = ("/var/lib/docker", "/var/lib/containerd")
+"""Where Docker and containerd write unless they are told otherwise."""
+
 GUARDED = ("docker.service", "containerd.service")
 """Units that require the gate by drop-ins of the package, so that the guard stands without the generator."""
 

@@ -36,8 +36,9 @@ def _agent(_: argparse.Namespace) -> int:
 
 def _gate(_: argparse.Namespace) -> int:
     from rpinfs.boot import gate
+    from rpinfs.docker import roots
 
-    return gate.main()
+    return gate.main(roots.soon)
 
 
 def _attach(arguments: argparse.Namespace) -> int:

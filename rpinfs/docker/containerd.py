@@ -36,10 +36,10 @@ def root_of(root: str, address: Choice | None, data_root: str) -> Choice | None:
     if address is not None and address.value.removeprefix("unix://") not in (ADDRESS, f"/var{ADDRESS}"):
         return Choice("", f"cannot be told: dockerd is given another containerd ({address.origin})")
     unit = service.read(root, UNIT)
-    if address is None and data_root and not unit.file:
+    if address is None and data_root and (not unit.file or unit.masked):
         return Choice(f"{data_root.rstrip('/')}/containerd/daemon", "default of the containerd that dockerd starts")
-    if unit.untold:
-        return Choice("", f"cannot be told: {unit.untold}")
+    if unit.untold or (unit.refused and not unit.masked):
+        return Choice("", f"cannot be told: {unit.untold or unit.refused}")
     if unit.words and os.path.basename(unit.program) != "containerd":
         return Choice("", f"cannot be told: {unit.origin} starts {unit.program}")
     by_option = _option(unit.words, ("root",))

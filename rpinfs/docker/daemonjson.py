@@ -21,6 +21,10 @@ _WHOLE_FILE = (23, 0)
 """From this version on dockerd reads all of the file, an empty one and a byte order mark included."""
 
 
+class NoJsonError(RpinfsError):
+    """It is no JSON, to dockerd neither: that does not start."""
+
+
 @dataclass(frozen=True)
 class DaemonJson:
     """What is in the file.
@@ -88,10 +92,10 @@ def _decoded(text: str, file: str) -> tuple[object, str]:
     return found, text[end:].strip(" \t\r\n")
 
 
-def _no_json(file: str, text: str, position: int, what: str) -> RpinfsError:
+def _no_json(file: str, text: str, position: int, what: str) -> NoJsonError:
     line = text.count("\n", 0, position) + 1
     column = position - text.rfind("\n", 0, position)
-    return RpinfsError(
+    return NoJsonError(
         f"{file}:{line}: expected JSON: {what} (column {column})",
         "mend it by hand; Docker does not start with it either",
         status=2,

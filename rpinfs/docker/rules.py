@@ -161,19 +161,10 @@ def expected(
         *_slow(driver, folder, on),
     ]
     if not store.snapshotter:
-        problems += refusals.of_storage(
-            number(version), short(version), settings, driver.value, folder, on, quota(folder)
-        )
+        storage = (driver.value, folder, on, quota(folder))
+        problems += refusals.of_storage(number(version), short(version), settings, *storage)
     return Expected(
-        version=version,
-        rules=rules,
-        snapshotter=store.snapshotter,
-        driver=driver,
-        data_root=data_root,
-        root=root,
-        containerd_root=containerd_root,
-        userns_remap=userns_remap,
-        problems=tuple(problems),
+        version, rules, store.snapshotter, driver, data_root, root, containerd_root, userns_remap, tuple(problems)
     )
 
 

@@ -48,6 +48,7 @@ class Service:
         origin: file and line of the command line.
         variables: the environment, as far as files say it, and where each comes from.
         refused: why systemd does not start it at all; "" where it does.
+        masked: whether that is because it is masked.
         untold: why its command line cannot be told from the files; "" where it can.
     """
 
@@ -57,6 +58,7 @@ class Service:
     origin: str = ""
     variables: Mapping[str, Word] = field(default_factory=dict)
     refused: str = ""
+    masked: bool = False
     untold: str = ""
 
 
@@ -79,7 +81,7 @@ def read(root: str, name: str) -> Service:
         return Service()
     text = text_of(root, file)
     if not text:
-        return Service(file, refused=f"{file}: {name} is masked")
+        return Service(file, refused=f"{file}: {name} is masked", masked=True)
     settings = list(_settings(file, text))
     for drop_in in _drop_ins(root, names):
         settings += _settings(drop_in, text_of(root, drop_in) or "")

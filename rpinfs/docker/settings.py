@@ -60,30 +60,22 @@ class Installed:
     settings: Settings
 
 
-@dataclass(frozen=True)
-class Roots:
-    """The two folders that this Docker with its settings will write to, and where each is set.
-
-    `containerd_root` is None where Docker keeps its images in its data root. A value of "" cannot be told, and its
-    origin says why.
-    """
-
-    data_root: Choice
-    containerd_root: Choice | None
-
-
 # Reading
 
 
-def read(host: Host, images: Sequence[Image] | None) -> Installed:
-    """Read Docker's settings; `images` are those of the configuration, None where rpinfs is not in use.
+def read(host: Host, images: Sequence[Image] | None, version: str = "") -> Installed:
+    """Read Docker's settings.
+
+    Args:
+        images: those of the configuration, None where rpinfs is not in use.
+        version: of Docker, for whoever knows it; otherwise Docker is asked.
 
     Raises:
         RpinfsError: Docker is not installed, or a file is wrong (exit status 2).
         OSError: a file cannot be read.
     """
     root = host.root
-    version = _version(root)
+    version = version or _version(root)
     unit = service.read(root, UNIT)
     flags, problems, untold = _flags(unit, version)
     given = flags.pop("config-file", None)
@@ -113,19 +105,6 @@ def with_text(settings: Settings, text: str | None, version: str) -> Settings:
     """The settings with what is in this text of daemon.json. Raises RpinfsError."""
     found = daemonjson.parse(text, settings.file, rules.number(version), rules.short(version))
     return replace(settings, keys=found.keys, lines=found.lines, file_problems=found.problems)
-
-
-def roots(host: Host) -> Roots:
-    """The folders that Docker will write to, with their origins: for whoever has to name the setting.
-
-    Starts `dockerd --version`, reads the units of Docker and containerd and their configuration: nothing for the way
-    to Docker.
-
-    Raises:
-        RpinfsError, OSError: as read().
-    """
-    expected = expect(read(host, None))
-    return Roots(expected.data_root, expected.containerd_root if expected.snapshotter else None)
 
 
 def expect(installed: Installed) -> rules.Expected:
@@ -193,8 +172,12 @@ def _count(data: str, layers: str) -> Stored:
 
 
 def _prior(folder: str) -> list[str]:
+    return deadline.within(_DATA_SECONDS, with_something, folder)
+
+
+def with_something(folder: str) -> list[str]:
     """The folders with something in them, which is how Docker knows a driver that was used."""
-    return [name for name in deadline.within(_DATA_SECONDS, _names, folder) if _names(f"{folder}/{name}")]
+    return [name for name in _names(folder) if _names(f"{folder}/{name}")]
 
 
 def _names(folder: str) -> list[str]:
@@ -243,7 +226,10 @@ def _mount_of(installed: Installed, folder: str) -> storage.Mount | None:
 def _version(root: str) -> str:
     """The version of Docker: as it says itself, and of another root as its package manager has it."""
     if root:
-        return _packaged_version(read_text(f"{root}/var/lib/dpkg/status"))
+        packaged = packaged_version(root)
+        if not packaged:
+            raise _not_installed()
+        return packaged
     try:
         said = run(["dockerd", "--version"], timeout=DOCKERD_SECONDS).stdout
     except CommandError as error:
@@ -256,12 +242,13 @@ def _version(root: str) -> str:
     return found[1]
 
 
-def _packaged_version(status: str) -> str:
-    for paragraph in status.split("\n\n"):
+def packaged_version(root: str) -> str:
+    """The version of Docker as the package manager has it; "" where it has none."""
+    for paragraph in read_text(f"{root}/var/lib/dpkg/status").split("\n\n"):
         fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if re.match(r"[A-Z][\w-]*: ", line))
         if fields.get("Package") in ("docker.io", "docker-ce") and fields.get("Status", "").endswith(" installed"):
             return fields["Version"].rpartition(":")[2]
-    raise _not_installed()
+    return ""
 
 
 def _not_installed() -> RpinfsError:

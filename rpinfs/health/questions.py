@@ -243,9 +243,12 @@ def ask_gate(facts: Facts, image: Image) -> list[RpinfsError]:
 
 def _ask_placed(facts: Facts) -> list[RpinfsError]:
     """What the gate would say of where Docker and containerd will write; it says so only where all mounts are right."""
+    # Imported here: it is asked in a child.
+    from rpinfs.docker import roots
+
     if gate.verdict(facts.config, facts.host):
         raise NotAskedError("what is mounted is not right")
-    return gate.misplaced(facts.config, facts.host)
+    return gate.misplaced(facts.config, facts.host, roots.read)
 
 
 def _ask_overlay(facts: Facts, image: Image) -> list[RpinfsError]:

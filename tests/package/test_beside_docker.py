@@ -13,14 +13,14 @@ import pytest
 
 from tests.package import chroot, container
 from tests.package.beside import RESULT, STEPS
-from tests.package.test_guard import GENERATOR, SLEEPS, WORLD, in_world
+from tests.package.test_guard import CONTAINERD_SLEEPS, DOCKERD_SLEEPS, GENERATOR, WORLD, in_world, put_sleepers
 
 INSIDE = "/srv/beside.py"
 UNITS = {
     "rpinfs-gate.service.d/test.conf": in_world("gate"),
-    "docker.service": f"[Unit]\nRequires=docker.socket\nAfter=docker.socket containerd.service\n{SLEEPS}",
+    "docker.service": f"[Unit]\nRequires=docker.socket\nAfter=docker.socket containerd.service\n{DOCKERD_SLEEPS}",
     "docker.socket": "[Socket]\nListenStream=/run/docker.sock\n",
-    "containerd.service": SLEEPS,
+    "containerd.service": CONTAINERD_SLEEPS,
 }
 DRIVE = "[Unit]\nFailureAction=exit-force\n{unit}[Service]\nType=exec\nExecStart=/usr/bin/python3 {inside} {boot}\n"
 RUNNING = ("active", "active")
@@ -47,6 +47,7 @@ def test_nothing_acts_before_the_next_boot(deb: Path, release: str) -> None:
         for name in ("beside.py", "guarded.py"):
             root.put(Path(__file__).with_name(name), f"/srv/{name}")
         container.put_units(root, UNITS)
+        put_sleepers(root)
         generator = root.path(GENERATOR)
         generator.parent.mkdir(parents=True, exist_ok=True)
         environment = " ".join(f"'{name}={value}'" for name, value in WORLD.items())

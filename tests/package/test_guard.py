@@ -22,7 +22,10 @@ INSIDE = "/srv/guarded.py"
 # A container is none, and has no kernel command line of its own.
 WORLD = {"SYSTEMD_VIRTUALIZATION": "none", "SYSTEMD_PROC_CMDLINE": CMDLINE}
 GENERATOR = "/etc/systemd/system-generators/rpinfs-generator"
-SLEEPS = "[Service]\nExecStart=/bin/sleep infinity\n"
+DOCKERD, CONTAINERD = "/usr/sbin/dockerd", "/usr/bin/containerd"
+"""Programs of these names that sleep: of any other the gate could not tell where they will write."""
+
+DOCKERD_SLEEPS, CONTAINERD_SLEEPS = (f"[Service]\nExecStart={path}\n" for path in (DOCKERD, CONTAINERD))
 
 
 def in_world(program: str) -> str:
@@ -38,11 +41,11 @@ UNITS = {
     "dev-.device.d/test.conf": "[Unit]\nJobRunningTimeoutSec=1s\n",
     "docker.service": (
         "[Unit]\nRequires=docker.socket\nAfter=docker.socket containerd.service\nWants=containerd.service\n"
-        f"{SLEEPS}[Install]\nWantedBy=multi-user.target\n"
+        f"{DOCKERD_SLEEPS}[Install]\nWantedBy=multi-user.target\n"
     ),
     "docker.socket": "[Socket]\nListenStream=/run/docker.sock\n",
-    "containerd.service": SLEEPS,
-    "podman.service": SLEEPS,
+    "containerd.service": CONTAINERD_SLEEPS,
+    "podman.service": "[Service]\nExecStart=/bin/sleep infinity\n",
     "asked-for.service": "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n",
     "drive.service": (
         "[Unit]\nFailureAction=exit-force\n"
@@ -56,6 +59,13 @@ class Seen(NamedTuple):
     steps: dict[str, dict[str, Any]]
     journal: list[str]
     """Of the agent, from boot to shutdown."""
+
+
+def put_sleepers(root: chroot.Chroot) -> None:
+    """Put in what stands in for Docker and containerd."""
+    for path in (DOCKERD, CONTAINERD):
+        root.path(path).write_text("#!/bin/sh\nexec sleep infinity\n")
+        root.path(path).chmod(0o755)
 
 
 def see(release: str, deb: Path, driver: str = "guarded", steps: list[Callable[[], Any]] = STEPS) -> Seen:
@@ -76,6 +86,7 @@ def see(release: str, deb: Path, driver: str = "guarded", steps: list[Callable[[
             f'#!/bin/sh\nexec env {environment} {GENERATOR.replace("/etc", "/usr/lib")} "$@"\n'
         )
         root.path(GENERATOR).chmod(0o755)
+        put_sleepers(root)
         # What people type meets the same world.
         typed = root.path("/usr/local/bin/rpinfs")
         typed.write_text(f'#!/bin/sh\nexec env {environment} /usr/bin/python3 -ISB {INSIDE} "$@"\n')
@@ -172,8 +183,8 @@ def a_person_who_stopped_docker_and_unmounts_is_left_alone(seen: Seen) -> None:
 
 REFUSED = {
     "another_file_system": "/var/lib/docker is not the file system that rpinfs-agent.service has verified",
-    "data_root_elsewhere": 'docker-data ("data-root" in /etc/docker/daemon.json) is on no verified image: it is on / (',
-    "data_root_by_a_drop_in": "/srv/docker (--data-root in /run/systemd/system/docker.service.d/data.conf) is on no",
+    "data_root_elsewhere": "docker-data (/etc/docker/daemon.json:1) is on no verified image: it is on / (",
+    "data_root_by_a_drop_in": "/srv/docker (--data-root in /run/systemd/system/docker.service.d/data.conf:3) is on no",
     "no_room_for_an_overlay": "/var/lib/docker/.rpinfs/overlay-trial: expected a folder that rpinfs made",
     "restarted_while_running": "[Image docker] Sise=1G: unknown key",
     # Python says it, at length.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -9,9 +10,11 @@ from typing import NamedTuple
 import pytest
 
 from rpinfs.boot.config import load
+from rpinfs.boot.daemons import Told
 from rpinfs.boot.gate import REFUSED, misplaced, verdict
 from rpinfs.boot.host import Host
-from tests.support import Content, Installed, make_pi, make_tree
+from rpinfs.docker import roots, settings
+from tests.support import CMDLINE, Content, Installed, make_pi, make_tree
 from tests.unit.boot.test_gate import ALL, IMAGE, SHARE, UUID, loop
 
 ROOT = "22 1 0:20 / / rw - nfs4 192.168.1.10:/nfsroot/pi rw\n"
@@ -30,6 +33,7 @@ JSON = "etc/docker/daemon.json"
 TOML = "etc/containerd/config.toml"
 ON_ROOT = "on no verified image: it is on / (nfs4 192.168.1.10:/nfsroot/pi)"
 DROP_IN = "docker.service.d/data.conf"
+UNTOLD = "it cannot be told where Docker will write:"
 EXEC = "[Service]\nExecStart=\nExecStart=/usr/sbin/dockerd "
 
 
@@ -55,8 +59,9 @@ PLACES = [
     Place("all at its default", {}, []),
     Place("a daemon.json that moves nothing", {JSON: '{"log-driver": "local"}'}, []),
     Place("the data root of DietPi", {JSON: '{"data-root": "' + DIETPI + '"}'},
-          [f"Docker's data root {DIETPI} (\"data-root\" in /etc/docker/daemon.json) is {ON_ROOT}"]),
-    Place("graph, as 20.10 has it", {JSON: '{"graph": "/srv/docker"}'}, ["(\"graph\" in /etc/docker/daemon.json)"]),
+          [f"Docker's data root {DIETPI} (/etc/docker/daemon.json:1) is {ON_ROOT}"]),
+    Place("graph, as 20.10 has it", {JSON: '{"graph": "/srv/docker"}'},
+          ["root /srv/docker (/etc/docker/daemon.json:1)"]),
     Place("an escaped key", {JSON: '{"data\\u002droot": "/srv/docker"}'}, ["Docker's data root /srv/docker"]),
     Place("the last of two keys", {JSON: '{"data-root": "/var/lib/docker", "data-root": "/srv/d"}'}, ["root /srv/d "]),
     Place("a folder in the image", {JSON: '{"data-root": "/var/lib/docker/data/"}'}, []),
@@ -68,7 +73,7 @@ PLACES = [
     Place("a circle of links", {JSON: '{"data-root": "/srv/a"}', "srv/a": Path("b"), "srv/b": Path("a")}, ["is on /"]),
     Place("a daemon.json that is none", {JSON: '{"data-root": '}, []),
     Place("an option in a drop-in", {f"etc/systemd/system/{DROP_IN}": f"{EXEC}--data-root=/srv/d\n"},
-          [f"Docker's data root /srv/d (--data-root in /etc/systemd/system/{DROP_IN})"]),
+          [f"Docker's data root /srv/d (--data-root in /etc/systemd/system/{DROP_IN}:3)"]),
     Place("an option and its value", {f"run/systemd/system/{DROP_IN}": f"{EXEC}--data-root \\\n /srv/d\n"}, ["/srv/d"]),
     Place("a drop-in of a package", {f"usr/lib/systemd/system/{DROP_IN}": f"{EXEC}-g /srv/d\n"}, ["/srv/d (-g in"]),
     Place("a short option among others", {f"run/systemd/system/{DROP_IN}": f"{EXEC}-Dg/srv/d\n"}, ["/srv/d (-g in"]),
@@ -78,24 +83,90 @@ PLACES = [
           f"etc/systemd/system/{DROP_IN}": f"{EXEC}-H fd://\n"}, []),
     Place("a unit of one's own", {"etc/systemd/system/docker.service": f"{EXEC}--data-root /srv/d\n"}, ["/srv/d"]),
     Place("in a shell", {f"etc/systemd/system/{DROP_IN}": "[Service]\nExecStart=\nExecStart=/bin/sh -c "
-          "'exec dockerd --data-root /srv/d'\n"}, ["/srv/d"]),
+          "'exec dockerd --data-root /srv/d'\n"}, [f"{UNTOLD} /etc/systemd/system/{DROP_IN}:3 starts /bin/sh"]),
     Place("DOCKER_OPTS", {"etc/default/docker": 'DOCKER_OPTS="--data-root /srv/d"\n'},
-          ["Docker's data root /srv/d (--data-root in DOCKER_OPTS in /etc/default/docker)"]),
+          ["Docker's data root /srv/d (--data-root in /etc/default/docker:1)"]),
     Place("another variable of another file", {f"etc/systemd/system/{DROP_IN}":
           "[Service]\nEnvironmentFile=/etc/mine\nExecStart=\nExecStart=/usr/sbin/dockerd $MINE\n",
-          "etc/mine": "MINE='--data-root=/srv/d'\n"}, ["(--data-root in MINE in /etc/mine)"]),
+          "etc/mine": "MINE='--data-root=/srv/d'\n"}, ["(--data-root in /etc/mine:1)"]),
     Place("a variable within a word", {f"etc/systemd/system/{DROP_IN}":
           '[Service]\nEnvironment="WHERE=/srv/d"\nExecStart=\nExecStart=/usr/sbin/dockerd --data-root=${WHERE}\n'},
           ["root /srv/d "]),
     Place("another daemon.json", {f"etc/systemd/system/{DROP_IN}": f"{EXEC}--config-file=/etc/d.json\n",
-          "etc/d.json": '{"data-root": "/srv/d"}'}, ['"data-root" in /etc/d.json']),
+          "etc/d.json": '{"data-root": "/srv/d"}'}, ["root /srv/d (/etc/d.json:1)"]),
+    Place("files of variables by a wildcard", {f"etc/systemd/system/{DROP_IN}":
+          "[Service]\nEnvironmentFile=/etc/docker.d/*.env\n", "etc/docker.d/a.env": "DOCKER_OPTS=--data-root=/srv/d\n"},
+          ["(--data-root in /etc/docker.d/a.env:1)"]),
+    *(Place(f"a drop-in of all services in {folder}", {f"{folder}/service.d/a.conf":
+            "[Service]\nEnvironment=DOCKER_OPTS=--data-root=/srv/d\n"}, [f"in /{folder}/service.d/a.conf:2)"])
+      for folder in ("etc/systemd/system", "run/systemd/system", "usr/lib/systemd/system")),
+    *(Place(f"a drop-in in {folder}", {f"{folder}/{DROP_IN}": f"{EXEC}--data-root /srv/d\n"}, ["root /srv/d "])
+      for folder in ("etc/systemd/system.control", "run/systemd/transient", "etc/systemd/system.attached")),
+    Place("a comment within a continuation", {f"etc/systemd/system/{DROP_IN}":
+          f"{EXEC}--debug \\\n# with more room\n --data-root=/srv/d\n"}, ["root /srv/d "]),
+    Place("a drop-in of an alias", {"etc/systemd/system/docker.service": Path("moby.service"),
+          "etc/systemd/system/moby.service": "[Service]\nExecStart=/usr/sbin/dockerd\n",
+          "etc/systemd/system/moby.service.d/a.conf": f"{EXEC}--data-root=/srv/d\n"}, ["root /srv/d "]),
+    Place("an escape", {f"etc/systemd/system/{DROP_IN}": f"{EXEC}--data-root=\\x2fsrv\\x2fd\n"}, ["root /srv/d "]),
+    Place("a specifier", {f"etc/systemd/system/{DROP_IN}": f"{EXEC}--data-root=/srv/%N\n"}, ["root /srv/docker "]),
+    Place("a specifier that no file tells", {f"etc/systemd/system/{DROP_IN}": f"{EXEC}--data-root=/srv/%b\n"},
+          [f"{UNTOLD} /etc/systemd/system/{DROP_IN}:3: %b"]),
+    Place("a variable that is taken back", {"etc/default/docker": "DOCKER_OPTS=--data-root=/srv/d\n",
+          f"etc/systemd/system/{DROP_IN}": "[Service]\nUnsetEnvironment=DOCKER_OPTS\n"}, []),
+    Place("no daemon.json", {f"etc/systemd/system/{DROP_IN}": f"{EXEC}--config-file=\n",
+          JSON: '{"data-root": "/srv/d"}'}, []),
+    Place("another daemon.json that is not there", {f"etc/systemd/system/{DROP_IN}":
+          f"{EXEC}--config-file=/etc/d.json\n"},
+          [f"{UNTOLD} /etc/d.json is not there"]),
+    Place("no variables by the colon", {f"etc/systemd/system/{DROP_IN}": "[Service]\nEnvironment=D=/var/lib/docker\n"
+          "ExecStart=\nExecStart=:/usr/sbin/dockerd --data-root=${D}\n"}, ["Docker's data root /${D} "]),
+    Place("the environment of all services", {"etc/systemd/system.conf.d/a.conf":
+          "[Manager]\nDefaultEnvironment=DOCKER_OPTS=--data-root=/srv/d\n"}, ["root /srv/d "]),
+    Place("the kernel command line", {"proc/cmdline": CMDLINE + " systemd.setenv=DOCKER_OPTS=--data-root=/srv/d\n"},
+          ["(--data-root in systemd.setenv= on the kernel command line)"]),
+    Place("an option that is not known", {**dpkg("26.1.5"), f"etc/systemd/system/{DROP_IN}":
+          f"{EXEC}--new -g /srv/d\n"},
+          [f"{UNTOLD} option --new (/etc/systemd/system/{DROP_IN}:3) is unknown"]),
+    Place("a second command", {f"etc/systemd/system/{DROP_IN}": "[Service]\nType=oneshot\n"
+          "ExecStart=/usr/sbin/dockerd --data-root=/srv/d\n"}, ["a second ExecStart="]),
+    Place("another root", {f"etc/systemd/system/{DROP_IN}": "[Service]\nRootDirectory=/srv\n"},
+          [f"{UNTOLD} /{UNIT}:3: RootDirectory= gives it another root"]),
+    Place("a daemon.json with bytes that are no text", {JSON: b'{"data-root": "/srv/d", "labels": ["\xff"]}'},
+          [f"{UNTOLD} /etc/docker/daemon.json: expected text in UTF-8"]),
+    Place("a daemon.json that ends early for some", {JSON: '{"data-root": "/srv/d"} {}'}, ["root /srv/d "]),
+    Place("containerd's imports", {**dpkg("29.1"), TOML: 'imports = ["/etc/containerd/conf.d/*.toml"]\n',
+          "etc/containerd/conf.d/a.toml": "root = '/srv/c'\n"}, ["root /srv/c (/etc/containerd/conf.d/a.toml:1)"]),
+    Place("an escaped key of containerd's", {**dpkg("29.1"), TOML: '"r\\u006fot" = "/srv/c"\n'}, ["root /srv/c "]),
+    Place("another file of containerd's", {**dpkg("29.1"), "etc/systemd/system/containerd.service.d/a.conf":
+          "[Service]\nExecStart=\nExecStart=containerd -c /etc/c.toml\n", "etc/c.toml": "root = '/srv/c'\n"},
+          ["root /srv/c (/etc/c.toml:1)"]),
+    Place("containerd in a shell", {**dpkg("29.1"), "etc/systemd/system/containerd.service.d/a.conf":
+          "[Service]\nExecStart=\nExecStart=/bin/sh -c 'exec containerd'\n"},
+          [f"{UNTOLD} /etc/systemd/system/containerd"]),
+    Place("containerd in a shell, Docker 26", {**dpkg("26.1.5"), "etc/systemd/system/containerd.service.d/a.conf":
+          "[Service]\nExecStart=\nExecStart=/bin/sh -c 'exec containerd'\n"}, []),
+    Place("containerd in a shell, a Docker of no package", {"etc/systemd/system/containerd.service.d/a.conf":
+          "[Service]\nExecStart=\nExecStart=/bin/sh -c 'exec containerd'\n"},
+          [f"{UNTOLD} /etc/systemd/system/containerd"]),
+    Place("a NUL", {JSON: '{"data-root": "/srv/\\u0000"}'}, [f"{UNTOLD} embedded null byte"]),
+    Place("containerd's TOML that is none", {**dpkg("29.1"), TOML: "root = /srv\n"},
+          [f"{UNTOLD} /{TOML}: expected TOML"]),
+    Place("another containerd", {**dpkg("29.1"), f"etc/systemd/system/{DROP_IN}":
+          f"{EXEC}--containerd=/run/k3s/containerd/containerd.sock\n"},
+          [f"{UNTOLD} dockerd is given another containerd"]),
+    Place("a containerd of Docker's own", {**dpkg("29.1"), "etc/systemd/system/containerd.service": Path("/dev/null"),
+          TOML: 'root = "/srv/c"\n'}, []),
+    Place("containerd elsewhere, a Docker of no package", {TOML: 'root = "/srv/c"\n'}, ["containerd's root /srv/c"]),
+    Place("containerd elsewhere, another Docker than the package's", {**dpkg("26.1.5"), TOML: 'root = "/srv/c"\n',
+          f"etc/systemd/system/{DROP_IN}": "[Service]\nExecStart=\nExecStart=/opt/docker/dockerd\n"},
+          ["containerd's root /srv/c"]),
     Place("containerd elsewhere, Docker 26", {**dpkg("26.1.5+dfsg1-9"), TOML: 'root = "/srv/c"\n'}, []),
     Place("containerd elsewhere, Docker 29", {**dpkg("5:29.0.1-1"), TOML: 'root = "/srv/c"\n'},
-          ["containerd's root /srv/c (root in /etc/containerd/config.toml), where images are kept, is on no verified"]),
+          ["containerd's root /srv/c (/etc/containerd/config.toml:1), where images are kept, is on no verified"]),
     Place("containerd elsewhere, by its command line", {**dpkg("5:29.0.1-1"),
           "etc/systemd/system/containerd.service.d/a.conf":
           "[Service]\nExecStart=\nExecStart=containerd --root /srv/c\n"},
-          ["containerd's root /srv/c (--root in /etc/systemd/system/containerd.service.d/a.conf)"]),
+          ["containerd's root /srv/c (--root in /etc/systemd/system/containerd.service.d/a.conf:3)"]),
     Place("containerd elsewhere, asked for", {**dpkg("26.1.5"), JSON: '{"features": {"containerd-snapshotter": true}}',
           TOML: "root = '/srv/c'\n"}, ["containerd's root /srv/c"]),
     Place("no bind mount, Docker 26", dpkg("26.1.5"), [], NO_BIND, SHARE + IMAGE),
@@ -130,7 +201,7 @@ def test_where_docker_will_write(root: Path, place: Place) -> None:
     host = Host.read(str(root))
     config = load(host)
     assert verdict(config, host) == []
-    found = misplaced(config, host)
+    found = misplaced(config, host, roots.read)
     assert len(found) == len(place.refusals)
     for refusal, expected in zip(found, place.refusals, strict=True):
         assert expected in refusal.message
@@ -143,7 +214,7 @@ def test_the_gate_refuses_what_is_misplaced(root: Path, installed: Installed) ->
     done = installed.run(installed.rpinfs, "gate", root=root)
     assert done.returncode == REFUSED
     assert done.stderr == (
-        f'rpinfs: Docker\'s data root {DIETPI} ("data-root" in /etc/docker/daemon.json) is {ON_ROOT}\n'
+        f"rpinfs: Docker's data root {DIETPI} (/etc/docker/daemon.json:1) is {ON_ROOT}\n"
         f"rpinfs: set Where={DIETPI} of an image in rpinfs.conf and reboot; or take it out of there, then:"
         " systemctl restart docker\n"
     )
@@ -154,4 +225,43 @@ def test_where_docker_is_not_installed_its_folder_holds_nobody_back(root: Path) 
     make_pi(root, NO_DOCKER, loop())
     make_tree(root, {"proc/self/mountinfo": ROOT + SHARE})
     host = Host.read(str(root))
-    assert misplaced(load(host), host) == []
+    assert misplaced(load(host), host, roots.read) == []
+
+
+def test_a_pipe_in_place_of_a_file_holds_the_gate_up_for_a_limited_time(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gate has a minute; then Docker would be told nothing but a time-out."""
+    drop_in = f"{EXEC}--config-file=/etc/pipe.json\n"
+    make_pi(root, "", {**DOCKER, **loop(), f"etc/systemd/system/{DROP_IN}": drop_in})
+    make_tree(root, {"proc/self/mountinfo": ROOT + ALL})
+    os.mkfifo(root / "etc/pipe.json")
+    monkeypatch.setattr(roots, "_SECONDS", 0.5)
+    host = Host.read(str(root))
+    (refusal,) = misplaced(load(host), host, roots.soon)
+    assert refusal.message == f"{UNTOLD} no answer within 0.5 s"
+    assert refusal.remedy == "rpinfs docker show"
+
+
+def test_no_program_is_started_for_it(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    """dockerd --version is 75 MB from a cold NAS."""
+    make_pi(root, "", {**DOCKER, **loop(), JSON: '{"data-root": "/srv/d"}'})
+    monkeypatch.setattr(settings, "run", None)
+    assert [told.path for told in roots.read(Host.read(str(root)))] == ["/srv/d", "/var/lib/containerd"]
+
+
+def test_what_cannot_be_read_is_no_answer_to_who_is_not_root(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_pi(root, NO_BIND, {**DOCKER, **loop()})
+    make_tree(root, {"proc/self/mountinfo": ROOT + SHARE + IMAGE})
+    host = Host.read(str(root))
+
+    def unreadable(_: Host) -> list[Told]:
+        raise PermissionError(13, "Permission denied", JSON)
+
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(PermissionError):
+        misplaced(load(host), host, unreadable)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert [error.message for error in misplaced(load(host), host, unreadable)] == [
+        f"{UNTOLD} {JSON}: Permission denied"
+    ]
