@@ -55,8 +55,8 @@ def attached_below(folder: Path) -> list[storage.Loop]:
     return [one for one in found if not mounted_anywhere(one)]
 
 
-BUSY_SECONDS = 20.0
-"""For whoever looks at a new device or mount in passing: udev, another run's namespaces."""
+BUSY_SECONDS = 300.0
+"""For whoever looks at a new device or mount in passing: udev, and containers of tests beside, each with its copy."""
 
 
 def unmount(folder: Path) -> None:
