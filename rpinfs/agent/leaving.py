@@ -149,6 +149,11 @@ def _release(case: Case) -> Decision:
     if isinstance(result, LetGo):
         # Somebody, such as udev, looks at it: it is seen to again.
         return case.knowing(start_at=case.now + ASK_SECONDS).stays()
+    mounted_again = case.facts.device == memory.loop and memory.working is None
+    if mounted_again and not memory.published and memory.lock is Lock.HELD:
+        # In the very moment in which nobody was to find it any more. The device was never let go of, nor the lock: it
+        # is what was verified, and would else stay mounted behind a closed gate.
+        return case.knowing(published=True).does(Do.PUBLISH)
     if case.facts.in_use or memory.working is not None or case.picture.worker or case.now < memory.start_at:
         return case.stays()
     if memory.published:

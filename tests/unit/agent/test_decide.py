@@ -469,6 +469,24 @@ def test_what_was_just_let_in_and_stopped_again_is_a_persons(image: Image) -> No
     assert made.memory.stopped == (CONTAINERD,)
 
 
+@pytest.mark.parametrize("before", [UNMOUNTED, replace(LOST, stopped=())], ids=["unmounted", "lost"])
+@pytest.mark.parametrize("result", [None, LetGo(False)], ids=["before it was closed", "behind our back"])
+def test_mounted_in_the_moment_in_which_it_is_unpublished(image: Image, before: Memory, result: LetGo | None) -> None:
+    """systemd had looked at the link already: without a second look it is mounted for ever, and the gate closed."""
+    closing = judge(image, before, GONE)
+    assert closing.action == Action(Do.UNPUBLISH)
+    held = replace(PLACE, in_use=True, result=result)
+    if result is not None:
+        # What came of letting go is taken in first.
+        closing = judge(image, closing.memory, held)
+        held = replace(held, result=None)
+    again = judge(image, closing.memory, held)
+    assert again.action == Action(Do.PUBLISH) and again.memory.published
+    assert said(judge(image, again.memory, PLACE))[0] is State.MOUNTED
+    foreign = replace(closing.memory, lock=Lock.NONE)
+    assert judge(image, foreign, held).action is None, "without the lock nothing is verified"
+
+
 def test_a_lost_image_is_brought_back_when_nothing_runs_any_more(image: Image) -> None:
     assert judge(image, LOST, GONE).action == Action(Do.ASK, (MOUNT, *BOTH))
     assert judge(image, replace(LOST, ask_at=NOW + 1), GONE).action is None
