@@ -40,17 +40,19 @@ MOST_KIB = 32 << 10
 
 # The root is the machine's own, read-only.
 INIT = """#!/bin/sh
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONDONTWRITEBYTECODE=1 PYTHONPATH={root}
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/mnt/tree
 mount -t proc proc /proc && mount -t sysfs sysfs /sys
 for folder in /run /tmp /mnt; do mount -t tmpfs tmpfs $folder; done
 echo {name} >/proc/sys/kernel/hostname
-mkdir -p /run/kernel/lib/modules /run/log /run/cut /mnt/docker
+mkdir -p /run/kernel/lib/modules /run/log /run/cut /mnt/docker /mnt/tree
 ln -s /usr/lib/uml/modules/$(uname -r) /run/kernel/lib/modules/
 modprobe -d /run/kernel loop
 modprobe -d /run/kernel nfs nfs4_unique_id={name}
 modprobe -d /run/kernel nfsv4
 ip link set lo up && ip addr add {address}/{prefix} dev vec0 && ip link set vec0 up
 mount -t hostfs -o {folder} none /run/log
+# Under a name of its own: the tree may lie in /tmp.
+mount -t hostfs -o {root} none /mnt/tree
 until mount -t nfs -o vers=4.1,hard {nas}:/docker /mnt/docker; do sleep 1; done
 {python} /run/log/{name}.py >/run/log/{name}.said 2>&1
 echo "exit status $?" >>/run/log/{name}.said
