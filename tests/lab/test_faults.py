@@ -270,7 +270,7 @@ def test_nas_gone_for_minutes_while_containers_write(work: Workplace, tell: Tell
         work.nothing_is_lost()
         assert "I/O error" not in work.pi.run("dmesg")
         assert work.pi.run("findmnt --noheadings --output OPTIONS /var/lib/docker").startswith("rw")
-        # A server that has just started takes no lock for a while (its grace period): the silence ends with ours renewed.
+        # A server that has just started gives no lock for a while (its grace period), and ours is renewed first.
         work.pi.run(f"until {work.journal} | grep -q 'answers again after'; do sleep 1; done", timeout=120)
         told = re.findall(r"answers again after (\d+) s", work.told())
         assert told and int(told[-1]) > OUTAGE / 2, work.told()
