@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rpinfs.netboot.render.text import Rendered
 
 PLAN = "rpinfs-netboot.toml"
+"""Where the verbs look for the plan when none is named: in the folder that one is in."""
 
 
 def add_netboot(parser: argparse.ArgumentParser) -> None:

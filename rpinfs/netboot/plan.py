@@ -19,9 +19,6 @@ from rpinfs.netboot.topology import choose
 
 T = TypeVar("T")
 
-FILE = "rpinfs-netboot.toml"
-"""Where the verbs look for the plan when none is named: in the folder that one is in."""
-
 # Reading
 
 

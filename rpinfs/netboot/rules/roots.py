@@ -77,7 +77,8 @@ def modules(seen: Seen) -> Iterator[Finding]:
         if not kernels or root is None:
             continue
         try:
-            versions = os.listdir(os.path.dirname(inside(root, "lib/modules/x")) or "/nowhere")
+            below = inside(root, "lib/modules/x")
+            versions = os.listdir(os.path.dirname(below)) if below else []
         except OSError:
             versions = []
         for kernel in kernels:
