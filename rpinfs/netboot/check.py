@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from rpinfs.netboot.finding import Finding
-from rpinfs.netboot.rules import boot, dhcp, dnsmasq, nfs, plan, roots
+from rpinfs.netboot.rules import boot, dhcp, dnsmasq, eeprom, nfs, plan, roots
 from rpinfs.netboot.seen import Seen
 
-RULES = (*dnsmasq.RULES, *dhcp.RULES, *boot.RULES, *nfs.RULES, *roots.RULES, *plan.RULES)
+RULES = (*dnsmasq.RULES, *dhcp.RULES, *boot.RULES, *eeprom.RULES, *nfs.RULES, *roots.RULES, *plan.RULES)
 
 
 def check(seen: Seen) -> list[Finding]:

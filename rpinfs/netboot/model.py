@@ -81,12 +81,15 @@ class Pi:
         name: its host name, and the name of its folder below the roots.
         serial: eight hexadecimal digits, which its TFTP folder is called by; empty while nobody knows it.
         mac: with colons; empty while nobody knows it.
+        eeprom: the day of its bootloader, such as 2023-01-11, which `vcgencmd bootloader_version` prints; empty while
+            nobody knows it.
     """
 
     name: str
     board: Board
     serial: str = ""
     mac: str = ""
+    eeprom: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ the rule.
 
 from __future__ import annotations
 
+import datetime
 import ipaddress
 import os
 import tomllib
@@ -138,8 +139,11 @@ def _pi(table: _Table) -> Pi:
         board=BOARDS[table.take("board", _one_of(tuple(BOARDS)))],
         serial=table.take("serial", _serial, ""),
         mac=table.take("mac", _mac, ""),
+        eeprom=table.take("eeprom", _day, ""),
     )
     table.finish()
+    if found.eeprom and not found.board.eeprom:
+        raise table.error("eeprom", f"expected none: a {found.board.model} has no EEPROM")
     return found
 
 
@@ -241,6 +245,15 @@ def _mac(value: object) -> str:
     return ":".join(pairs)
 
 
+def _day(value: object) -> str:
+    if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
+        return value.isoformat()
+    try:
+        return datetime.date.fromisoformat(_text(value).replace("/", "-")).isoformat()
+    except ValueError as error:
+        raise ValueError("expected a day such as 2023-01-11, as vcgencmd bootloader_version prints it") from error
+
+
 # Writing
 
 
@@ -266,7 +279,7 @@ def text_of(plan: Plan) -> str:
         lines += ["", "[box]", f'address = "{plan.box.address}"', f'interface = "{plan.box.interface}"']
     for pi in plan.pis:
         lines += ["", "[[pi]]", f'name = "{pi.name}"', f'board = "{pi.board.model}"']
-        lines += [f'{key} = "{getattr(pi, key)}"' for key in ("serial", "mac") if getattr(pi, key)]
+        lines += [f'{key} = "{getattr(pi, key)}"' for key in ("serial", "mac", "eeprom") if getattr(pi, key)]
     return "\n".join(lines) + "\n"
 
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 
 from rpinfs.errors import RpinfsError
 from rpinfs.netboot.model import Plan
-from rpinfs.netboot.read import dnsmasq, exports, isc, kea
+from rpinfs.netboot.read import dnsmasq, exports, isc, kea, nfsconf
 from rpinfs.netboot.read.source import SyntaxFault, text_of
 
 PLACES = (
     "/etc/dnsmasq.conf", "/etc/dnsmasq.d", "/etc/dhcp/dhcpd.conf", "/etc/kea/kea-dhcp4.conf", "/etc/exports",
-    "/etc/exports.d", "/etc/default/tftpd-hpa",
+    "/etc/exports.d", "/etc/nfs.conf", "/etc/nfs.conf.d", "/etc/default/tftpd-hpa",
 )  # fmt: skip
 BOOT_FILES = ("cmdline.txt", "config.txt", "bootcode.bin", "start.elf", "start4.elf")
 _MOST_ENTRIES = 10_000
@@ -54,6 +54,7 @@ class Seen:
     isc: list[isc.Statement] = field(default_factory=list)
     kea: list[kea.KeaConfig] = field(default_factory=list)
     exports: list[exports.Export] = field(default_factory=list)
+    nfsd: list[nfsconf.Switch] = field(default_factory=list)
     tftp: dict[str, str] = field(default_factory=dict)
     boots: list[BootFolder] = field(default_factory=list)
     roots: list[str] = field(default_factory=list)
@@ -98,7 +99,8 @@ def _look_at(seen: Seen, path: str, plan: Plan | None) -> None:
 
 
 _KNOWN = (
-    "known are dnsmasq*.conf, dhcpd*.conf, kea-dhcp4*.conf, exports, tftpd-hpa, folders of them, TFTP folders and roots"
+    "known are dnsmasq*.conf, dhcpd*.conf, kea-dhcp4*.conf, exports, nfs.conf, tftpd-hpa, folders of them, TFTP folders"
+    " and roots"
 )
 
 
@@ -113,6 +115,8 @@ def _look_at_file(seen: Seen, path: str) -> bool:
         seen.kea.append(kea.parse(text_of(path), path))
     elif name == "exports" or name.endswith(".exports"):
         seen.exports += exports.parse(text_of(path), path)
+    elif name == "nfs.conf" or (folder == "nfs.conf.d" and name.endswith(".conf")):
+        seen.nfsd += nfsconf.parse(text_of(path), path)
     elif name == "tftpd-hpa":
         _look_at_tftpd(seen, path)
     else:

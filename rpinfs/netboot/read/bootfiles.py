@@ -52,3 +52,11 @@ def words(cmdline: str) -> list[tuple[str, str]]:
         name, _, value = word.partition("=")
         found.append((name, value))
     return found
+
+
+def nfs_version(source: str) -> str:
+    """The version that an nfsroot= asks for, such as "4.1"; empty where it names none, or nonsense."""
+    asked = [word.partition("=") for word in source.split(",")[1:]]
+    named = [value for name, _, value in asked if name in ("vers", "nfsvers", "v")]
+    last = named[-1] if named else ""
+    return last if last in ("3", "4", "4.0", "4.1", "4.2") else ""

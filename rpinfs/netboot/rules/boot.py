@@ -1,4 +1,4 @@
-"""Rules 17 to 21, 26 to 28, 31 and 32 on the folders that boards boot from."""
+"""Rules 15, 17 to 20 and 31 on the folders that boards boot from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from rpinfs.errors import quoted
 from rpinfs.netboot.finding import Finding, Gravity
 from rpinfs.netboot.model import Pi
-from rpinfs.netboot.read.bootfiles import EEPROM_KEYS, Value, values, words
+from rpinfs.netboot.read.bootfiles import Value, values, words
 from rpinfs.netboot.read.source import text_inside
 from rpinfs.netboot.render.board import DROPPED, DROPPED_WORDS, boot_folder, command_line
 from rpinfs.netboot.seen import BootFolder, Seen
@@ -201,46 +201,6 @@ def initramfs(seen: Seen) -> Iterator[Finding]:
                 )
 
 
-def eeprom(seen: Seen) -> Iterator[Finding]:
-    """boot.conf: an EEPROM takes any key, and says nothing (rpi-eeprom#826)."""
-    for folder in seen.boots:
-        if "boot.conf" not in folder.files:
-            continue
-        path = f"{folder.path}/boot.conf"
-        for value in values(text_inside(folder.path, "boot.conf")):
-            if value.key not in EEPROM_KEYS:
-                yield Finding(
-                    26,
-                    Gravity.WARNING,
-                    path,
-                    value.line,
-                    f"no EEPROM knows {value.key}: it is taken without a word",
-                    "(leave the line out)",
-                )
-            elif value.key == "BOOT_ORDER":
-                yield from _judge_order(path, value)
-            elif value.key == "TFTP_PREFIX_STR" and (len(value.value) > 32 or not value.value.endswith("/")):
-                yield Finding(
-                    26, Gravity.FAULT, path, value.line, "expected at most 32 characters with a slash at the end", ""
-                )
-
-
-def _judge_order(path: str, value: Value) -> Iterator[Finding]:
-    digits = value.value.lower().removeprefix("0x")
-    if "2" not in digits:
-        yield Finding(
-            27,
-            Gravity.FAULT,
-            path,
-            value.line,
-            f"{value.value} has no 2: this board never tries the network",
-            "BOOT_ORDER=0xf2",
-        )
-    elif not digits.startswith("f"):
-        message = f"{value.value} does not end in f (read from the right): after one failure the board stays dark"
-        yield Finding(27, Gravity.WARNING, path, value.line, message, f"BOOT_ORDER=0xf{digits}")
-
-
 def not_the_mounted_one(seen: Seen) -> Iterator[Finding]:
     """What the Pi mounts at /boot/firmware must be what it boots from, or a new kernel never boots."""
     if seen.plan is None:
@@ -266,5 +226,5 @@ def not_the_mounted_one(seen: Seen) -> Iterator[Finding]:
 
 
 RULES = (
-    folder_names, missing_folders, unreadable_files, start_files, command_lines, initramfs, eeprom, not_the_mounted_one,
+    folder_names, missing_folders, unreadable_files, start_files, command_lines, initramfs, not_the_mounted_one,
 )  # fmt: skip

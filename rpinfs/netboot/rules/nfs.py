@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rpinfs.netboot.finding import Finding, Gravity
+from rpinfs.netboot.read.bootfiles import nfs_version, words
 from rpinfs.netboot.read.exports import Export
+from rpinfs.netboot.read.source import text_inside
 from rpinfs.netboot.seen import Seen
 
 _OPTIONS = "rw,sync,no_subtree_check,no_root_squash"
@@ -56,16 +58,34 @@ def exports(seen: Seen) -> Iterator[Finding]:
 
 
 def version(seen: Seen) -> Iterator[Finding]:
-    """An NFS version that this kind of NAS does not speak."""
-    if seen.plan and seen.plan.nas.kind == "qnap" and seen.plan.nas.version == "4.2":
-        yield Finding(
-            23,
-            Gravity.WARNING,
-            "the plan",
-            0,
-            "many a QNAP stops at NFS 4.1: nfsroot= with vers=4.2 is then refused",
-            'version = "4.1"',
-        )
+    """An NFS version that is asked for and that the NAS does not speak."""
+    kind = seen.plan.nas.kind if seen.plan else ""
+    for file, asked in _versions(seen):
+        if asked == "4.2" and kind in _MOST:
+            message = f"a {_MOST[kind]} stops at NFS 4.1 or below: nfsroot= with vers=4.2 is then refused"
+            yield Finding(23, Gravity.WARNING, file, 0, message, "vers=4.1" if file != _PLAN else 'version = "4.1"')
+        # The last line counts; a minor version needs its major one, too.
+        for key in dict.fromkeys((f"vers{asked[0]}", f"vers{asked}")):
+            last = next((switch for switch in reversed(seen.nfsd) if switch.key == key), None)
+            if last and not last.on:
+                message = f"{key} is off, and {file} asks for NFS {asked}: the Pi's mount is refused"
+                yield Finding(23, Gravity.FAULT, last.file, last.line, message, f"{key}=y")
+                break
+
+
+_PLAN = "the plan"
+_MOST = {"synology": "Synology", "qnap": "QNAP"}
+"""Appliances that do not speak NFS 4.2, at least not all of them (the makers' own pages)."""
+
+
+def _versions(seen: Seen) -> Iterator[tuple[str, str]]:
+    """Who asks for which version: the plan, and each command line."""
+    if seen.plan:
+        yield _PLAN, seen.plan.nas.version
+    for folder in seen.boots:
+        line = words(text_inside(folder.path, "cmdline.txt"))
+        if asked := nfs_version(next((value for name, value in line if name == "nfsroot"), "")):
+            yield f"{folder.path}/cmdline.txt", asked
 
 
 def one_export_two_rights(seen: Seen) -> Iterator[Finding]:

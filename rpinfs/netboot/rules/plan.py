@@ -1,4 +1,4 @@
-"""Rules 6, 28, 32 and 33 on the plan itself."""
+"""Rule 33: a 3B, on the plan and on what stands between it and its servers."""
 
 from __future__ import annotations
 
@@ -18,4 +18,14 @@ def rom_of_the_3b(seen: Seen) -> Iterator[Finding]:
             )
 
 
-RULES = (rom_of_the_3b,)
+def relay(seen: Seen) -> Iterator[Finding]:
+    """A relay in between: the ROM of a 3B takes no answer that came by one, and fetches nothing from another subnet."""
+    threes = [pi.name for pi in seen.plan.pis if pi.board.needs_card] if seen.plan else []
+    for option in seen.dnsmasq if threes else ():
+        if option.key == "dhcp-relay":
+            message = f"the ROM of a 3B ({', '.join(threes)}) takes no answer that a relay has passed on"
+            remedy = "a proxy in the boards' own subnet (rpinfs netboot render --for dnsmasq-proxy)"
+            yield Finding(33, Gravity.FAULT, option.file, option.line, message, remedy)
+
+
+RULES = (rom_of_the_3b, relay)

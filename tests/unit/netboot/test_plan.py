@@ -32,13 +32,14 @@ def test_as_little_as_possible() -> None:
 
 
 def test_there_and_back(tmp_path: Path) -> None:
-    pis = [PI, {"name": "pi2", "board": "3B+", "mac": "B8-27-EB-5E-2A-2E"}]
+    pis = [{**PI, "eeprom": "2023/01/11"}, {"name": "pi2", "board": "3B+", "mac": "B8-27-EB-5E-2A-2E"}]
     made = parse(
         document(network={"pool": "192.168.1.100-192.168.1.200", "router": "192.168.1.1"}, box=BOX, pi=pis), "plan"
     )
     assert parse(tomllib.loads(text_of(made)), "again") == made
     save(made, str(tmp_path / "plan.toml"))
     assert load(str(tmp_path / "plan.toml")) == made
+    assert made.pis[0].eeprom == "2023-01-11"
     assert made.pis[1].mac == "b8:27:eb:5e:2a:2e"
 
 
@@ -82,6 +83,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"pi": [{**PI, "serial": "00000000"}]}, "this one says nothing"),
     ({"pi": [{**PI, "serial": "1a2b3c"}]}, "eight hexadecimal digits"),
     ({"pi": [{**PI, "mac": "dc:a6:32"}]}, "expected a MAC address"),
+    ({"pi": [{**PI, "eeprom": "c03114"}]}, "expected a day such as 2023-01-11"),
+    ({"pi": [{**PI, "eeprom": 20230111}]}, "expected a day such as 2023-01-11"),
+    ({"pi": [{**PI, "board": "3B+", "eeprom": "2023-01-11"}]}, "a 3B+ has no EEPROM"),
     ({"pi": [PI, {**PI, "name": "pi2"}]}, "serial=1a2b3c4d: two boards have it: pi1 and pi2"),
     ({"pi": PI}, "each below a line [[pi]]"),
     ({"box": {"address": "192.168.1.11", "interface": "eth0; reboot"}}, "name of a network interface"),

@@ -10,7 +10,7 @@ import pytest
 from rpinfs.netboot.check import check
 from rpinfs.netboot.finding import Finding, Gravity
 from rpinfs.netboot.model import Plan
-from rpinfs.netboot.plan import parse
+from rpinfs.netboot.plan import load, parse
 from rpinfs.netboot.render.targets import render
 from rpinfs.netboot.seen import look
 from tests.support import Content, make_tree
@@ -22,6 +22,11 @@ KEA43 = '{"Dhcp4": {%s "option-data": [{"name": "vendor-encapsulated-options", "
 DEF43 = '"option-def": [{"name": "vendor-encapsulated-options", "code": 43, "space": "dhcp4", "type": "binary"}],'
 TEXT = b"Raspberry Pi Boot   ".hex()
 CLASS = '{"Dhcp4": {%s "client-classes": [{"name": "x", "test": "%s", "option-data": [{"code": 43, "data": "%s"}]}]}}'
+
+PLAN = '[network]\nsubnet = "192.168.1.0/24"\npcs = true\n[nas]\naddress = "192.168.1.10"\n{}\n[[pi]]\nname = "pi1"\n'
+PLAN += 'board = "4"\nserial = "1a2b3c4d"\n{}\n'
+EEPROM, NAS = PLAN.format("", 'eeprom = "%s"'), PLAN.format('kind = "%s"', "")
+SHARE = PLAN.format('share = "/nfsroot/docker"', "")
 
 
 def plan(board: str = "4", pcs: bool = True) -> Plan:
@@ -43,7 +48,10 @@ def root(name: str, **files: str) -> dict[str, Content]:
 
 def found_in(tmp_path: Path, files: dict[str, Content], with_plan: Plan | None) -> list[Finding]:
     (tmp_path / "top").mkdir()
-    top = make_tree(tmp_path / "top", files)
+    if isinstance(text := files.get("plan.toml"), str):
+        (tmp_path / "plan.toml").write_text(text)
+        with_plan = load(str(tmp_path / "plan.toml"))
+    top = make_tree(tmp_path / "top", {name: text for name, text in files.items() if name != "plan.toml"})
     seen = look([str(path) for path in sorted(top.iterdir())], with_plan)
     assert [error.message for error in seen.unreadable] == []
     return check(seen)
@@ -184,6 +192,45 @@ CASES: dict[str, Case] = {
     "an unknown key": (boot(boot__conf="NET_WAIT=1\n"), 26, WARNING, ""),
     "no network": (boot(boot__conf="BOOT_ORDER=0xf41\n"), 27, FAULT, "0xf2"),
     "no again": (boot(boot__conf="BOOT_ORDER=0x21\n"), 27, WARNING, "0xf21"),
+    "an old EEPROM": ({**boot(), "plan.toml": EEPROM % "2021-11-22"}, 28, WARNING, "rpi-eeprom-update"),
+    "an old EEPROM that is to be written": (
+        boot(pieeprom__upd=b"\xff\0release\0BUILD_TIMESTAMP=1637580212\0\xff"),
+        28,
+        WARNING,
+        "rpi-eeprom-update",
+    ),
+    "no log": (boot(boot__conf="BOOT_ORDER=0xf2\n"), 32, NOTE, "NETCONSOLE=6665@"),
+    "HTTP from the Internet": (boot(boot__conf="NETCONSOLE=x\nBOOT_ORDER=0xf72\n"), 32, NOTE, "HTTP_HOST"),
+    "a version that no Synology speaks": (
+        {**boot(cmdline__txt=LINE.replace("4.1", "4.2")), "plan.toml": NAS % "synology"},
+        23,
+        WARNING,
+        "vers=4.1",
+    ),
+    "a version that no QNAP speaks": ({"plan.toml": NAS % 'qnap"\nversion = "4.2'}, 23, WARNING, 'version = "4.1"'),
+    "a version that is off": (
+        {**boot(), "nfs.conf": "[nfsd]\nthreads=8\nvers4.1=y\nvers4.1=n\n[mountd]\nvers4.1=y\n"},
+        23,
+        FAULT,
+        "vers4.1=y",
+    ),
+    "a major version that is off": ({"nfs.conf": "[exportd]\n\n[nfsd]\nvers4 = no\n"}, 23, FAULT, "vers4=y"),
+    "a relay, and a 3B": (
+        {"dnsmasq.conf": "dhcp-relay=192.168.1.1,10.0.0.1", "plan.toml": PLAN.format("", "").replace('"4"', '"3B"')},
+        33,
+        FAULT,
+        "dnsmasq-proxy",
+    ),
+    "two rights": (
+        {
+            "exports": "/nfsroot 192.168.1.0/24(rw,sync,no_subtree_check,no_root_squash)\n"
+            "/nfsroot/docker 192.168.1.0/24(rw,sync,no_subtree_check)",
+            "plan.toml": SHARE,
+        },
+        34,
+        WARNING,
+        "/nfsroot/docker  192.168.1.0/24(rw,sync,no_subtree_check,no_root_squash)",
+    ),
     "another boot folder": (
         root("pi1", **{"etc/fstab": "192.168.1.10:/tftpboot /boot/firmware nfs vers=4.1 0 0\n"}),
         31,
@@ -200,7 +247,7 @@ def test_each_rule_has_a_file_that_breaks_it(
     files, rule, gravity, write = case
     found = [one for one in found_in(tmp_path, files, plan("3B" if rule == 6 else "4")) if one.rule == rule]
     assert [one for one in found if one.gravity is gravity and write in one.write], found
-    assert all(one.line > 0 or rule in (15, 17, 19, 21, 24, 25) for one in found)
+    assert all(one.line > 0 or rule in (15, 17, 19, 21, 23, 24, 25, 28, 32, 33) for one in found)
 
 
 def test_an_interface_that_is_not_there(tmp_path: Path) -> None:
@@ -217,6 +264,18 @@ def test_an_interface_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_3b_is_remarked_on(tmp_path: Path) -> None:
     assert [one.rule for one in found_in(tmp_path, {}, plan("3B"))] == [33]
+
+
+@pytest.mark.parametrize(("eeprom", "faults"), [("2023-01-11", 1), ("2025-09-23", 0)])
+def test_a_file_too_large_for_an_old_eeprom(eeprom: str, faults: int, tmp_path: Path) -> None:
+    """Rule 28."""
+    files = boot(initramfs8="")
+    make_tree(tmp_path, {**files, "plan.toml": EEPROM % eeprom})
+    folder = tmp_path / "tftpboot/1a2b3c4d"
+    os.truncate(folder / "initramfs8", (96 << 20) + 1)
+    found = check(look([str(tmp_path / "tftpboot")], load(str(tmp_path / "plan.toml"))))
+    assert [(one.rule, one.gravity) for one in found] == [(28, FAULT)] * faults
+    assert all(f"{folder}/initramfs8 is one" in one.message for one in found)
 
 
 def test_files_that_the_server_does_not_give_out(tmp_path: Path) -> None:
