@@ -47,6 +47,9 @@ def add_netboot(parser: argparse.ArgumentParser) -> None:
         "  sudo rpinfs netboot doctor --interface eth0",
     )
     parser.add_argument("--interface", required=True, metavar="I", help="on the boards' LAN, such as eth0")
+    parser.add_argument(
+        "--tftp", default="", metavar="DIR", help="the TFTP root on this machine: is it what is served?"
+    )
     parser.add_argument("--seconds", type=_seconds, default=5.0, metavar="S", help="to wait for all offers; default 5")
     _add_plan_option(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
@@ -294,7 +297,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from rpinfs.netboot.doctor import boards_to_ask_for, diagnose, offers_to
+    from rpinfs.netboot.doctor import Way, boards_to_ask_for, diagnose, offers_to
 
     plan = _plan_of(options.plan)
     pis = boards_to_ask_for(plan)
@@ -304,7 +307,7 @@ def _doctor(options: argparse.Namespace) -> int:
         offers, remarks = offers_to(options.interface, pis, options.seconds)
         for pi, to_it in zip(pis, offers, strict=True):
             progress(f"{pi.name}, {pi.board.name}: fetching its files")
-            found.append(diagnose(pi, to_it, plan))
+            found.append(diagnose(pi, to_it, plan, Way(options.interface, options.tftp)))
             found[-1].remarks += remarks
     if options.json:
         print_document([_as_document(one) for one in found])

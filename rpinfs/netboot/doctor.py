@@ -6,6 +6,7 @@ board from booting is the last sentence.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -15,20 +16,43 @@ from rpinfs.netboot.boards import BOARDS, Board
 from rpinfs.netboot.finding import Gravity
 from rpinfs.netboot.judge import Remark, Verdict, judge
 from rpinfs.netboot.model import Pi, Plan
-from rpinfs.netboot.read.bootfiles import values, words
+from rpinfs.netboot.read.bootfiles import Value, applies, nfs_version, values, words
+from rpinfs.netboot.read.source import bytes_inside
 
 MISSING_IS_NORMAL = ("bootsig.bin", "pieeprom.upd", "recover4.elf", "recovery.elf", "pieeprom.sig", "vl805.sig")
 """Files that a board asks for at every boot, and that are nowhere (nobodd, docs/explain-pi-netboot.rst)."""
 
 
+@dataclass(frozen=True)
+class Way:
+    """How the questions are put.
+
+    Attributes:
+        interface: of this machine, on the boards' LAN.
+        tftp: the TFTP root where it is on this machine; empty where it is not.
+    """
+
+    interface: str = ""
+    tftp: str = ""
+
+
 @dataclass
 class Diagnosis:
-    """What one board would do. `remarks` in the order of a boot; `folder`: where its files are, "" for the top."""
+    """What one board would do.
+
+    Attributes:
+        remarks: in the order of a boot.
+        folder: where its files are, "" for the top; None where they are nowhere.
+        files: sizes in bytes, -1 where the server does not tell.
+        command_line: cmdline.txt as it is served.
+    """
 
     pi: Pi
     verdict: Verdict
+    way: Way = Way()
     folder: str | None = None
     files: dict[str, int] = field(default_factory=dict)
+    command_line: str = ""
     remarks: list[Remark] = field(default_factory=list)
 
     @property
@@ -57,16 +81,39 @@ def _made_up(board: Board, number: int) -> bytes:
 
 
 def offers_to(interface: str, pis: Sequence[Pi], seconds: float) -> tuple[list[list[packet.Reply]], list[Remark]]:
-    """Ask for all boards at once: the offers to each, and remarks on what was no packet. Raises RpinfsError."""
+    """Ask for all boards at once: the offers to each, and remarks that concern them all. Raises RpinfsError."""
     requests = [request_of(pi, number) for number, pi in enumerate(pis)]
-    answers, faults = wire.ask(interface, requests, seconds)
-    remarks = [Remark(12, Gravity.WARNING, fault.message) for fault in faults]
-    return [answers[request[4:8]] for request in requests], remarks
+    heard = wire.ask(interface, requests, seconds)
+    remarks = [Remark(12, Gravity.WARNING, fault.message) for fault in heard.faults]
+    if heard.bridge is not None:
+        remarks += _on_spanning_tree(heard.bridge)
+    return [heard.answers[request[4:8]] for request in requests], remarks
 
 
-def diagnose(pi: Pi, offers: Sequence[packet.Reply], plan: Plan | None) -> Diagnosis:
+PATIENCE_OF_A_3B = 25.0
+_LONGEST_DELAY = 5.0
+
+
+def _on_spanning_tree(bridge: wire.Bpdu) -> Iterator[Remark]:
+    """What the port of this machine says of the switch; whether the board's port is an edge port it cannot say."""
+    if bridge.delay <= _LONGEST_DELAY:
+        return
+    listens = f"a port that comes up listens for {2 * bridge.delay:g} s before it forwards"
+    remedy = "make the ports of boards edge ports (portfast), or switch spanning tree off on them"
+    if bridge.rapid:
+        message = f"the switch speaks rapid spanning tree: {listens}, unless it is an edge port"
+        yield Remark(29, Gravity.NOTE, message, remedy)
+    else:
+        message = (
+            f"the switch speaks spanning tree: {listens}, and a 3B gives up after {PATIENCE_OF_A_3B:g} s; whether the"
+            " board's own port does cannot be seen from here"
+        )
+        yield Remark(29, Gravity.WARNING, message, remedy)
+
+
+def diagnose(pi: Pi, offers: Sequence[packet.Reply], plan: Plan | None, way: Way = Way()) -> Diagnosis:
     """Go the way of one board from the offers that it got, as far as it comes."""
-    found = Diagnosis(pi, judge(pi.board, offers))
+    found = Diagnosis(pi, judge(pi.board, offers), way)
     found.remarks += found.verdict.remarks
     if found.verdict.tftp:
         found.remarks += _files(found, pi)
@@ -76,6 +123,8 @@ def diagnose(pi: Pi, offers: Sequence[packet.Reply], plan: Plan | None) -> Diagn
 
 
 # The files
+
+_WHOLE = "copy the whole boot partition of the image there, readable for everybody"
 
 
 def _files(found: Diagnosis, pi: Pi) -> Iterator[Remark]:
@@ -87,9 +136,7 @@ def _files(found: Diagnosis, pi: Pi) -> Iterator[Remark]:
         if found.folder is None:
             where = f"{pi.serial}/ or at the top" if pi.serial else "the top"
             message = f"{server} has no {' and no '.join(pi.board.starts)} in {where}"
-            yield Remark(
-                15, Gravity.FAULT, message, "copy the whole boot partition of the image there, readable for everybody"
-            )
+            yield Remark(15, Gravity.FAULT, message, f"on {server}: {_WHOLE}")
             return
         yield from _configured(found, pi)
     except tftp.SilentError as error:
@@ -97,8 +144,10 @@ def _files(found: Diagnosis, pi: Pi) -> Iterator[Remark]:
             f"start the TFTP server on {server}; it asked there by {found.verdict.why} of {found.verdict.says_boot}"
         )
         yield Remark(13, Gravity.FAULT, error.message, remedy)
+    except tftp.NotReadableError as error:
+        yield Remark(15, Gravity.FAULT, error.message, f"on {server}: chmod -R go+rX on its TFTP folder")
     except tftp.TftpError as error:
-        yield Remark(15, Gravity.FAULT, error.message, "look at the log of the TFTP server")
+        yield Remark(15, Gravity.FAULT, error.message, f"look at the log of the TFTP server on {server}")
 
 
 def _folder(found: Diagnosis, pi: Pi) -> str | None:
@@ -111,50 +160,94 @@ def _folder(found: Diagnosis, pi: Pi) -> str | None:
 
 def _size(found: Diagnosis, path: str) -> int | None:
     try:
-        found.files[path] = tftp.size(found.verdict.tftp, path)
+        found.files[path] = tftp.size(found.verdict.tftp, path, found.way.interface)
     except tftp.NotServedError:
         return None
     return found.files[path]
 
 
+def _fetched(found: Diagnosis, path: str) -> bytes:
+    return tftp.fetch(found.verdict.tftp, path, found.way.interface)
+
+
 def _needed(found: Diagnosis, folder: str, name: str, why: str = "") -> Iterator[Remark]:
+    server = found.verdict.tftp
     if _size(found, folder + name) is None:
-        message = f"{found.verdict.tftp} does not serve {folder}{name}{why}"
-        yield Remark(15, Gravity.FAULT, message, "is it there, and readable for everybody (chmod go+r)?")
+        message = f"{server} does not serve {folder}{name}{why}"
+        yield Remark(15, Gravity.FAULT, message, f"on {server}: is it there, and readable for everybody (chmod go+r)?")
 
 
 def _configured(found: Diagnosis, pi: Pi) -> Iterator[Remark]:
     server, folder = found.verdict.tftp, found.folder or ""
+    settings: list[Value] = []
     if _size(found, f"{folder}config.txt") is None:
-        yield Remark(
-            15, Gravity.WARNING, f"{server} does not serve {folder}config.txt: the firmware's defaults are used"
-        )
-        settings = []
+        message = f"{server} does not serve {folder}config.txt: the firmware's defaults are used"
+        yield Remark(15, Gravity.WARNING, message)
     else:
-        settings = list(values(tftp.fetch(server, f"{folder}config.txt").decode("utf-8", "replace")))
+        text = _fetched(found, f"{folder}config.txt")
+        yield from _unlike_the_disks(found, f"{folder}config.txt", text)
+        settings = [one for one in values(text.decode("utf-8", "replace")) if applies(one.section, pi.board.model)]
     kernel = next((one.value for one in reversed(settings) if one.key == "kernel"), pi.board.kernel)
     yield from _needed(found, folder, kernel, " (the kernel)")
-    for value in (one for one in settings if one.key == "initramfs"):
+    if found.files.get(folder + kernel):
+        yield from _large_blocks(found, folder + kernel)
+        yield from _unlike_the_disks(found, folder + kernel)
+    for value in (one for one in settings if one.key == "initramfs" and one.value):
         yield from _needed(found, folder, value.value.split()[0], " (named by config.txt)")
     if _size(found, f"{folder}cmdline.txt") is None:
-        yield Remark(15, Gravity.FAULT, f"{server} does not serve {folder}cmdline.txt: the kernel finds no root", "")
+        message = f"{server} does not serve {folder}cmdline.txt: the kernel finds no root"
+        yield Remark(15, Gravity.FAULT, message, f"on {server}: rpinfs netboot render --for boards writes it")
         return
-    line = tftp.fetch(server, f"{folder}cmdline.txt").decode("utf-8", "replace")
-    if not any(name == "nfsroot" for name, _ in words(line)):
-        message = f"{folder}cmdline.txt has no nfsroot=: {line.strip()[:120]}"
-        yield Remark(19, Gravity.FAULT, message, "rpinfs netboot check names the line to write")
+    text = _fetched(found, f"{folder}cmdline.txt")
+    yield from _unlike_the_disks(found, f"{folder}cmdline.txt", text)
+    found.command_line = text.decode("utf-8", "replace")
+    if not any(name == "nfsroot" for name, _ in words(found.command_line)):
+        message = f"{folder}cmdline.txt has no nfsroot=: {found.command_line.strip()[:120]}"
+        yield Remark(19, Gravity.FAULT, message, f"on {server}: rpinfs netboot check names the line to write")
+
+
+def _large_blocks(found: Diagnosis, path: str) -> Iterator[Remark]:
+    """Whether a block that fills a frame comes through: where it does not, a smaller one may."""
+    server, interface = found.verdict.tftp, found.way.interface
+    try:
+        tftp.begins(server, path, interface)
+    except (tftp.SilentError, tftp.StoppedError) as error:
+        try:
+            tftp.begins(server, path, interface, tftp.SMALL_BLOCK)
+        except tftp.TftpError:
+            raise error from None
+        message = (
+            f"blocks of {tftp.BLOCK_SIZE} bytes from {server} are lost, those of {tftp.SMALL_BLOCK} come through:"
+            " something on the way takes no frame of 1500 bytes"
+        )
+        yield Remark(15, Gravity.FAULT, message, f"set the MTU to 1500 on {server}, on this machine and in between")
+
+
+def _unlike_the_disks(found: Diagnosis, path: str, served: bytes | None = None) -> Iterator[Remark]:
+    """Where the TFTP root is on this machine: whether what is served is what lies in it."""
+    top = found.way.tftp
+    if not top:
+        return
+    try:
+        there = bytes_inside(top, path) if served is not None else b""
+        size = os.lstat(f"{top}/{path}").st_size
+    except OSError as error:
+        there, size, why = b"", -2, error.strerror
+    else:
+        why = "another one"
+    same = there == served if served is not None else found.files[path] in (size, -1)
+    if not same:
+        message = f"{found.verdict.tftp} serves another {path} than the one in {top} ({why}): there are two TFTP roots"
+        yield Remark(16, Gravity.WARNING, message, f"edit the files that {found.verdict.tftp} serves, or serve {top}")
 
 
 # The root
 
 
 def _root(found: Diagnosis, plan: Plan | None) -> Iterator[Remark]:
-    line = ""
-    if found.folder is not None:
-        line = tftp.fetch(found.verdict.tftp, f"{found.folder}cmdline.txt").decode("utf-8", "replace")
-    source = next((value for name, value in words(line) if name == "nfsroot"), "")
+    source = next((value for name, value in words(found.command_line) if name == "nfsroot"), "")
     server = source.partition(":")[0] or (plan.nas.address if plan else "")
-    version = next((option[5:] for option in source.split(",") if option.startswith("vers=")), "3")
+    version = nfs_version(source) or "3"
     try:
         if not rpc.null_call(server, int(version[0])):
             remedy = f"switch NFS {version} on there, or write another vers= into cmdline.txt"
@@ -164,9 +257,10 @@ def _root(found: Diagnosis, plan: Plan | None) -> Iterator[Remark]:
 
 
 def sentence(found: Diagnosis) -> str:
-    """The last word on a board."""
+    """The last word on a board: it boots, or what keeps it from it, and what to change on which machine."""
     if (obstacle := found.obstacle) is not None:
-        return f"{found.pi.name} does not boot: {obstacle.message}"
+        to_do = f"; to do: {obstacle.remedy}" if obstacle.remedy else ""
+        return f"{found.pi.name} does not boot: {obstacle.message}{to_do}"
     verdict = found.verdict
     where = f"/{found.folder}" if found.folder else "the top folder"
     return f"{found.pi.name} boots: files from {verdict.tftp} ({verdict.why} of {verdict.says_boot}), {where}"

@@ -7,12 +7,13 @@ release notes of 2019-10-08 (siaddr); nobodd, docs/explain-pi-netboot.rst.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ipaddress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from rpinfs.netboot.boards import Board
 from rpinfs.netboot.finding import Gravity
-from rpinfs.netboot.packet import BOOT_TEXT, OFFER, SERVER, TFTP_NAME, VENDOR, Reply
+from rpinfs.netboot.packet import BOOT_TEXT, NETMASK, OFFER, ROUTER, SERVER, TFTP_NAME, VENDOR, Reply, address_text
 
 NO_ADDRESS = "0.0.0.0"
 
@@ -72,11 +73,8 @@ def judge(board: Board, replies: Sequence[Reply]) -> Verdict:
         return Verdict(address, remarks=_sorted(remarks))
     chosen = taking[0]
     tftp, why = tftp_server(board, chosen)
-    if not tftp:
-        remarks.append(
-            Remark(13, Gravity.FAULT, f"the offer of {chosen.server} names no server for the files", "set option 66")
-        )
-    return Verdict(address, chosen.server, tftp, why, _sorted(remarks))
+    remarks += _on_way(board, offers, chosen, tftp, why)
+    return Verdict(address, chosen.server, tftp if _is_host(tftp) else "", why, _sorted(remarks))
 
 
 def takes(board: Board, offer: Reply) -> bool:
@@ -94,6 +92,52 @@ def tftp_server(board: Board, offer: Reply) -> tuple[str, str]:
     if board.eeprom and offer.next_server != NO_ADDRESS:
         return offer.next_server, "siaddr"
     return (offer.server, "option 54") if SERVER in offer.options else ("", "")
+
+
+def _is_host(address: str) -> bool:
+    """Whether this is the address of one machine on a network, as a board can ask it for files."""
+    try:
+        found = ipaddress.IPv4Address(address)
+    except ValueError:
+        return False
+    return not (found.is_multicast or found.is_unspecified or found.is_loopback or found.is_reserved)
+
+
+def _on_way(board: Board, offers: Sequence[Reply], chosen: Reply, tftp: str, why: str) -> Iterator[Remark]:
+    """What is wrong with the server of the files, or stands in the way to it."""
+    if not tftp:
+        message = f"the offer of {chosen.server} names no server for the files"
+        yield Remark(13, Gravity.FAULT, message, f"set option 66 on {chosen.server}")
+        return
+    if not _is_host(tftp):
+        message = f"{chosen.server} names {tftp[:64]!r} by {why}: a board that boots knows no names, an address alone"
+        yield Remark(13, Gravity.FAULT, message, f"set option 66 on {chosen.server} to the address")
+        return
+    if board.needs_card and chosen.relay != NO_ADDRESS:
+        message = f"the offer of {chosen.server} came by the relay {chosen.relay}: the ROM of a 3B takes none that did"
+        yield Remark(33, Gravity.FAULT, message, "a proxy in the boards' own subnet: rpinfs netboot render")
+    network, router = _network(offers)
+    if network is None or ipaddress.IPv4Address(tftp) in network:
+        return
+    if board.needs_card:
+        message = f"{tftp} is not in {network}: the ROM of a 3B fetches from its own subnet alone"
+        yield Remark(33, Gravity.FAULT, message, "serve the files in the boards' own subnet")
+    elif not router:
+        message = f"{tftp} is not in {network}, and no offer names a router: the board does not find the way there"
+        yield Remark(13, Gravity.FAULT, message, "set option 3 on the DHCP server, or serve the files in that subnet")
+
+
+def _network(offers: Sequence[Reply]) -> tuple[ipaddress.IPv4Network | None, bool]:
+    """The network that the board gets its address in, and whether a router is named; None where nobody tells."""
+    offer = next((offer for offer in offers if offer.yours != NO_ADDRESS), None)
+    mask = offer.options.get(NETMASK, b"") if offer else b""
+    if offer is None or len(mask) != 4:
+        return None, False
+    try:
+        network = ipaddress.IPv4Network(f"{offer.yours}/{address_text(mask)}", strict=False)
+    except ValueError:
+        return None, False
+    return network, ROUTER in offer.options
 
 
 _LOOK_AT_SWITCH = (
@@ -123,6 +167,10 @@ def _on_menus(board: Board, offers: Sequence[Reply], taking: Sequence[Reply]) ->
     if len(servers) > 1:
         message = f'{" and ".join(servers)} both say "boot from here": which of them it takes is chance'
         remarks.append(Remark(11, Gravity.FAULT, message, f"switch one of them off, such as that on {servers[-1]}"))
+    giving = sorted({offer.server for offer in offers if offer.yours != NO_ADDRESS})
+    if len(giving) > 1:
+        message = f"{' and '.join(giving)} both give addresses: two DHCP servers on one LAN contradict each other"
+        remarks.append(Remark(11, Gravity.WARNING, message, f"switch one of them off, such as that on {giving[-1]}"))
     for offer in offers:
         if offer.options.get(VENDOR) == b"":
             message = f"{offer.server} sends option 43 with length 0"

@@ -43,6 +43,7 @@ class Reply:
         next_server: siaddr. The boot ROM ignores it (raspberrypi/firmware#670, #801).
         boot_file: of the header.
         options: by code; values of a code that comes twice are joined (RFC 3396).
+        relay: the relay that has passed it on (giaddr); none where it came straight.
     """
 
     sender: str
@@ -52,6 +53,7 @@ class Reply:
     next_server: str
     boot_file: str
     options: Mapping[int, bytes] = field(default_factory=dict)
+    relay: str = "0.0.0.0"
 
     @property
     def server(self) -> str:
@@ -138,7 +140,8 @@ def parse(packet: bytes, sender: str) -> Reply:
         _collect(options, name, sender)
     kind = options.get(DHCP_TYPE, b"\0")[:1] or b"\0"
     boot_file = file.partition(b"\0")[0].decode("ascii", "replace")
-    return Reply(sender, transaction, kind[0], address_text(yours), address_text(next_server), boot_file, options)
+    addresses = address_text(yours), address_text(next_server)
+    return Reply(sender, transaction, kind[0], *addresses, boot_file, options, address_text(fields[10]))
 
 
 def _collect(options: dict[int, bytes], coded: bytes, sender: str) -> None:

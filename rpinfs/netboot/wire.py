@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
+import struct
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from rpinfs.errors import RpinfsError
 from rpinfs.netboot.packet import PacketError, Reply, parse
@@ -33,25 +36,35 @@ def _bound(interface: str, port: int) -> Iterator[socket.socket]:
         except PermissionError as error:
             raise RpinfsError(f"{interface}: port {port} is for root alone", "sudo rpinfs netboot ...") from error
         except OSError as error:
-            raise RpinfsError(
-                f"{interface}: port {port}: {error.strerror}", "ip -brief link lists the interfaces"
-            ) from error
+            raise RpinfsError(f"{interface}: port {port}: {error.strerror}", _INTERFACES) from error
         yield wire
 
 
-Answers = dict[bytes, list[Reply]]
-"""By the transaction of the request that each belongs to."""
+@dataclass
+class Heard:
+    """What came within the time.
+
+    Attributes:
+        answers: by the transaction of the request that each belongs to.
+        faults: what was sent to a client of DHCP and is no packet.
+        bridge: what the switch says of its spanning tree; None where it says nothing.
+    """
+
+    answers: dict[bytes, list[Reply]]
+    faults: list[PacketError] = field(default_factory=list)
+    bridge: Bpdu | None = None
 
 
-def ask(interface: str, requests: Sequence[bytes], seconds: float = WAIT_SECONDS) -> tuple[Answers, list[PacketError]]:
-    """Broadcast requests and collect all answers to them, until the time is over; and what was no packet.
+def ask(interface: str, requests: Sequence[bytes], seconds: float = WAIT_SECONDS) -> Heard:
+    """Broadcast requests and collect all answers to them, until the time is over.
+
+    Whoever floods the LAN is heard out, and no more of it is kept than MOST_ANSWERS to each request.
 
     Raises:
         RpinfsError: the socket cannot be had, or the interface is down.
     """
-    answers: Answers = {request[4:8]: [] for request in requests}
-    faults: list[PacketError] = []
-    with _bound(interface, CLIENT_PORT) as wire:
+    heard = Heard({request[4:8]: [] for request in requests})
+    with _bound(interface, CLIENT_PORT) as wire, _of_bridges(interface) as bridges:
         try:
             for request in requests:
                 wire.sendto(request, ("255.255.255.255", SERVER_PORT))
@@ -59,18 +72,67 @@ def ask(interface: str, requests: Sequence[bytes], seconds: float = WAIT_SECONDS
             raise RpinfsError(f"{interface}: {error.strerror}", "is the cable in? ip -brief link") from error
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
-            wire.settimeout(left)
-            try:
-                data, sender = wire.recvfrom(65536)
-                reply = parse(data, sender[0])
-            except TimeoutError:
-                break
-            except PacketError as fault:
-                faults.append(fault)
-                continue
-            if reply.transaction in answers:
-                answers[reply.transaction].append(reply)
-    return answers, faults
+            ready, _, _ = select.select([wire, bridges], [], [], left)
+            if bridges in ready:
+                heard.bridge = bpdu(bridges.recv(65536)) or heard.bridge
+            if wire in ready:
+                _take(heard, *wire.recvfrom(65536))
+    return heard
+
+
+MOST_ANSWERS = 50
+
+
+def _take(heard: Heard, data: bytes, sender: tuple[str, int]) -> None:
+    try:
+        reply = parse(data, sender[0])
+    except PacketError as fault:
+        if len(heard.faults) < MOST_ANSWERS and fault.message not in [one.message for one in heard.faults]:
+            heard.faults.append(fault)
+        return
+    kept = heard.answers.get(reply.transaction)
+    if kept is not None and len(kept) < MOST_ANSWERS:
+        kept.append(reply)
+
+
+# Spanning tree (IEEE 802.1D)
+
+_LLC = 0x0004
+_BRIDGES = bytes.fromhex("0180c2000000")
+_PACKET_ADD_MEMBERSHIP, _PACKET_MR_MULTICAST = 1, 0
+_BPDU = struct.Struct("!17xHBBB8xI8xH4H")
+
+
+@dataclass(frozen=True)
+class Bpdu:
+    """What a switch says of its spanning tree. `delay`: seconds in each of the two states before a port forwards."""
+
+    rapid: bool
+    delay: float
+
+
+def bpdu(frame: bytes) -> Bpdu | None:
+    """Read an Ethernet frame; None where it is no configuration of a spanning tree."""
+    if len(frame) < _BPDU.size or frame[:6] != _BRIDGES or frame[14:17] != b"\x42\x42\x03":
+        return None
+    protocol, version, kind, *_, delay = _BPDU.unpack(frame[: _BPDU.size])
+    return Bpdu(version >= 2, delay / 256) if protocol == 0 and kind in (0, 2) else None
+
+
+@contextlib.contextmanager
+def _of_bridges(interface: str) -> Iterator[socket.socket]:
+    """A socket for what switches tell each other. Raises RpinfsError."""
+    try:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_LLC)) as wire:
+            wire.bind((interface, _LLC))
+            member = struct.pack("iHH8s", socket.if_nametoindex(interface), _PACKET_MR_MULTICAST, 6, _BRIDGES)
+            wire.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, member)
+            yield wire
+    except OSError as error:
+        raise RpinfsError(f"{interface}: {error.strerror}", _INTERFACES) from error
+
+
+_SOL_PACKET = 263
 
 
 def new_transaction() -> bytes:

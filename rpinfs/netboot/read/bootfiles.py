@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -43,6 +44,22 @@ def values(text: str) -> Iterator[Value]:
         elif line:
             key, equals, value = line.partition("=")
             yield Value(number, section, key.strip(), value.strip() if equals else "")
+
+
+_FAMILIES = {"3B": ("pi3",), "3B+": ("pi3", "pi3+"), "4": ("pi4",), "400": ("pi4", "pi400"), "CM4": ("pi4", "cm4"),
+             "5": ("pi5",), "500": ("pi5", "pi500"), "CM5": ("pi5", "cm5")}  # fmt: skip
+
+
+def applies(section: str, model: str) -> bool:
+    """Whether a board goes by what stands below a condition of config.txt; those on other things are taken as met.
+
+    Source: raspberrypi/documentation, config_txt/conditional.adoc.
+    """
+    name = section.lower()
+    if name == "none":
+        return False
+    about_a_board = re.fullmatch(r"pi\d+\+?|pi0w|pi02|cm\d+s?|board-type=.*", name)
+    return about_a_board is None or name in _FAMILIES[model] or name.startswith("board-type=")
 
 
 def words(cmdline: str) -> list[tuple[str, str]]:

@@ -32,16 +32,20 @@ def text_of(path: str, *, follow: bool = True) -> str:
         OSError: it cannot be read; EINVAL where it is no regular file.
         SyntaxFault: it is no text.
     """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
-    with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "expected a regular file, found something else", path)
-        data = file.read(LARGEST + 1)
+    data = _bytes_of(path, follow)
     if len(data) > LARGEST:
         raise SyntaxFault(path, 0, f"expected a configuration file, found more than {LARGEST} bytes")
     if b"\0" in data:
         raise SyntaxFault(path, data[: data.index(b"\0")].count(b"\n") + 1, "expected text, found a NUL byte")
     return data.decode("utf-8", "surrogateescape")
+
+
+def _bytes_of(path: str, follow: bool) -> bytes:
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+    with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "expected a regular file, found something else", path)
+        return file.read(LARGEST + 1)
 
 
 def inside(folder: str, path: str) -> str:
@@ -57,3 +61,8 @@ def text_inside(folder: str, path: str) -> str:
         return text_of(inside(folder, path), follow=False)
     except (OSError, SyntaxFault):
         return ""
+
+
+def bytes_inside(folder: str, path: str) -> bytes:
+    """What a file below such a folder begins with, LARGEST bytes and one more at the most. Raises OSError."""
+    return _bytes_of(inside(folder, path), follow=False)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import subprocess
+import time
 from collections.abc import Container, Iterator
 from pathlib import Path
 
@@ -30,7 +32,7 @@ ASK = """\
 import json, sys
 from rpinfs.netboot import wire
 packets = [bytes.fromhex(packet) for packet in json.load(sys.stdin)]
-answers, faults = wire.ask("eth0", packets, {seconds})
+answers = wire.ask("eth0", packets, {seconds}).answers
 for packet in packets:
     print(json.dumps([
         [reply.sender, reply.kind, reply.yours, reply.next_server, reply.boot_file,
@@ -132,6 +134,22 @@ class Lan:
         )
         assert done.returncode in ok, done.stdout + done.stderr
         return done
+
+    def switch_spanning_tree_on(self, delay: int) -> None:
+        """Have the switch say that a port of it waits so many seconds, twice, before it forwards."""
+        # The ports come up with the shortest delay that there is; a new one counts for those that come up later.
+        self.server.ip("link", "set", "eth0", "type", "bridge", "forward_delay", "200", "hello_time", "100")
+        self.server.ip("link", "set", "eth0", "type", "bridge", "stp_state", "1")
+        deadline = time.monotonic() + READY_SECONDS
+        while "state forwarding" not in self.server.ip("-details", "link", "show", "port2"):
+            assert time.monotonic() < deadline, "the switch's port does not come up"
+            select.select([], [], [], 0.1)
+        self.server.ip("link", "set", "eth0", "type", "bridge", "forward_delay", str(delay * 100))
+
+    def as_it_was(self) -> None:
+        """The switch as it comes from lan(): no spanning tree, frames of 1500 bytes."""
+        self.server.ip("link", "set", "eth0", "type", "bridge", "stp_state", "0")
+        self.board.ip("link", "set", "eth0", "mtu", "1500")
 
     def stop(self) -> None:
         """End all servers, the last one first."""
