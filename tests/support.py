@@ -32,8 +32,9 @@ def thorough() -> bool:
 
 
 def random_seed() -> tuple[random.Random, int]:
-    """Chance, and its seed to be told; RPINFS_SEED in the environment repeats a run."""
+    """Chance, and its seed to be told, at a failure as well; RPINFS_SEED in the environment repeats a run."""
     seed = int(os.environ.get("RPINFS_SEED") or random.SystemRandom().randrange(1 << 32))
+    print(f"RPINFS_SEED={seed}")
     return random.Random(seed), seed
 
 

@@ -135,5 +135,10 @@ def records_in(disk: Path, folder: Path, acknowledged: int) -> int:
         log = (data / "log").read_text() if (data / "log").exists() else ""
         files = {path.name: path.read_text().rstrip("\n") for path in data.glob("files/*")}
         return checked(log, files, acknowledged)
+    except LostError as error:
+        # Whether it is the file system that lost them, or the loop device of somebody else that was mounted.
+        mounted = run(["sh", "-c", 'findmnt -n "$0"; losetup -l; ls -Rl "$0" | head -50', where])
+        there = run(["sh", "-c", 'debugfs -R "ls -l /" "$0"; debugfs -R "ls -l /data" "$0"', disk])
+        raise LostError(f"{error}\nmounted: {mounted}\nin the file: {there}") from error
     finally:
         run(["umount", where])

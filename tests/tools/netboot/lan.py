@@ -98,6 +98,7 @@ class Lan:
     def kea(self, text: str) -> Daemon:
         """Kea with this configuration."""
         path = self.put("/etc/kea/kea-dhcp4.conf", text)
+        self.put("/var/lib/kea/kea-leases4.csv", "")
         argv = ("env", "KEA_LOCKFILE_DIR=none", "KEA_PIDFILE_DIR=/tmp", "kea-dhcp4", "-c", path)
         return self.start("kea", *argv, ready="DHCP4_STARTED")
 
