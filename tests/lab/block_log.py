@@ -94,8 +94,12 @@ class Replay:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a disk, its holes as well."""
-    run(["cp", "--sparse=auto", source, target])
+    """Copy a disk, its holes as well, to a new file.
+
+    Whoever copied the mount of the last one, as a container beside does, keeps its loop device, and mount(8) uses that
+    again for the same file: with what the kernel remembers of the disk before. Seen: all records of one instant "lost".
+    """
+    run(["cp", "--sparse=auto", "--remove-destination", source, target])
 
 
 def _apply(disk: Path, writes: Sequence[Write]) -> None:
