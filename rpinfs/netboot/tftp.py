@@ -200,7 +200,9 @@ class _Exchange:
         message = f"{self.server}: {self.path}: {said[:200] or f'TFTP error {code}'}"
         if code == NOT_FOUND or "not found" in said.lower():
             return NotServedError(message)
-        return NotReadableError(message) if code == NO_ACCESS else TftpError(message)
+        # tftpd-hpa has the words alone, and no code for them.
+        denied = code == NO_ACCESS or "permission denied" in said.lower()
+        return NotReadableError(message) if denied else TftpError(message)
 
     def abort(self, why: str) -> None:
         self._send(struct.pack("!HH", ERROR, ABORTED) + why.encode() + b"\0")

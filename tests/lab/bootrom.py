@@ -86,14 +86,31 @@ def lease(interface: str, mac: bytes) -> tuple[str, bytes, str]:
         wire.bind(("0.0.0.0", 68))
         wire.settimeout(ANSWER_SECONDS)
         ask(wire, mac, transaction, {DHCP_TYPE: bytes([DISCOVER])})
-        offered, next_server, options = answer(wire, transaction, OFFER)
-        if b"Raspberry Pi Boot" not in options.get(VENDOR, b""):
-            raise TimeoutError
-        accept = {DHCP_TYPE: bytes([REQUEST]), REQUESTED: offered, SERVER: options[SERVER]}
+        (offered, offering), (next_server, menu) = offers(wire, transaction)
+        accept = {DHCP_TYPE: bytes([REQUEST]), REQUESTED: offered, SERVER: offering[SERVER]}
         ask(wire, mac, transaction, accept)
-        address, next_server, options = answer(wire, transaction, ACK)
-    server = next_server if any(next_server) else options[SERVER]
-    return socket.inet_ntoa(address), options[NETMASK], socket.inet_ntoa(server)
+        address, _, options = answer(wire, transaction, ACK)
+    name = menu.get(TFTP_NAME, b"").rstrip(b"\0").decode()
+    server = socket.inet_ntoa(next_server if any(next_server) else menu[SERVER])
+    return socket.inet_ntoa(address), options[NETMASK], name or server
+
+
+Options = dict[int, bytes]
+
+
+def offers(wire: socket.socket, transaction: bytes) -> tuple[tuple[bytes, Options], tuple[bytes, Options]]:
+    """An address and who offers it, the next server and who says "boot from here": one server, or a proxy beside it.
+
+    TimeoutError when nobody offers the one or the other.
+    """
+    address = menu = None
+    while address is None or menu is None:
+        offered, next_server, options = answer(wire, transaction, OFFER)
+        if any(offered) and address is None:
+            address = offered, options
+        if b"Raspberry Pi Boot" in options.get(VENDOR, b"") and menu is None:
+            menu = next_server, options
+    return address, menu
 
 
 def ask(wire: socket.socket, mac: bytes, transaction: bytes, options: dict[int, bytes]) -> None:
@@ -110,7 +127,7 @@ def ask(wire: socket.socket, mac: bytes, transaction: bytes, options: dict[int, 
     wire.sendto(header + MAGIC + coded + b"\xff", ("255.255.255.255", 67))
 
 
-def answer(wire: socket.socket, transaction: bytes, kind: int) -> tuple[bytes, bytes, dict[int, bytes]]:
+def answer(wire: socket.socket, transaction: bytes, kind: int) -> tuple[bytes, bytes, Options]:
     """The answer of that kind to us: our address, the next server's address, the options."""
     deadline = time.monotonic() + ANSWER_SECONDS
     while time.monotonic() < deadline:

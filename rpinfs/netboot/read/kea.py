@@ -11,6 +11,8 @@ from rpinfs.netboot.read.source import SyntaxFault
 
 _INCLUDE = re.compile(r"<\?include\s+\"([^\"]*)\"\s*\?>")
 
+_DEEPEST = 50
+
 
 @dataclass(frozen=True)
 class KeaConfig:
@@ -37,10 +39,23 @@ def parse(text: str, file: str) -> KeaConfig:
         raise SyntaxFault(file, error.lineno, f"expected JSON: {error.msg}") from error
     except RecursionError as error:
         raise SyntaxFault(file, 1, "expected less deeply nested JSON") from error
+    if _depth_of(document) > _DEEPEST:
+        raise SyntaxFault(file, 1, f"expected JSON of at most {_DEEPEST} levels")
     dhcp4 = document.get("Dhcp4") if isinstance(document, dict) else None
     if not isinstance(dhcp4, dict):
         raise SyntaxFault(file, 1, 'expected a map "Dhcp4"')
     return KeaConfig(file, text, dhcp4)
+
+
+def _depth_of(document: object) -> int:
+    """How many maps and lists are in each other, as far as it matters; without recursion, for it may be anything."""
+    depth, level = 0, [document]
+    while level and depth <= _DEEPEST:
+        inner: list[object] = []
+        for value in level:
+            inner += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        depth, level = depth + 1, inner
+    return depth
 
 
 def without_comments(text: str, file: str) -> str:

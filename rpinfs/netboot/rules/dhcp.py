@@ -78,7 +78,11 @@ def _bytes_of(data: str) -> bytes:
     try:
         return bytes.fromhex(data.removeprefix("0x").replace(":", "").replace(" ", ""))
     except ValueError:
-        return data.encode()
+        return data.encode("utf-8", "surrogateescape")
+
+
+def _text_of(value: str) -> bytes:
+    return value.strip('"').encode("utf-8", "surrogateescape")
 
 
 def _judge_text(sent: bytes, file: str, line: int, write: str, seen: Seen) -> Iterator[Finding]:
@@ -91,13 +95,17 @@ def _judge_text(sent: bytes, file: str, line: int, write: str, seen: Seen) -> It
         yield Finding(6, Gravity.FAULT if needed else Gravity.NOTE, file, line, message, write)
 
 
+def _maps_in(value: object) -> list[dict[str, Any]]:
+    """The maps of a list; none where something else stands in its place."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
 def kea_class(seen: Seen) -> Iterator[Finding]:
     """A class by option 60 alone: a Pi's DHCPREQUEST lacks it (rpi-eeprom#82)."""
     for config in seen.kea:
-        for one in config.dhcp4.get("client-classes") or []:
-            test = str(one.get("test", "")) if isinstance(one, dict) else ""
-            options = one.get("option-data") or [] if isinstance(one, dict) else []
-            sends_43 = any(_is_43(option) for option in options if isinstance(option, dict))
+        for one in _maps_in(config.dhcp4.get("client-classes")):
+            test = str(one.get("test", ""))
+            sends_43 = any(_is_43(option) for option in _maps_in(one.get("option-data")))
             by_60 = "option[60]" in test or "vendor-class-identifier" in test or "PXEClient" in test
             if sends_43 and by_60 and "option[97]" not in test and "pkt4.mac" not in test:
                 message = "a Pi's DHCPREQUEST has no option 60, and so falls out of this class (rpi-eeprom#82)"
@@ -112,7 +120,7 @@ def isc_text(seen: Seen) -> Iterator[Finding]:
     """Option 43 of ISC dhcpd, as bytes or as a text."""
     for statement in filter(_is_isc_43, walk(seen.isc)):
         value = "".join(statement.words[2:])
-        sent = value.strip('"').encode() if value.startswith('"') else _bytes_of(value)
+        sent = _text_of(value) if value.startswith('"') else _bytes_of(value)
         write = f"option {_OPTION_43} {boot_menu().hex(':')};"
         yield from _judge_text(sent, statement.file, statement.line, write, seen)
 
@@ -121,7 +129,7 @@ def isc_class(seen: Seen) -> Iterator[Finding]:
     """A class by option 60 that sends option 43."""
     for statement in walk(seen.isc):
         body = statement.body or []
-        if statement.words[0] != "class" or not any(_is_isc_43(one) for one in body):
+        if statement.words[:1] != ["class"] or not any(_is_isc_43(one) for one in body):
             continue
         for match in (one for one in body if one.words[0] == "match"):
             if "vendor-class-identifier" not in match.text or " or " in match.text:

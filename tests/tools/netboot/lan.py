@@ -74,6 +74,13 @@ class Lan:
         daemon.wait_for(ready, READY_SECONDS)
         return daemon
 
+    def run_beside(self, *argv: str, ready: str) -> Daemon:
+        """Start a program of the tree on the server's host; returns when it is ready."""
+        daemon = Daemon("beside", ["env", "-C", TOP, *self.server.inside(*argv)], self.folder / "beside.log")
+        self.daemons.append(daemon)
+        daemon.wait_for(ready, READY_SECONDS)
+        return daemon
+
     def put(self, inside: str, text: str) -> str:
         """Write a file of the root; returns its path within."""
         path = self.root / inside.lstrip("/")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rpinfs.netboot.boards import BOARDS
+from rpinfs.netboot.finding import Gravity
 from rpinfs.netboot.judge import judge
 from rpinfs.netboot.packet import OFFER, SERVER, TFTP_NAME, VENDOR, Reply, boot_menu
 
@@ -53,6 +56,28 @@ def test_verdicts(model: str, offers: list[Reply], tftp: str, why: str, rules: l
     assert (found.tftp, found.why, [remark.rule for remark in found.remarks]) == (tftp, why, rules)
     assert found.boots == bool(tftp and any(one.yours != "0.0.0.0" for one in offers))
     assert all(remark.message and remark.message.isprintable() for remark in found.remarks)
+
+
+RELAYED = replace(offer(ROUTER, yours="192.168.1.50", menu=boot_menu()), relay="192.168.1.2")
+
+
+@pytest.mark.parametrize(
+    ("model", "offers", "rule", "said"),
+    [
+        ("3B", [RELAYED], 33, "came by the relay 192.168.1.2"),
+        ("3B+", [RELAYED], None, ""),
+        ("4", [offer(ROUTER, yours="192.168.1.50", name=b"x" * 255)], 13, "a board that boots knows no names"),
+        ("4", [offer(ROUTER, yours="192.168.1.50", name=b"127.0.0.1")], 13, "knows no names"),
+        ("4", [offer(ROUTER, yours="192.168.1.50", name=b"\x1b[2J")], 13, "knows no names"),
+        ("4", [offer(ROUTER, yours="192.168.1.50", menu=boot_menu(), siaddr="224.0.0.1")], 13, "by siaddr"),
+    ],
+)
+def test_what_is_in_the_way(model: str, offers: list[Reply], rule: int | None, said: str) -> None:
+    found = judge(BOARDS[model], offers)
+    faults = [remark for remark in found.remarks if remark.gravity is Gravity.FAULT]
+    assert [remark.rule for remark in faults] == ([rule] if rule else [])
+    assert all(said in remark.message and len(remark.message) < 200 for remark in faults)
+    assert bool(found.tftp) == (rule != 13)
 
 
 def test_why_it_stays_dark() -> None:

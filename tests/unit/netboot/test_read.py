@@ -114,6 +114,7 @@ WRONG: list[tuple[Callable[[str, str], object], str, str]] = [
     (kea.parse, '{"Dhcp6": {}}', 'expected a map "Dhcp4"'),
     (kea.parse, "[]", 'expected a map "Dhcp4"'),
     (kea.parse, "[" * 100_000, "expected"),
+    (kea.parse, '{"Dhcp4": ' + '{"a": [' * 40 + "]}" * 40 + "}", "f:1: expected JSON of at most 50 levels"),
     (kea.parse, "{}\n/* x", "f:2: expected */"),
     (exports.parse, "docker *(rw)\n", "f:1: docker: expected an absolute path"),
     (exports.parse, "/docker *(rw\n", "expected options in ( )"),

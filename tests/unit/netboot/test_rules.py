@@ -286,6 +286,21 @@ def test_files_that_the_server_does_not_give_out(tmp_path: Path) -> None:
     assert (finding.rule, finding.write) == (18, f"chmod -R go+rX {tmp_path}/top/tftpboot/1a2b3c4d")
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"dhcpd.conf": "{ x; }\n"},
+        {"dhcpd.conf": b"option vendor-encapsulated-options 52:\xff;\n"},
+        {"dhcpd.conf": b'option vendor-encapsulated-options "\xff";\n'},
+        {"kea-dhcp4.conf": '{"Dhcp4": {"client-classes": 5, "option-def": 5, "option-data": "x"}}'},
+        {"kea-dhcp4.conf": '{"Dhcp4": {"client-classes": [1, {"option-data": 5, "test": []}]}}'},
+    ],
+)
+def test_what_is_odd_stops_no_rule(files: dict[str, Content], tmp_path: Path) -> None:
+    """Each ended in a traceback once, found by chance (test_fuzz.py)."""
+    found_in(tmp_path, files, plan())
+
+
 @pytest.mark.parametrize("dhcp", ["isc", "kea", "dnsmasq"])
 def test_what_render_writes_breaks_no_rule(dhcp: str, tmp_path: Path) -> None:
     document = {
