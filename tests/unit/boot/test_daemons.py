@@ -208,6 +208,52 @@ def test_where_docker_will_write(root: Path, place: Place) -> None:
         assert refusal.remedy
 
 
+@pytest.mark.parametrize(
+    ("files", "is_asked"),
+    [
+        ({}, False),
+        ({JSON: '{"log-driver": "local"}', "proc/cmdline": CMDLINE + " systemd.unit=rescue.target"}, False),
+        ({JSON: '{"data-root": "/var/lib/docker"}'}, True),
+        ({JSON: '{"graph": "/var/lib/docker"}'}, True),
+        ({JSON: '{"d\\u0061ta": 1}'}, True),
+        ({"etc/default/docker": "DOCKER_OPTS=-D\n"}, True),
+        ({TOML: 'root="/var/lib/containerd"\n'}, True),
+        ({TOML: "'imports' = []\n"}, True),
+        ({TOML: '# r\\u006fot = "/x"\n'}, False),
+        ({"proc/cmdline": CMDLINE + " systemd.setenv=A=b"}, True),
+        *(({f"{folder}/{name}": None}, True) for name in ("docker.service", "containerd.service", "service.d")
+          for folder in ("etc/systemd/system", "run/systemd/system", "run/systemd/transient")),
+        ({"run/systemd/generator/service.d": None}, True),
+        ({"run/systemd/generator/docker.service.d": None}, False),
+        ({"usr/lib/systemd/system/service.d": None}, True),
+        ({"etc/systemd/system/containerd.service.d": None}, True),
+        ({f"usr/lib/systemd/system/{DROP_IN}": ""}, True),
+        ({"usr/lib/systemd/system/containerd.service.d/a.conf": ""}, True),
+        ({"etc/systemd/system.conf.d": None}, True),
+        ({"run/systemd/system.conf.d": None}, True),
+    ],
+)  # fmt: skip
+def test_where_all_is_at_its_default_nobody_is_asked(
+    root: Path, files: Mapping[str, Content], is_asked: bool
+) -> None:
+    """Each question is a file on the NAS; and none is left out where anything may have moved a folder."""
+    make_pi(root, "", {**DOCKER, **loop(), "proc/self/mountinfo": ROOT + ALL})
+    make_tree(root, files)
+    host = Host.read(str(root))
+    asked = []
+    assert misplaced(load(host), host, lambda _: asked.append(1) or []) == []
+    assert bool(asked) is is_asked
+
+
+def test_a_drop_in_of_the_one_that_is_installed(root: Path) -> None:
+    """containerd.service is another package, which need not be there."""
+    make_pi(root, "", {**loop(), "proc/self/mountinfo": ROOT + ALL, UNIT: DOCKER[UNIT]})
+    host = Host.read(str(make_tree(root, {f"usr/lib/systemd/system/{DROP_IN}": f"{EXEC}-g /srv/d\n"})))
+    assert [error.message.partition(" (")[0] for error in misplaced(load(host), host, roots.read)] == [
+        "Docker's data root /srv/d"
+    ]
+
+
 def test_the_gate_refuses_what_is_misplaced(root: Path, installed: Installed) -> None:
     make_pi(root, "", {**DOCKER, **loop(), JSON: '{"data-root": "' + DIETPI + '"}'})
     make_tree(root, {"proc/self/mountinfo": ROOT + ALL})

@@ -149,6 +149,24 @@ def test_mac_of_the_nic_that_booted(root: Path, cmdline: str, files: Mapping[str
     assert Host.read(str(root)).mac == mac
 
 
+@pytest.mark.parametrize(
+    ("nic", "mac", "cmdline", "carries"),
+    [
+        ("eth0", "dc-a6-32-00-00-01", "root=/dev/nfs", ("eth0", "dc:a6:32:00:00:01")),
+        ("en-x_1", "", "nfsroot=/pi", ("en-x_1", "")),
+        ("", "dc-a6-32-00-00-01", "root=nfs:10.0.0.1:/pi", ("", "dc:a6:32:00:00:01")),
+        # These go into unit files: a name that is no word there, and an address that is none.
+        ("eth0\nExecStart=x", "", "root=/dev/nfs", ("", "")),
+        ("eth 0", "dc-a6-32-00-00-01-02", "root=/dev/nfs", ("", "")),
+        ("größe0", "dc-a6-32-00-00-0x", "root=/dev/nfs", ("", "")),
+        ("%i", "dc-a6-32-00-00-001", "root=/dev/nfs", ("", "")),
+        ("eth0", "dc-a6-32-00-00-01", "root=/dev/sda1 rw", None),
+    ],
+)
+def test_the_nic_that_carries_the_root(nic: str, mac: str, cmdline: str, carries: tuple[str, str] | None) -> None:
+    assert Host(nic=nic, mac=mac, cmdline=cmdline).root_nic == carries
+
+
 # Found on boards, or named by those who collect what firmware says (dmidecode, lshw, cloud-init's "bogus" serials).
 @pytest.mark.parametrize(
     "text",

@@ -26,6 +26,10 @@ def decide(fstab: str) -> tuple[list[tuple[str, str]], list[str]]:
         ("/dev/sda1 /var/lib/docker ext4 defaults", []),
         ("/dev/sda1 /var/lib/docker-x ext4 defaults", []),
         ("/dev/loop0 /srv/x ext4 defaults", []),
+        # What waits for a mount that comes before the network, or for swap, waits for none of ours.
+        ("/dev/sda1 /srv/x ext4 defaults\n/srv/x/y /srv/z none bind\n/dev/sdb1 /srv/x/w ext4 defaults", []),
+        ("/dev/sda1 /srv/x ext4 defaults\n/srv/x/swap none swap sw,_netdev\n/dev/sdb1 /none/x ext4 defaults", []),
+        ("/nfs/docker/swap /srv/w swap sw\n/dev/sdb1 /srv/w/x ext4 defaults", []),
         ("tmpfs /srv/x tmpfs x-systemd.requires=/var/lib/docker/", [1]),
         ("tmpfs /srv/x tmpfs x-systemd.wants=/var/lib/docker,x-systemd.before=docker.service", []),
         ("/srv/x /srv/y none bind\n/var/lib/docker/x /srv/x none bind", [1, 2]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 
 import pytest
 from hypothesis import example, given
@@ -147,3 +148,48 @@ def test_options_that_only_look_like_refused_ones_are_taken() -> None:
         "rdirplus=none",
     ]
     assert settings.parse_image_options("barrier,barrier=1,rootcontext=x") == ["barrier", "barrier=1", "rootcontext=x"]
+
+
+@pytest.mark.parametrize(
+    ("parse", "longest"),
+    [
+        (settings.parse_export, "/x/" + "ä" * 127 + "y"),
+        (settings.parse_mount_point, "/" + "x" * 249),
+        (settings.parse_file, "x/" + "y" * 200),
+        (settings.parse_address, ".".join(["x" * 63] * 3 + ["y" * 61])),
+        (settings.parse_before, "x" * 247 + ".service"),
+    ],
+)
+def test_names_may_be_as_long_as_that_and_no_longer(parse: Callable[[str], object], longest: str) -> None:
+    assert parse(longest)
+    with pytest.raises(ValueError, match="expected|cannot be"):
+        parse(longest.replace("y", "yy", 1).replace("xx", "xxx", 1))
+
+
+@pytest.mark.parametrize(
+    ("size", "exactly", "for_people"),
+    [
+        (0, "0", "0 bytes"),
+        (1, "1", "1 bytes"),
+        (1023, "1023", "1023 bytes"),
+        (1024, "1K", "1 KiB"),
+        (1025, "1025", "1.0 KiB"),
+        (1536, "1536", "1.5 KiB"),
+        (104752742, "104752742", "99.9 MiB"),
+        (100 * 2**20 + 2**18, "102656K", "100 MiB"),
+        (64 << 20, "64M", "64 MiB"),
+        (10 << 30, "10G", "10 GiB"),
+        (16 << 40, "16T", "16 TiB"),
+        (2048 << 40, "2048T", "2048 TiB"),
+    ],
+)
+def test_sizes_in_words(size: int, exactly: str, for_people: str) -> None:
+    assert settings.human_size(size) == for_people
+    assert settings.size_text(size) == exactly
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "less than 1 ms"), (0.0009, "less than 1 ms"), (0.001, "1 ms"), (1.5, "1500 ms")]
+)
+def test_short_times_in_words(seconds: float, text: str) -> None:
+    assert settings.milliseconds(seconds) == text
