@@ -233,9 +233,7 @@ def test_where_docker_will_write(root: Path, place: Place) -> None:
         ({"run/systemd/system.conf.d": None}, True),
     ],
 )  # fmt: skip
-def test_where_all_is_at_its_default_nobody_is_asked(
-    root: Path, files: Mapping[str, Content], is_asked: bool
-) -> None:
+def test_where_all_is_at_its_default_nobody_is_asked(root: Path, files: Mapping[str, Content], is_asked: bool) -> None:
     """Each question is a file on the NAS; and none is left out where anything may have moved a folder."""
     make_pi(root, "", {**DOCKER, **loop(), "proc/self/mountinfo": ROOT + ALL})
     make_tree(root, files)

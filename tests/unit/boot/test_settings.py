@@ -162,7 +162,7 @@ def test_options_that_only_look_like_refused_ones_are_taken() -> None:
 )
 def test_names_may_be_as_long_as_that_and_no_longer(parse: Callable[[str], object], longest: str) -> None:
     assert parse(longest)
-    with pytest.raises(ValueError, match="expected|cannot be"):
+    with pytest.raises(ValueError, match=r"expected|cannot be"):
         parse(longest.replace("y", "yy", 1).replace("xx", "xxx", 1))
 
 
