@@ -238,8 +238,13 @@ def test_where_all_is_at_its_default_nobody_is_asked(root: Path, files: Mapping[
     make_pi(root, "", {**DOCKER, **loop(), "proc/self/mountinfo": ROOT + ALL})
     make_tree(root, files)
     host = Host.read(str(root))
-    asked = []
-    assert misplaced(load(host), host, lambda _: asked.append(1) or []) == []
+    asked: list[Host] = []
+
+    def nothing(host: Host) -> list[Told]:
+        asked.append(host)
+        return []
+
+    assert misplaced(load(host), host, nothing) == []
     assert bool(asked) is is_asked
 
 

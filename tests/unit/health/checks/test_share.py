@@ -47,6 +47,7 @@ CASES = [
     Case("share.answers", CRITICAL, "/nfs/docker fails: Remote I/O error", answers={
         "share": OSError(errno.EREMOTEIO, os.strerror(errno.EREMOTEIO))}),
     Case("share.answers", WARNING, "answers slowly, in 800 ms", answers={"share": replace(WELL, seconds=0.8)}),
+    Case("share.answers", OK, "answers in 500 ms", answers={"share": replace(WELL, seconds=0.5)}),
     Case("share.answers", None, "", files=mountinfo(BOOT_LINE)),
     Case("share.space", WARNING, "8 GiB of 100 GiB free", answers={"share": room(8 * GIB)}),
     Case("share.space", CRITICAL, "2 GiB of 100 GiB free", answers={"share": room(2 * GIB)}),
@@ -56,6 +57,12 @@ CASES = [
         "share": replace(WELL, size=10 << 40, available=ENOUGH_ROOM - 1)}),
     Case("share.space", UNKNOWN, "no answer within 1.4 s", answers={"share": SILENCE}),
     Case("image.fits-share", OK, "may still grow by 9 GiB, and 60 GiB are free"),
+    Case("image.fits-share", OK, "and 60 GiB are free (of more than 1 files)", answers={
+        "files": Files({DOCKER_FILE: File(10 * GIB, GIB)}, complete=False)}),
+    # What takes more than its length, by blocks of the NAS, makes no room for others.
+    Case("image.fits-share", OK, "may still grow by 9 GiB, and 60 GiB are free", answers={
+        "files": Files({DOCKER_FILE: File(10 * GIB, GIB), "full.img": File(GIB, 2 * GIB)}, complete=True)}),
+    Case("image.fits-share", OK, "may still grow by 9 GiB, and 9 GiB are free", answers={"share": room(9 * GIB)}),
     Case("image.fits-share", WARNING, "may still grow by 108 GiB, and 60 GiB are free", answers={
         "files": Files({DOCKER_FILE: File(10 * GIB, GIB), "other.img": File(99 * GIB, 0)}, complete=True)}),
     # As long as their image, and nobody writes to them: only what is an image can grow.
@@ -77,3 +84,8 @@ CASES = [
 
 def test_case(case: Case, judged: Judged) -> None:
     assert_judged(case, judged(case))
+
+
+def test_a_share_all_of_whose_files_were_seen(judged: Judged) -> None:
+    result = judged(Case("image.fits-share", OK, ""))
+    assert result and result.message.endswith("60 GiB are free")
