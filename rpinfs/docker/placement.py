@@ -62,8 +62,10 @@ def _move(images: Sequence[Image], switched_off: str) -> str:
 
 def image_of(path: str, images: Sequence[Image]) -> Image | None:
     """The image of the configuration that a folder is on, by its mount point or one of its bind mounts."""
-    places = [(where, image) for image in images for where in (image.where, *image.bind) if _is_below(path, where)]
-    return max(places, key=lambda place: len(place[0]))[1] if places else None
+    # At most one: a mount point below another is refused.
+    return next(
+        (image for image in images if any(_is_below(path, where) for where in (image.where, *image.bind))), None
+    )
 
 
 def _is_below(path: str, folder: str) -> bool:
