@@ -65,7 +65,7 @@ class Chain:
     mount: Mount
     loop: Loop
     below: Mount  # of the file system that the image file lies on
-    discard_max: int  # bytes that the loop device takes at once; 0 for no discards at all
+    discards: bool  # whether the loop device takes any
 
 
 def trim(image: Image, mounts: list[Mount], progress: Tell) -> Trimmed:
@@ -106,7 +106,7 @@ def refuse(name: str, chain: Chain) -> None:
             " blocks inside a file",
             "if the NAS has NFS 4.2: set Version=4.2 in [Server] of /etc/rpinfs/rpinfs.conf, then reboot",
         )
-    if not chain.discard_max:
+    if not chain.discards:
         # Newer kernels take the offer back when the first discard has failed (loop_clear_limits(), Linux 6.10).
         raise CannotTrim(
             f"image {name}: {chain.loop.path} offers no discard: what holds {chain.loop.backing_file} has refused to"
@@ -131,8 +131,8 @@ def _chain(image: Image, mounts: list[Mount]) -> Chain:
         raise CannotTrim(f"image {image.name} is not mounted at {image.where}", "rpinfs status")
     if loop.backing_file.endswith(" (deleted)"):
         raise CannotTrim(f"image {image.name}: its file {loop.backing_file} is gone", "rpinfs status")
-    limit = read_text(f"/sys/block/{loop.name}/queue/discard_max_bytes").strip()
-    return Chain(image.where, mount, loop, mount_of(loop.backing_file, mounts), int(limit or 0))
+    discards = read_text(f"/sys/block/{loop.name}/queue/discard_max_bytes").strip() not in ("", "0")
+    return Chain(image.where, mount, loop, mount_of(loop.backing_file, mounts), discards)
 
 
 def mount_of(path: str, mounts: list[Mount]) -> Mount:

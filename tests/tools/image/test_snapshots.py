@@ -21,6 +21,8 @@ from tests.tools.image.pi import OTHER, OWNER, Pi
 
 pytestmark = pytest.mark.root
 
+UUID = "11111111-2222-3333-4444-555555555555"
+
 
 def test_names(pi: Pi) -> None:
     """The time is the server's; what is there already is never replaced; other names mean nothing."""
@@ -93,8 +95,8 @@ def test_what_an_interrupted_restore_calls_a_snapshot(pi: Pi) -> None:
     kept = pi.share / "docker.img.snapshot-20260101T000000Z"
     record = pi.share / ".docker.img.rpinfs-replaced"
     inode = pi.path.stat().st_ino
-    of, uuid = "docker.img.snapshot-20250101T000000Z", "11111111-2222-3333-4444-555555555555"
-    what = {"version": 2, "of": of, "kept": kept.name, "replaced": inode, "restored": 1, "uuid": uuid}
+    of = "docker.img.snapshot-20250101T000000Z"
+    what = {"version": 2, "of": of, "kept": kept.name, "replaced": inode, "restored": 1, "uuid": UUID}
     record.write_text(json.dumps(what))
     pi.path.rename(kept)
     with pytest.raises(ImageError, match="no snapshot "):
@@ -105,3 +107,100 @@ def test_what_an_interrupted_restore_calls_a_snapshot(pi: Pi) -> None:
     with pytest.raises(ImageError, match="found another name of the image itself"):
         snapshots.delete(pi.image, OWNER, kept.name)
     assert pi.path.stat().st_nlink == 2
+
+
+def test_clearing_up(pi: Pi) -> None:
+    """What interrupted attempts have left goes; nothing else does, whatever its name or its place in the folder."""
+    taken = pi.take()
+    gone, odd = ("docker.img.snapshot-20260101T000000Z", "docker.img.snapshot-20260102T000000Z")
+    claimed, folder = "docker.img.snapshot-20260103T000000Z", "docker.img.snapshot-20260104T000000Z"
+    data = json.dumps({"version": 2, "of": gone, "kept": taken.name, "replaced": 1, "restored": 2, "uuid": UUID})
+    ours = [f".{name}.rpinfs-replaced" for name in (gone, claimed)]
+    for name in (*ours, f".{taken.name}.rpinfs-replaced"):
+        (pi.share / name).write_text(data)
+    left = [".docker.img.rpinfs-new-0123456789abcdef", ".docker.img.rpinfs-replaced-new-0123456789abcdef"]
+    for name in (*left, claimed):
+        (pi.share / name).touch()
+    # Of other images, of nobody, and no record at all.
+    others = [f"{kind}{number}.img.snapshot-20260101T000000Z" for kind in ("a", "z") for number in range(8)]
+    for name in (*others, f".{odd}.rpinfs-replaced"):
+        (pi.share / name).touch()
+    (pi.share / folder).mkdir()
+    before = set(os.listdir(pi.share))
+    snapshots.clear_up(str(pi.path), lambda _: None)
+    assert before - set(os.listdir(pi.share)) == {f".{gone}.rpinfs-replaced", *left, claimed}
+    # The name was claimed, so its record was not astray a moment ago.
+    snapshots.clear_up(str(pi.path), lambda _: None)
+    assert before - set(os.listdir(pi.share)) == {*ours, *left, claimed}
+
+
+def test_what_a_listing_says(pi: Pi) -> None:
+    """Of each snapshot all that is known, the oldest first; of what is none, why."""
+    taken = pi.take()
+    first = pi.share / "docker.img.snapshot-20200101T000001Z"
+    first.write_bytes(os.urandom(3 * 4096))
+    command("truncate", "--size", "1M", first)
+    of_old = pi.share / "docker.img.replaced"
+    of_old.write_bytes(b"x")
+    os.utime(of_old, (5, 7))
+    data = {"version": 2, "of": taken.name, "kept": first.name, "replaced": 1, "restored": 2, "uuid": UUID}
+    (pi.share / f".{first.name}.rpinfs-replaced").write_text(json.dumps(data))
+    names = {"link": "01", "second": "02", "third": "03", "folder": "04"}
+    odd = {key: pi.share / f"docker.img.snapshot-202001{day}T000000Z" for key, day in names.items()}
+    odd["link"].symlink_to(taken)
+    odd["second"].hardlink_to(pi.path)
+    (pi.share / "other").write_text("other")
+    odd["third"].hardlink_to(pi.share / "other")
+    odd["folder"].mkdir()
+    listing = snapshots.snapshots(str(pi.path))
+    assert [Path(one.path) for one in listing.snapshots] == [of_old, first, taken]
+    said = listing.snapshots[1]
+    assert (said.time, said.size, said.allocated) == (1577836801, 1 << 20, first.stat().st_blocks * 512)
+    assert (said.name, said.when) == (first.name, "2020-01-01 00:00:01 UTC")
+    assert [one.time for one in listing.snapshots[:1]] == [7]
+    origins = ["replaced by a restore of an earlier version of rpinfs", f"replaced by restore of {taken.name}", ""]
+    assert [one.origin for one in listing.snapshots] == origins
+    found = {key: listing.odd[str(path)].partition("found ")[2] for key, path in odd.items()}
+    assert found == {
+        "link": f"a symbolic link to {taken}; it is left alone",
+        "second": "another name of the image itself; it is left alone",
+        "third": "a file that has 2 names (hard links); it is left alone",
+        "folder": "a directory; it is left alone",
+    }
+
+
+def test_without_an_image(pi: Pi) -> None:
+    """Its snapshots are listed all the same."""
+    taken = pi.take()
+    pi.path.unlink()
+    assert pi.snapshots() == [taken]
+
+
+def test_a_free_name(pi: Pi) -> None:
+    """Not one beside which there is a record, nor one that a dangling link has."""
+    mark = f"{pi.path}.snapshot-19700101T00000"
+    Path(f"{mark}0Z").touch()
+    Path(f"{mark}1Z").symlink_to("nowhere")
+    (pi.share / ".docker.img.snapshot-19700101T000002Z.rpinfs-replaced").touch()
+    assert snapshots.free_path(str(pi.path), 0) == f"{mark}3Z"
+
+
+def test_a_snapshot_that_changes_while_it_is_deleted(pi: Pi) -> None:
+    """Another file has its name by now, or it has a second one: neither is deleted."""
+    taken = pi.take()
+    (pi.share / "second").hardlink_to(taken)
+    with pytest.raises(ImageError, match="has changed meanwhile"):
+        snapshots._unlink(str(taken))
+    assert taken.exists()
+    (pi.share / "second").unlink()
+    snapshots._unlink(str(taken))
+    assert not taken.exists()
+
+
+def test_a_record_goes_with_its_snapshot(pi: Pi) -> None:
+    taken = pi.take()
+    record = pi.share / f".{taken.name}.rpinfs-replaced"
+    data = {"version": 2, "of": taken.name, "kept": taken.name, "replaced": 1, "restored": 2, "uuid": UUID}
+    record.write_text(json.dumps(data))
+    snapshots.delete(pi.image, OWNER, taken.name)
+    assert not record.exists()

@@ -151,15 +151,13 @@ def a_mount(where: str, kind: str = "ext4", options: str = "rw", super_options: 
     return Mount(1, 0, (7, 0), "/", where, options.split(","), kind, "source", super_options.split(","))
 
 
-def a_chain(
-    *, version: str = "4.2", kind: str = "nfs4", discard_max: int = 4 << 30, image: Mount | None = None
-) -> Chain:
+def a_chain(*, version: str = "4.2", kind: str = "nfs4", discards: bool = True, image: Mount | None = None) -> Chain:
     return Chain(
         "/var/lib/docker",
         image or a_mount("/var/lib/docker"),
         Loop("loop999", "/nfs/docker/docker.img", True, True, 4096, 0, SIZE),
         a_mount("/nfs/docker", kind, super_options=f"rw,vers={version},hard"),
-        discard_max,
+        discards,
     )
 
 
@@ -168,7 +166,7 @@ def a_chain(
     [
         (a_chain(version="4.1"), "the share /nfs/docker is mounted with NFS 4.1, and only NFS 4.2 can free blocks"),
         (a_chain(version="3", kind="nfs"), "is mounted with NFS 3, and only"),
-        (a_chain(discard_max=0), "/dev/loop999 offers no discard"),
+        (a_chain(discards=False), "/dev/loop999 offers no discard"),
     ],
 )
 def test_impossible(chain: Chain, message: str) -> None:
@@ -234,3 +232,14 @@ def test_a_full_share_is_trimmed_all_the_same(tmp_path: Path, traced: Traced) ->
     assert traced(code, [path], inject="openat:error=ENOSPC").returncode == 0
     assert traced(code, [path], inject="fallocate:error=EOPNOTSUPP").returncode == 7
     assert not path.exists()
+
+
+def test_what_a_file_takes(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(os.urandom(MIB))
+    os.truncate(tmp_path / "file", 64 * MIB)
+    assert trim.allocated(str(tmp_path / "file")) == int(command("du", "--block-size=1", tmp_path / "file").split()[0])
+
+
+@pytest.mark.parametrize(("before", "after", "given_back"), [(5, 3, 2), (5, 5, 0), (3, 5, 0)])
+def test_containers_write_meanwhile(before: int, after: int, given_back: int) -> None:
+    assert trim.Trimmed("image", before, after, 1).given_back == given_back
