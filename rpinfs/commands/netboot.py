@@ -43,13 +43,14 @@ def add_netboot(parser: argparse.ArgumentParser) -> None:
         "ask the wire as a Pi does, and say whether it boots or what keeps it from it",
         _doctor,
         "Broadcast the request of each board, judge all answers as its firmware does, fetch the files by TFTP, ask NFS."
-        "\nNothing is changed, and no address is taken. Needs root. Exit status: 0 all boot, 2 one does not.",
+        "\nNothing is changed but with --write, no address is taken. Needs root. Exit status: 0 all boot, 2 not all.",
         "  sudo rpinfs netboot doctor --interface eth0",
     )
     parser.add_argument("--interface", required=True, metavar="I", help="on the boards' LAN, such as eth0")
     parser.add_argument(
         "--tftp", default="", metavar="DIR", help="the TFTP root on this machine: is it what is served?"
     )
+    parser.add_argument("--write", action="store_true", help="also make a file in each root, and remove it")
     parser.add_argument("--seconds", type=_seconds, default=5.0, metavar="S", help="to wait for all offers; default 5")
     _add_plan_option(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
@@ -307,7 +308,7 @@ def _doctor(options: argparse.Namespace) -> int:
         offers, remarks = offers_to(options.interface, pis, options.seconds)
         for pi, to_it in zip(pis, offers, strict=True):
             progress(f"{pi.name}, {pi.board.name}: fetching its files")
-            found.append(diagnose(pi, to_it, plan, Way(options.interface, options.tftp)))
+            found.append(diagnose(pi, to_it, plan, Way(options.interface, options.tftp, options.write)))
             found[-1].remarks += remarks
     if options.json:
         print_document([_as_document(one) for one in found])

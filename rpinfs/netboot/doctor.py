@@ -10,8 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from rpinfs.errors import RpinfsError
-from rpinfs.netboot import packet, rpc, tftp, wire
+from rpinfs.netboot import packet, root, tftp, wire
 from rpinfs.netboot.boards import BOARDS, Board
 from rpinfs.netboot.finding import Gravity
 from rpinfs.netboot.judge import Remark, Verdict, judge
@@ -30,10 +29,12 @@ class Way:
     Attributes:
         interface: of this machine, on the boards' LAN.
         tftp: the TFTP root where it is on this machine; empty where it is not.
+        write: whether a file may be made in each root, and removed.
     """
 
     interface: str = ""
     tftp: str = ""
+    write: bool = False
 
 
 @dataclass
@@ -246,14 +247,11 @@ def _unlike_the_disks(found: Diagnosis, path: str, served: bytes | None = None) 
 
 def _root(found: Diagnosis, plan: Plan | None) -> Iterator[Remark]:
     source = next((value for name, value in words(found.command_line) if name == "nfsroot"), "")
-    server = source.partition(":")[0] or (plan.nas.address if plan else "")
+    server, _, path = source.split(",")[0].rpartition(":")
+    server = server or (plan.nas.address if plan else found.verdict.tftp)
     version = nfs_version(source) or "3"
-    try:
-        if not rpc.null_call(server, int(version[0])):
-            remedy = f"switch NFS {version} on there, or write another vers= into cmdline.txt"
-            yield Remark(30, Gravity.FAULT, f"{server} serves NFS, but not version {version[0]}", remedy)
-    except RpinfsError as error:
-        yield Remark(30, Gravity.FAULT, error.message, f"start the NFS server on {server}")
+    version = "4.0" if version == "4" else version
+    yield from root.look_at(root.Source(server, path, version), found.way.interface, found.way.write)
 
 
 def sentence(found: Diagnosis) -> str:

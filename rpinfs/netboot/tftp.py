@@ -10,6 +10,7 @@ import struct
 import time
 
 from rpinfs.errors import RpinfsError
+from rpinfs.netboot.wire import tie
 
 PORT = 69
 READ, DATA, ACKNOWLEDGE, ERROR, OPTIONS = 1, 3, 4, 5, 6
@@ -98,7 +99,7 @@ class _Exchange:
         self.request = struct.pack("!H", READ) + b"".join(word + b"\0" for word in coded)
         self.wire = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
-            self._tie_to(interface)
+            tie(self.wire, interface, server)
         except OSError as error:
             self.wire.close()
             raise SilentError(f"{interface}: {error.strerror}") from error
@@ -108,11 +109,6 @@ class _Exchange:
 
     def __exit__(self, *_: object) -> None:
         self.wire.close()
-
-    def _tie_to(self, interface: str) -> None:
-        """Leave by the boards' LAN, whatever the routes say; but this machine's own address is never reached by it."""
-        if interface and not is_ours(self.server):
-            self.wire.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
 
     def error(self, what: str) -> TftpError:
         return TftpError(f"{self.server}: {self.path}: {what}")
@@ -206,16 +202,6 @@ class _Exchange:
 
     def abort(self, why: str) -> None:
         self._send(struct.pack("!HH", ERROR, ABORTED) + why.encode() + b"\0")
-
-
-def is_ours(address: str) -> bool:
-    """Whether an address is this machine's own."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((address, 0))
-        except OSError:
-            return False
-    return True
 
 
 def _agreed(exchange: _Exchange, body: bytes) -> dict[str, int]:

@@ -135,6 +135,25 @@ def _of_bridges(interface: str) -> Iterator[socket.socket]:
 _SOL_PACKET = 263
 
 
+def tie(wire: socket.socket, interface: str, server: str) -> None:
+    """Have a socket leave by the boards' LAN, whatever the routes say; nothing changes where no interface is named.
+
+    This machine's own address is never reached by one. Raises OSError.
+    """
+    if interface and not is_ours(server):
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+
+
+def is_ours(address: str) -> bool:
+    """Whether an address is this machine's own."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
 def new_transaction() -> bytes:
     """Four bytes by which answers are known."""
     return os.urandom(4)

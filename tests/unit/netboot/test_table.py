@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.support import TOP
-from tests.tools.netboot import test_doctor, test_wire
+from tests.tools.netboot import test_nfs, test_wire
 from tests.unit.netboot import test_rules
 
 ALL = set(range(1, 35))
@@ -15,7 +15,7 @@ IN_TESTS_OF_THEIR_OWN: dict[int, Callable[..., None]] = {
     1: test_rules.test_an_interface_that_is_not_there,
     16: test_wire.test_two_tftp_roots,
     18: test_rules.test_files_that_the_server_does_not_give_out,
-    30: test_doctor.test_a_board_that_does_not,
+    30: test_nfs.test_a_root_that_is_not,
 }
 
 

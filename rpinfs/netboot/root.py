@@ -1,0 +1,165 @@
+"""Whether a board's root can be mounted from the NAS, is a root, and is written to as root: rule 30.
+
+In the order of a boot, as user 0 from this machine: exports for single addresses may treat the board otherwise.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from rpinfs.netboot import clock, nfs
+from rpinfs.netboot.finding import Gravity
+from rpinfs.netboot.judge import Remark
+from rpinfs.netboot.rpc import RpcError
+
+LONGEST_SKEW = 60.0
+"""Seconds. A Pi without a clock of its own takes the time of its root until NTP answers."""
+
+SLOW_SECONDS = 0.5
+_OTHERS = 0o007
+_EXPORT = "(rw,sync,no_subtree_check,no_root_squash)"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a command line's nfsroot= asks for. `version`: "3", "4.0", ... as the kernel takes it."""
+
+    server: str
+    path: str
+    version: str
+
+    @property
+    def minor(self) -> int:
+        """Of NFS 4."""
+        return int(self.version.partition(".")[2] or 0)
+
+
+def look_at(source: Source, interface: str = "", write: bool = False) -> Iterator[Remark]:
+    """What keeps a board from its root, or is odd about it.
+
+    Args:
+        write: whether a file may be made in the root, and removed.
+    """
+    if not _is_address(source.server):
+        message = f"nfsroot= names {source.server[:64]!r}: a kernel without an initramfs knows no names"
+        yield Remark(30, Gravity.FAULT, message, "write the address of the NAS into cmdline.txt")
+        return
+    try:
+        offered = nfs.offered(source.server, interface)
+        if source.version not in offered:
+            here = ", ".join(offered) or "none that a Pi speaks"
+            message = f"{source.server} serves NFS, but not version {source.version} (it offers {here})"
+            remedy = f"switch NFS {source.version} on on {source.server}, or write another vers= into cmdline.txt"
+            yield Remark(30, Gravity.FAULT, message, remedy)
+            return
+        with _opened(source, interface) as nas:
+            yield from _look_inside(nas, source)
+        if write:
+            # NFS 4.0 opens files in more steps: what 4.1 or 3 tell of the same folder is as true.
+            able = next(version for version in ("4.1", "4.2", "3", "4.0") if version in offered)
+            with _opened(replace(source, version=able), interface) as nas:
+                yield from _on_writing(nas, source)
+    except nfs.StatusError as error:
+        message = f"{source.server} does not give {source.path} to this machine: {error.message}"
+        yield Remark(30, Gravity.FAULT, message, f"export it on {source.server}: {source.path}  NETWORK{_EXPORT}")
+    except RpcError as error:
+        yield Remark(30, Gravity.FAULT, error.message, f"start the NFS server on {source.server}")
+    yield from _on_clock(source.server, clock.skew(source.server, interface))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+Nas = nfs.Session | nfs.Mount
+
+
+def _opened(source: Source, interface: str) -> Nas:
+    if source.version == "3":
+        return nfs.Mount(source.server, interface)
+    return nfs.Session(source.server, source.minor, interface)
+
+
+def _look_inside(nas: Nas, source: Source) -> Iterator[Remark]:
+    top = nas.handle(source.path)
+    where = f"{source.server}:{source.path}"
+    if not (_is_there(nas, top, "etc") and _is_there(nas, top, "usr")):
+        message = f"{where} holds no root: etc or usr is not in it"
+        yield Remark(30, Gravity.FAULT, message, f"on {source.server}: copy the root of the image to {source.path}")
+        return
+    yield from _on_rights(nas, top, where, source)
+
+
+def _is_there(nas: Nas, top: bytes, path: str) -> bool:
+    try:
+        nas.handle(path, top)
+    except nfs.StatusError as error:
+        if error.why == nfs.NOT_THERE:
+            return False
+        raise
+    return True
+
+
+def _on_rights(nas: Nas, top: bytes, where: str, source: Source) -> Iterator[Remark]:
+    """Nothing is written for it: the NAS is asked what user 0 may do to what belongs to user 0 alone."""
+    found = nas.attributes(top)
+    may_write = bool(nas.access(top) & nfs.MODIFY)
+    reads_secrets = _reads_what_is_roots(nas, top)
+    remedy = f"on {source.server}: {source.path}  NETWORK{_EXPORT}"
+    squashed = f"{where}: root is squashed: user 0 of a Pi is somebody else there, and the Pi does not boot"
+    if reads_secrets is False:
+        yield Remark(30, Gravity.FAULT, squashed, remedy)
+    elif reads_secrets is None and not may_write and found.of_root:
+        yield Remark(30, Gravity.FAULT, f"{squashed}; or it is read-only", remedy)
+    elif not may_write:
+        yield Remark(30, Gravity.FAULT, f"{where}: is read-only, or not root's ({found.owner})", remedy)
+
+
+def _reads_what_is_roots(nas: Nas, top: bytes) -> bool | None:
+    """Whether user 0 reads a file that nobody else may read; None where there is none."""
+    for path in ("etc/shadow", "etc/gshadow", "etc/sudoers"):
+        try:
+            file = nas.handle(path, top)
+            found = nas.attributes(file)
+            if found.of_root and not found.mode & _OTHERS:
+                return bool(nas.access(file) & nfs.READ)
+        except nfs.StatusError:
+            continue
+    return None
+
+
+def _on_writing(nas: Nas, source: Source) -> Iterator[Remark]:
+    where = f"{source.server}:{source.path}"
+    remedy = f"on {source.server}: {source.path}  NETWORK{_EXPORT}"
+    try:
+        written = nas.written(nas.handle(source.path), f".rpinfs-doctor-{os.urandom(4).hex()}")
+    except nfs.StatusError as error:
+        gravity = Gravity.NOTE if error.why == nfs.GRACE else Gravity.FAULT
+        yield Remark(30, gravity, f"{where}: a file cannot be written in it: {error.why}", remedy)
+        return
+    owner = written.attributes
+    if not owner.of_root:
+        message = f"{where}: what user 0 makes belongs to {owner.owner}: root is squashed, and the Pi does not boot"
+        yield Remark(30, Gravity.FAULT, message, remedy)
+    gravity = Gravity.WARNING if written.seconds > SLOW_SECONDS else Gravity.NOTE
+    took = f"{1000 * written.seconds:.1f} ms"
+    message = f"{where}: a file of {nfs.PROBE_BYTES} bytes is made, and on the disk by the NAS's word, within {took}"
+    yield Remark(30, gravity, message)
+    yield from _on_clock(source.server, owner.modified - time.time())
+
+
+def _on_clock(server: str, skew: float | None) -> Iterator[Remark]:
+    if skew is not None and abs(skew) > LONGEST_SKEW:
+        message = (
+            f"the clock of {server} is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this machine's:"
+            " certificates, make and the times of files go wrong"
+        )
+        yield Remark(30, Gravity.WARNING, message, f"switch NTP on on {server}, and on this machine")

@@ -1,0 +1,177 @@
+"""Rule 30: what `rpinfs netboot doctor` says of NFS servers, each an nfs-ganesha, and of clocks that are off."""
+
+from __future__ import annotations
+
+import email.utils
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.nas import GANESHA_CONFIG, GANESHA_EXPORT
+from tests.lab.process import Daemon
+from tests.support import PYTHON, make_tree
+from tests.tools.netboot import lan
+from tests.tools.netboot.asking import dnsmasq, doctor
+from tests.tools.netboot.lan import Lan
+
+pytestmark = pytest.mark.root
+
+KINDS = {"nfsroot": "No_Root_Squash", "squashed": "Root_Squash", "read-only": "No_Root_Squash"}
+
+
+def write_exports(work: Path, protocols: str, names: Iterable[str]) -> dict[str, Path]:
+    """A folder for each, with a root in it, and ganesha.conf."""
+    text = GANESHA_CONFIG.replace("Minor_Versions = 0, 1;", "Minor_Versions = 1;\n    Graceless = true;")
+    text = text.replace("Protocols = 4;", protocols).format(recovery=work / "recovery", lease=5, grace=5)
+    (work / "recovery").mkdir(parents=True)
+    for number, name in enumerate(names, 1):
+        make_tree(work / name / "pi1", {"etc/shadow": "root:*:1::::::\n", "usr/bin/true": "", "etc/passwd": "\n"})
+        (work / name / "pi1/etc/shadow").chmod(0o640)
+        rights = f"Squash = {KINDS[name]};\n    Access_Type = {'RO' if name == 'read-only' else 'RW'};\n    FSAL"
+        text += GANESHA_EXPORT.format(number=number, export=f"/{name}", path=work / name).replace("FSAL", rights)
+    (work / "ganesha.conf").write_text(text)
+    return {name: work / name / "pi1" for name in names}
+
+
+@pytest.fixture(scope="module")
+def exports(whole_lan: Lan) -> Iterator[dict[str, Path]]:
+    """An export as it must be, one that squashes root, one that is read-only; without NFS 4.0, and no time of grace."""
+    work = whole_lan.folder / "exports"
+    made = write_exports(work, "Protocols = 4;", KINDS)
+    argv = ("ganesha.nfsd", "-F", "-L", "STDOUT", "-p", work / "pid", "-f", work / "ganesha.conf")
+    daemon = Daemon("ganesha", whole_lan.server.inside(*argv), work / "log")
+    daemon.wait_for("NFS SERVER INITIALIZED", 60)
+    yield made
+    daemon.terminate()
+
+
+def asked(hosts: Lan, tftpboot: Path, source: str, *more: str) -> dict[str, Any]:
+    """What is said of a board whose command line asks for this root."""
+    dnsmasq(hosts)
+    source = source if ":" in source else f"{lan.SERVER}:{source}"
+    line = f"root=/dev/nfs nfsroot={source} ip=dhcp rw\n"
+    (tftpboot / "1a2b3c4d/cmdline.txt").write_text(line)
+    try:
+        return doctor(hosts, *more)["pi1"]
+    finally:
+        hosts.stop()
+
+
+def on_nfs(found: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(one["gravity"], one["message"]) for one in found["remarks"] if one["rule"] == 30]
+
+
+def listed(exports: dict[str, Path]) -> dict[str, list[str]]:
+    return {name: sorted(os.listdir(path)) for name, path in exports.items()}
+
+
+def test_a_root_that_is_right(hosts: Lan, tftpboot: Path, exports: dict[str, Path]) -> None:
+    before = listed(exports), exports["nfsroot"].stat().st_mtime_ns
+    found = asked(hosts, tftpboot, "/nfsroot/pi1,vers=4.1")
+    assert on_nfs(found) == []
+    assert found["boots"]
+    assert (listed(exports), exports["nfsroot"].stat().st_mtime_ns) == before
+
+
+def test_writing_is_tried_where_it_is_allowed(hosts: Lan, tftpboot: Path, exports: dict[str, Path]) -> None:
+    before = listed(exports)
+    ((gravity, said),) = on_nfs(asked(hosts, tftpboot, "/nfsroot/pi1,vers=4.1", "--write"))
+    assert gravity in ("note", "warning")
+    assert "a file of 4096 bytes is made, and on the disk by the NAS's word, within" in said
+    ((gravity, said), *_) = on_nfs(asked(hosts, tftpboot, "/squashed/pi1,vers=4.1", "--write"))
+    assert (gravity, "root is squashed" in said) == ("fault", True)
+    assert listed(exports) == before
+    (exports["squashed"] / "etc/shadow").chmod(0o644)
+    exports["squashed"].chmod(0o777)
+    try:
+        assert on_nfs(asked(hosts, tftpboot, "/squashed/pi1,vers=4.1")) == []
+        said = on_nfs(asked(hosts, tftpboot, "/squashed/pi1,vers=4.1", "--write"))[0][1]
+    finally:
+        (exports["squashed"] / "etc/shadow").chmod(0o640)
+        exports["squashed"].chmod(0o755)
+    assert "what user 0 makes belongs to 4294967294: root is squashed" in said
+    assert listed(exports) == before
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("/squashed/pi1,vers=4.1", ":/squashed/pi1: root is squashed"),
+        ("/read-only/pi1,vers=4.1", ":/read-only/pi1: is read-only"),
+        ("/nfsroot/pi9,vers=4.1", "does not give /nfsroot/pi9 to this machine: 192.168.1.10: /nfsroot/pi9: not there"),
+        ("/nfsroot,vers=4.1", ":/nfsroot holds no root: etc or usr is not in it"),
+        ("/nfsroot/pi1,vers=4.2", "serves NFS, but not version 4.2 (it offers 4.1)"),
+        ("/nfsroot/pi1,vers=4.0", "serves NFS, but not version 4.0 (it offers 4.1)"),
+        ("/nfsroot/pi1,vers=3", "serves NFS, but not version 3 (it offers 4.1)"),
+        ("nas.local:/nfsroot/pi1,vers=4.1", "nfsroot= names 'nas.local': a kernel without an initramfs knows no names"),
+        (f"{'x' * 90}:/nfsroot", "knows no names"),
+        ("/nfsroot/pi1", "serves NFS, but not version 3 (it offers 4.1)"),
+    ],
+)
+def test_a_root_that_is_not(hosts: Lan, tftpboot: Path, exports: dict[str, Path], source: str, expected: str) -> None:
+    """Rule 30."""
+    assert exports
+    found = asked(hosts, tftpboot, source)
+    ((gravity, said),) = on_nfs(found)
+    assert (gravity, expected in said) == ("fault", True), said
+    assert found["sentence"].startswith("pi1 does not boot: ")
+    assert "; to do: " in found["sentence"]
+
+
+@pytest.fixture(scope="module")
+def nfs_3(whole_lan: Lan) -> Iterator[dict[str, Path]]:
+    """The other host: NFS 3 alone, with rpcbind and mountd; an export as it must be, and one that squashes root."""
+    work = whole_lan.folder / "exports-3"
+    made = write_exports(work, "Protocols = 3;\n    Mount_Path_Pseudo = true;", ("nfsroot", "squashed"))
+    # Each with a /run of its own: nothing is said to the portmapper of this machine.
+    inside = whole_lan.other.inside("unshare", "--mount", "sh", "-c", 'mount -t tmpfs run /run && exec "$@"', "sh")
+    rpcbind = Daemon("rpcbind", [*inside, "sh", "-c", "echo begins; exec rpcbind -f -i"], work / "rpcbind.log")
+    rpcbind.wait_for("begins", 10)
+    argv = ("ganesha.nfsd", "-F", "-L", "STDOUT", "-p", work / "pid", "-f", work / "ganesha.conf")
+    ganesha = Daemon("ganesha", [*inside, *argv], work / "log")
+    ganesha.wait_for("NFS SERVER INITIALIZED", 60)
+    yield made
+    ganesha.terminate()
+    rpcbind.terminate()
+
+
+def test_a_root_by_nfs_3(hosts: Lan, tftpboot: Path, nfs_3: dict[str, Path]) -> None:
+    before = listed(nfs_3)
+    assert on_nfs(asked(hosts, tftpboot, f"{lan.OTHER}:/nfsroot/pi1,vers=3")) == []
+    ((_, said),) = on_nfs(asked(hosts, tftpboot, f"{lan.OTHER}:/nfsroot/pi1,vers=3", "--write"))
+    assert "a file of 4096 bytes is made" in said
+    for source, expected in (("/squashed/pi1", "root is squashed"), ("/gone", "does not give /gone to this machine")):
+        ((gravity, said),) = on_nfs(asked(hosts, tftpboot, f"{lan.OTHER}:{source},vers=3"))
+        assert (gravity, expected in said) == ("fault", True), said
+    said = asked(hosts, tftpboot, f"{lan.OTHER}:/nfsroot/pi1,vers=4.1")["sentence"]
+    assert "serves NFS, but not version 4.1 (it offers 3)" in said
+    assert listed(nfs_3) == before
+
+
+WEB = """\
+import http.server
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.send_response(200)
+        self.end_headers()
+    def date_time_string(self, timestamp=None):
+        return {date!r}
+server = http.server.HTTPServer(("", 5000), Page)
+print("listening", flush=True)
+server.serve_forever()
+"""
+
+
+def test_a_clock_that_is_off(hosts: Lan, tftpboot: Path, exports: dict[str, Path]) -> None:
+    """As DSM's web page tells it."""
+    assert exports
+    date = email.utils.formatdate(time.time() - 86400, usegmt=True)
+    hosts.run_beside(*PYTHON, "-c", WEB.format(date=date), ready="listening")
+    ((gravity, said),) = on_nfs(asked(hosts, tftpboot, "/nfsroot/pi1,vers=4.1"))
+    assert gravity == "warning"
+    assert said.startswith(f"the clock of {lan.SERVER} is 86")
+    assert "behind this machine's" in said
