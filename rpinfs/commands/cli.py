@@ -55,9 +55,9 @@ COMMANDS = {
     "trim": Command("give freed blocks back to the NAS", "trim"),
     "boot": Command("change boot files: edit, run", "boot", names=("edit", "run")),
     "netboot": Command(
-        "the server side, from a NAS to a Pi that boots: plan, render, check, doctor, watch",
+        "the server side, from a NAS to a Pi that boots: plan, render, add, check, doctor, watch",
         "netboot",
-        names=("plan", "render", "check", "doctor", "watch"),
+        names=("plan", "render", "add", "clone", "list", "check", "doctor", "watch"),
     ),
     "agent": Command("what rpinfs-agent.service starts", "services"),
     "gate": Command("what rpinfs-gate.service starts", "services"),

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from rpinfs.commands.boards import add_boards
 from rpinfs.commands.cli import Group, UsageError, add_command, add_group
 from rpinfs.commands.common import Progress, print_document
 from rpinfs.errors import RpinfsError, printable
@@ -64,6 +65,7 @@ def add_netboot(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--interface", required=True, metavar="I", help="on the boards' LAN, such as eth0")
     parser.add_argument("--tftp", default="", metavar="DIR", help="the TFTP root, where it is on this machine")
+    add_boards(group, _plan_of)
 
 
 def _seconds(text: str) -> float:

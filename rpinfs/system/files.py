@@ -285,18 +285,25 @@ def make_folders(top: str, below: str) -> None:
     try:
         for name in [part for part in below.split("/") if part]:
             path = f"{path}/{name}"
-            outer, fd = fd, _folder_in(fd, name, path)
+            outer, fd = fd, folder_in(fd, name, path)
             os.close(outer)
     finally:
         os.close(fd)
 
 
-def _folder_in(folder: int, name: str, path: str) -> int:
-    """Open a folder in an open folder, made where it is not there."""
+def folder_in(folder: int, name: str, path: str, *, make: bool = True) -> int:
+    """Open a folder in an open folder, by default made where it is not there, and follow no link.
+
+    Raises:
+        OddFileError: it is no folder.
+        OSError: it cannot be opened or made.
+    """
     try:
         try:
             return os.open(name, _FOLDER, dir_fd=folder)
         except FileNotFoundError:
+            if not make:
+                raise
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, dir_fd=folder)
             return os.open(name, _FOLDER, dir_fd=folder)

@@ -42,6 +42,12 @@ _LOOP_CONFIG = struct.Struct(f"=2I{_LOOP_INFO64.size}s64x")
 _ATTEMPTS = 64
 _LOOKS, _SECONDS_BETWEEN_LOOKS = 40, 0.025
 
+Part = tuple[int, int]
+"""A part of a file: offset and length in bytes."""
+
+WHOLE: Part = (0, 0)
+"""All of it: a length of 0 is none."""
+
 
 class LoopError(RpinfsError):
     """An image that cannot be attached, or a loop device that does not do what it is told."""
@@ -82,12 +88,14 @@ class LoopDevice:
         self.block_size = now.block_size
         return now
 
-    def configure(self, file: int, *, direct_io: bool, block_size: int, name: str, autoclear: bool = True) -> None:
+    def configure(
+        self, file: int, *, direct_io: bool, block_size: int, name: str, autoclear: bool = True, part: Part = WHOLE
+    ) -> None:
         """Attach the open file in one step (LOOP_CONFIGURE). Raises OSError."""
         flags = (LO_FLAGS_AUTOCLEAR if autoclear else 0) | (LO_FLAGS_DIRECT_IO if direct_io else 0)
         # The kernel cuts the name to 63 bytes and a NUL; it is only for people (losetup -l reads sysfs).
         shown = os.fsencode(name)[:63]
-        info = _LOOP_INFO64.pack(0, 0, 0, 0, 0, 0, 0, 0, flags, shown, b"", b"", 0, 0)
+        info = _LOOP_INFO64.pack(0, 0, 0, *part, 0, 0, 0, flags, shown, b"", b"", 0, 0)
         fcntl.ioctl(self.fd, LOOP_CONFIGURE, _LOOP_CONFIG.pack(file, block_size, info))
 
     def set_direct_io(self, wanted: bool) -> None:
@@ -175,6 +183,22 @@ def attached(path: str, *, block_size: int = 4096) -> Iterator[LoopDevice]:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
+def attach_part(file: int, path: str, part: Part) -> LoopDevice:
+    """Attach a part of an open file, such as a partition, to a free loop device with autoclear; for reading alone.
+
+    The kernel makes the device read-only because the file is open for reading alone. What is mounted from the device
+    stays after close().
+
+    Args:
+        file: opened with O_RDONLY; it need not have a name any more.
+        path: for people.
+
+    Raises:
+        LoopError: no device can be had.
+    """
+    return _bind(file, path, direct_io=False, block_size=512, part=part)
+
+
 def pin(file: int, note: str) -> LoopDevice:
     """Have the kernel keep an open file open until LoopDevice.detach(), also when every process of ours is gone.
 
@@ -251,7 +275,13 @@ def _refuse_second_attachment(path: str) -> None:
 
 
 def _bind(
-    file: int, path: str, direct_io: bool, block_size: int, autoclear: bool = True, exclusive: bool = False
+    file: int,
+    path: str,
+    direct_io: bool,
+    block_size: int,
+    autoclear: bool = True,
+    exclusive: bool = False,
+    part: Part = WHOLE,
 ) -> LoopDevice:
     """Attach the open file to the next free device, again while others are quicker."""
     for _ in range(_ATTEMPTS):
@@ -260,7 +290,9 @@ def _bind(
         except BusyError:
             continue
         try:
-            device.configure(file, direct_io=direct_io, block_size=block_size, name=path, autoclear=autoclear)
+            device.configure(
+                file, direct_io=direct_io, block_size=block_size, name=path, autoclear=autoclear, part=part
+            )
         except OSError as error:
             device.close()
             if error.errno == errno.EINVAL and direct_io:

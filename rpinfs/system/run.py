@@ -83,6 +83,8 @@ def run(
     pass_fds: Sequence[int] = (),
     report: tuple[int, Tell] | None = None,
     die_with_us: bool = False,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int = subprocess.PIPE,
 ) -> Completed:
     """Run a program to its end.
 
@@ -97,6 +99,7 @@ def run(
         report: read end of a pipe whose other end is among pass_fds (see reporting()), and what to call with
             each line that the program writes there.
         die_with_us: the program is killed when this process dies, however it dies.
+        stdin, stdout: open files in place of /dev/null and of a pipe to us.
 
     Raises:
         CommandError: not found, not started, killed by a signal, exit status not in `ok`, or timed out.
@@ -108,15 +111,15 @@ def run(
     if log is not None:
         log(shlex.join(argv))
     command = [*_leash(die_with_us, environment), program, *argv[1:]]
-    process = _start(argv, command, environment, input, pass_fds)
+    process = _start(argv, command, environment, stdin if input is None else subprocess.PIPE, stdout, pass_fds)
     deadline = None if timeout is None else time.monotonic() + timeout
     with _nothing_left_behind(process):
         exchange = _Exchange(process, input, report)
         finished = exchange.until(deadline) and _wait(process, deadline)
-    stdout, stderr = exchange.texts()
+    out, err = exchange.texts()
     if not finished:
-        raise CommandError(argv, f"timed out after {timeout:g} s", stdout=stdout, stderr=stderr)
-    return _judged(argv, ok, Completed(process.returncode, stdout, stderr))
+        raise CommandError(argv, f"timed out after {timeout:g} s", stdout=out, stderr=err)
+    return _judged(argv, ok, Completed(process.returncode, out, err))
 
 
 @contextlib.contextmanager
@@ -142,14 +145,15 @@ def _start(
     argv: Sequence[str],
     command: list[str],
     environment: dict[str, str],
-    input: bytes | None,
+    stdin: int,
+    stdout: int,
     pass_fds: Sequence[int],
 ) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdin=stdin,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             env=environment,
             pass_fds=pass_fds,
@@ -207,7 +211,8 @@ class _Exchange:
 
     def _register(self, selector: selectors.BaseSelector) -> None:
         for name in ("stdout", "stderr"):
-            selector.register(getattr(self._process, name), selectors.EVENT_READ, name)
+            if (pipe := getattr(self._process, name)) is not None:
+                selector.register(pipe, selectors.EVENT_READ, name)
         if self._process.stdin is not None:
             os.set_blocking(self._process.stdin.fileno(), False)
             selector.register(self._process.stdin, selectors.EVENT_WRITE, "stdin")
@@ -301,11 +306,17 @@ _PACKAGES = {
     "dumpe2fs": "e2fsprogs",
     "e2fsck": "e2fsprogs",
     "e2mmpstatus": "e2fsprogs",
+    "mcopy": "mtools",
+    "mdir": "mtools",
     "mkfs.ext4": "e2fsprogs",
     "resize2fs": "e2fsprogs",
     "mkfs.xfs": "xfsprogs",
+    "sfdisk": "fdisk",
+    "ssh-keygen": "openssh-client",
     "xfs_growfs": "xfsprogs",
     "xfs_repair": "xfsprogs",
+    "xz": "xz-utils",
+    "zstd": "zstd",
 }
 
 

@@ -6,6 +6,9 @@ import os
 import struct
 
 MNT_FORCE = 1
+CLONE_NEWNS = 0x20000
+MS_REC, MS_SLAVE = 0x4000, 0x80000
+RENAME_NOREPLACE = 1
 AT_FDCWD, OPEN_TREE_CLONE = -100, 1
 FS_IOC_SHUTDOWN, SHUTDOWN_NOLOGFLUSH = 0x8004587D, 2
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
@@ -30,6 +33,24 @@ def punch_hole(fd: int, offset: int, length: int) -> None:
 def force_unmount(where: str) -> None:
     """Unmount, and first have all requests to the server of a network file system fail. See umount2(2). Needs root."""
     _checked(_libc.umount2(os.fsencode(where), MNT_FORCE), where)
+
+
+def mounts_of_our_own() -> None:
+    """Have what this process and its children mount be seen by nobody else, and be gone with them, killed or not.
+
+    What others unmount meanwhile is unmounted here too: a copy that stayed would keep their devices busy. Needs root.
+    """
+    _checked(_libc.unshare(CLONE_NEWNS), None)
+    _checked(_libc.mount(b"none", b"/", None, ctypes.c_ulong(MS_REC | MS_SLAVE), None), "/")
+
+
+def rename_to_free_name(old: str, new: str) -> None:
+    """As os.rename(), but FileExistsError where the new name means something: also an empty folder. Linux 3.15.
+
+    Network file systems do not know it: EINVAL.
+    """
+    at = AT_FDCWD
+    _checked(_libc.renameat2(at, os.fsencode(old), at, os.fsencode(new), ctypes.c_uint(RENAME_NOREPLACE)), new)
 
 
 def end_writing(where: str) -> None:

@@ -1,0 +1,189 @@
+"""The first user of a board and their ssh key, by what the image takes: rpi-preseed, cloud-init, userconf, or useradd.
+
+Nobody gets a password: boot files are given out by TFTP, to whoever asks. Who logs in has the key, and may use sudo.
+
+What the image reads from its boot partition is put into the root's folder for it as well: /boot/firmware is mounted
+over NFS, later than the services that read it. Sources: rpi-preseed's examples/rpi-preseed.toml, config_version 1.1;
+cloud-init's NoCloud (/var/lib/cloud/seed/nocloud); userconf-pi, whose userconf moves the home of uid 1000.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+from dataclasses import dataclass
+
+from rpinfs.errors import RpinfsError
+from rpinfs.netboot.add.identity import boot_inside, enable, switch_off_wizard
+from rpinfs.netboot.add.programs import Image
+from rpinfs.netboot.add.tree import Tree
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_TYPES = ("ssh-", "ecdsa-", "sk-ssh-", "sk-ecdsa-")
+_GROUPS = ("sudo", "docker", "adm", "video", "gpio", "i2c", "spi")
+NO_PASSWORD = "*"
+"""What no password has as its hash."""
+
+
+@dataclass(frozen=True)
+class User:
+    """A user to be. `keys`: lines of an authorized_keys file."""
+
+    name: str
+    keys: tuple[str, ...] = ()
+
+
+def user_of(name: str, key_file: str) -> User:
+    """Check what was asked for. Raises RpinfsError, OSError."""
+    if not _NAME.fullmatch(name) or name == "root":
+        raise RpinfsError(
+            f"--user {name}: expected a name of lower-case letters, digits and dashes, and not root", status=2
+        )
+    if not key_file:
+        return User(name)
+    with open(key_file, encoding="utf-8", errors="replace") as file:
+        lines = [line.strip() for line in file.read(65536).splitlines()]
+    keys = tuple(line for line in lines if line and not line.startswith("#"))
+    if not keys or not all(key.startswith(_TYPES) and key.isprintable() and len(key.split()) > 1 for key in keys):
+        private = any("PRIVATE KEY" in line for line in lines)
+        found = "a private one, which nobody else may have" if private else "something else"
+        raise RpinfsError(
+            f"{key_file}: expected a public ssh key, found {found}", "a public one ends in .pub", status=2
+        )
+    return User(name, keys)
+
+
+def way_of(root: Tree) -> str:
+    """What an image takes: "rpi-preseed", "cloud-init", "userconf"; "useradd" where it is a plain Debian."""
+    for way, program in (
+        ("rpi-preseed", "usr/bin/rpi-preseed"),
+        ("cloud-init", "usr/bin/cloud-init"),
+        ("userconf", "usr/lib/userconf-pi/userconf"),
+    ):
+        if root.has(program):
+            return way
+    return "useradd"
+
+
+def seed(user: User | None, root: Tree, boot: Tree, image: Image, host: str, digits: str) -> list[str]:
+    """Have a board have its user; returns what was done, and what nobody was made. Raises RpinfsError, OSError.
+
+    Args:
+        digits: random ones, by which cloud-init knows a new board.
+    """
+    if user is None:
+        return switch_off_wizard(root)
+    way = way_of(root)
+    if way == "useradd":
+        _useradd(user, root, image)
+    elif way == "userconf":
+        _place(root, boot, {"userconf.txt": f"{user.name}:{NO_PASSWORD}\n"})
+        _keys_of_first_user(user, root)
+    elif way == "rpi-preseed":
+        _place(root, boot, {"rpi-preseed.toml": preseed(user, host)})
+        switch_off_wizard(root)
+    else:
+        texts = {"user-data": user_data(user, host), "meta-data": meta_data(host, digits)}
+        _place(root, boot, texts)
+        for name, text in texts.items():
+            root.write(f"var/lib/cloud/seed/nocloud/{name}", text, 0o600)
+        switch_off_wizard(root)
+    did = [f"user {user.name}: by {way}, {len(user.keys)} ssh key{'' if len(user.keys) == 1 else 's'}, no password"]
+    if user.keys and enable(root, "ssh.service"):
+        did.append("ssh: starts at boot")
+    return did
+
+
+def _place(root: Tree, boot: Tree, texts: dict[str, str]) -> None:
+    inside = boot_inside(root)
+    for name, text in texts.items():
+        boot.write(name, text)
+        root.write(f"{inside}/{name}", text)
+
+
+def user_data(user: User, host: str) -> str:
+    """cloud-init's user-data. JSON is YAML."""
+    document = {
+        "hostname": host,
+        "ssh_pwauth": False,
+        "users": [{
+            "name": user.name, "groups": list(_GROUPS[:1]), "shell": "/bin/bash", "lock_passwd": True,
+            "sudo": "ALL=(ALL) NOPASSWD:ALL", "ssh_authorized_keys": list(user.keys),
+        }],
+    }  # fmt: skip
+    return f"#cloud-config\n{json.dumps(document, indent=2)}\n"
+
+
+def meta_data(host: str, digits: str) -> str:
+    """cloud-init's meta-data: another instance than the one that an image was copied from."""
+    return f"instance-id: {host}-{digits}\nlocal-hostname: {host}\n"
+
+
+def preseed(user: User, host: str) -> str:
+    """rpi-preseed.toml. JSON's strings and lists are TOML's."""
+    keys = ",\n".join(f"  {json.dumps(key)}" for key in user.keys)
+    return f"""\
+config_version = "1.1"
+
+[system]
+hostname = "{host}"
+
+[user]
+name = "{user.name}"
+password = "{NO_PASSWORD}"
+password_encrypted = true
+passwordless_sudo = true
+
+[ssh]
+enabled = true
+password_authentication = false
+authorized_keys = [
+{keys}
+]
+"""
+
+
+def _keys_of_first_user(user: User, root: Tree) -> None:
+    """userconf gives the user with uid 1000 its name, and moves the home: the keys go along."""
+    for line in root.read("etc/passwd").splitlines():
+        fields = line.split(":")
+        if len(fields) == 7 and fields[2] == "1000":
+            _authorize(user, root, fields)
+            return
+    raise RpinfsError(f"user {user.name}: expected one with uid 1000 in the image, as userconf does, found none")
+
+
+def _useradd(user: User, root: Tree, image: Image) -> None:
+    image.insist_it_runs()
+    groups = {line.split(":")[0] for line in root.read("etc/group").splitlines()}
+    there = {line.split(":")[0]: line.split(":") for line in root.read("etc/passwd").splitlines()}
+    chosen = [group for group in _GROUPS if group in groups]
+    if user.name in there:
+        image.run("usermod", "--append", "--groups", ",".join(chosen), user.name)
+    else:
+        image.run("useradd", "--create-home", "--shell", "/bin/bash", "--groups", ",".join(chosen), user.name)
+    if root.kind("etc/sudoers.d") == stat.S_IFDIR:
+        root.write(f"etc/sudoers.d/010-{user.name}", f"{user.name} ALL=(ALL) NOPASSWD:ALL\n", 0o440)
+    for line in root.read("etc/passwd").splitlines():
+        fields = line.split(":")
+        if len(fields) == 7 and fields[0] == user.name:
+            _authorize(user, root, fields)
+
+
+def _authorize(user: User, root: Tree, fields: list[str]) -> None:
+    if not user.keys:
+        return
+    owner, home = (int(fields[2]), int(fields[3])), fields[5].strip("/")
+    if not home or ".." in home.split("/"):
+        raise RpinfsError(f"user {fields[0]}: expected a home in the image, found {fields[5]!r}")
+    if root.kind(home) != stat.S_IFDIR:
+        root.make_folder(home, 0o755, owner)
+    root.make_folder(f"{home}/.ssh", 0o700, owner)
+    root.write(f"{home}/.ssh/authorized_keys", "".join(f"{key}\n" for key in user.keys), 0o600, owner)
+
+
+def anew(root: Tree, boot: Tree, host: str, digits: str) -> None:
+    """Have cloud-init take a clone for another board, which has its user already. Raises OSError."""
+    _place(root, boot, {"meta-data": meta_data(host, digits)})
+    root.write("var/lib/cloud/seed/nocloud/meta-data", meta_data(host, digits), 0o600)

@@ -1,0 +1,399 @@
+"""`rpinfs netboot add`, `clone`, `list` on images as a card has them: what is kept, what is new, what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import PYTHON, TOP, listing, make_tree
+from tests.tools.conftest import Mount, Traced, command
+from tests.tools.crash import kill_at, some
+from tests.tools.netboot.stock import BOOT, BOOT_START, SECTOR, make_image, make_root, stock_image
+
+pytestmark = pytest.mark.root
+
+PLACE = ("--server", "192.168.1.10", "--root", "roots", "--tftp", "tftp")
+MAIN = (
+    f"import sys; sys.path.insert(0, {str(TOP)!r}); from rpinfs.commands.cli import main; sys.exit(main(sys.argv[1:]))"
+)
+PI1 = ("--name", "pi1", "--serial", "10000000A1B2C3D4", "--board", "4")
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return stock_image(tmp_path_factory.mktemp("stock"))
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    for name in ("roots", "tftp"):
+        (tmp_path / name).mkdir()
+    command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key")
+    return tmp_path
+
+
+def run(here: Path, *words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """With rpinfs of this tree, whatever the folder."""
+    return subprocess.run(
+        [*PYTHON, "-c", MAIN, "netboot", *(str(word) for word in words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=here,
+        env={"PATH": os.environ["PATH"], **env},
+    )
+
+
+def add(here: Path, source: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return run(here, "add", source, *PLACE, *(words or PI1), **env)
+
+
+def refused(here: Path, done: subprocess.CompletedProcess[str], *said: str) -> None:
+    """One line and at most one more with what to do, and nothing is left of it."""
+    assert done.returncode in (1, 2), done.stdout + done.stderr
+    lines = done.stderr.splitlines()
+    assert 1 <= len(lines) <= 2, done.stderr
+    assert all(line.startswith("rpinfs: ") for line in lines), done.stderr
+    for word in said:
+        assert word in done.stderr
+    assert done.stdout == ""
+    assert nothing_left(here)
+
+
+def nothing_left(here: Path) -> bool:
+    return sorted(os.listdir(here / "roots")) == [] and sorted(os.listdir(here / "tftp")) == []
+
+
+def test_what_a_copy_keeps(image: Path, here: Path) -> None:
+    done = add(here, image, *PI1, "--user", "me", "--ssh-key", "key.pub")
+    assert (done.returncode, done.stderr) == (0, "")
+    root, stock = here / "roots/pi1", image.parent / "stock-root"
+    assert (root / "usr/bin/sudo").stat().st_mode == stat.S_IFREG | 0o4755
+    assert os.path.samefile(root / "usr/bin/sudo", root / "usr/bin/sudoedit")
+    assert command("getcap", root / "usr/bin/ping").split()[-1] == "cap_net_raw=ep"
+    acls = [command("getfacl", "--omit-header", "--absolute-names", one / "var/log/journal") for one in (root, stock)]
+    assert "default:group:adm:r-x" in acls[0]
+    assert acls[0] == acls[1]
+    assert (root / "var/lib/sparse").read_bytes() == (stock / "var/lib/sparse").read_bytes()
+    assert (root / "var/lib/sparse").stat().st_blocks * 512 < 1 << 20
+    assert stat.S_ISFIFO((root / "var/lib/pipe").lstat().st_mode)
+    assert stat.S_ISSOCK((root / "var/lib/socket").lstat().st_mode)
+    assert ((root / "var/lib/null").lstat().st_rdev, (root / "home/pi").stat().st_uid) == (os.makedev(1, 3), 1000)
+    assert (root / "usr/bin/ping").stat().st_mtime == 1_500_000_000
+    assert (root / "a name with 'quotes'\nand a newline").read_text() == "odd"
+    for name, content in BOOT.items():
+        if name not in ("cmdline.txt", "config.txt"):
+            expected = content.encode() if isinstance(content, str) else content
+            assert (here / "tftp/a1b2c3d4" / name).read_bytes() == expected
+    assert "capabilities of 1 file (usr/bin/ping) are not seen by a Pi over NFS 4.1" in done.stdout
+    assert "\r" not in done.stdout + done.stderr
+
+
+def test_what_is_new(image: Path, here: Path) -> None:
+    done = add(here, image, *PI1, "--user", "me", "--ssh-key", "key.pub")
+    assert (done.returncode, done.stderr) == (0, "")
+    root, boot = here / "roots/pi1", here / "tftp/a1b2c3d4"
+    assert (root / "etc/hostname").read_text() == "pi1\n"
+    assert (root / "etc/hosts").read_text() == "127.0.0.1\tlocalhost\n127.0.1.1\tpi1\n"
+    assert (root / "etc/machine-id").read_bytes() == b""
+    assert not (root / "var/lib/systemd/random-seed").exists()
+    keys = sorted(path.name for path in (root / "etc/ssh").glob("ssh_host_*"))
+    assert keys == [f"ssh_host_{kind}_key{end}" for kind in ("ecdsa", "ed25519", "rsa") for end in ("", ".pub")]
+    assert (root / "etc/ssh/ssh_host_ed25519_key").stat().st_mode & 0o777 == 0o600
+    shown = command("ssh-keygen", "-l", "-f", root / "etc/ssh/ssh_host_ed25519_key.pub").split()[1]
+    assert f"ED25519 {shown}" in done.stdout
+    cmdline = (
+        f"console=serial0,115200 console=tty1 rootwait root=/dev/nfs nfsroot=192.168.1.10:{root},vers=4.1,proto=tcp"
+    )
+    assert (boot / "cmdline.txt").read_text() == f"{cmdline} rw ip=dhcp\n"
+    assert (boot / "config.txt").read_text().splitlines()[-1] == "auto_initramfs=0"
+    assert "BOOT_ORDER=0xf2" in (boot / "boot.conf").read_text()
+    fstab = [line.split()[:3] for line in (root / "etc/fstab").read_text().splitlines() if not line.startswith("#")]
+    assert fstab == [["proc", "/proc", "proc"], [f"192.168.1.10:{boot}", "/boot/firmware", "nfs"]]
+    assert not (root / "etc/systemd/system/multi-user.target.wants/rpi-resize.service").is_symlink()
+    assert (root / "etc/systemd/system/rpi-resize.service").readlink() == Path("/dev/null")
+    assert "Mechanism=none" in (root / "etc/rpi/swap.conf.d/50-rpinfs.conf").read_text()
+    assert (boot / "userconf.txt").read_text() == (root / "boot/firmware/userconf.txt").read_text() == "me:*\n"
+    authorized = root / "home/pi/.ssh/authorized_keys"
+    assert (authorized.read_text(), authorized.stat().st_uid) == ((here / "key.pub").read_text(), 1000)
+    assert not [path for path in boot.rglob("*") if not path.stat().st_mode & 0o004]
+    found = run(here, "check", "tftp", "roots")
+    assert [line for line in found.stdout.splitlines() if "lib/modules" not in line] == [
+        "nothing is wrong in tftp, roots"
+    ]
+
+
+@pytest.mark.parametrize("kind", ["xz", "zst", "gpt"])
+def test_images_of_each_kind(kind: str, image: Path, here: Path) -> None:
+    source = here / "i.img"
+    if kind == "gpt":
+        source = make_image(here / "i.img", image.parent / "stock-root", image.parent / "stock-boot", "gpt")
+    else:
+        source = here / f"i.img.{kind}"
+        argv = ("xz", "-0", "-T2", "--stdout") if kind == "xz" else ("zstd", "-q", "--stdout")
+        with source.open("wb") as file:
+            subprocess.run([*argv, image], stdout=file, check=True)
+    done = add(here, source)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (here / "roots/pi1/usr/bin/ping").read_text() == "ping"
+    record = json.loads((here / "roots/.pi1.rpinfs-board").read_text())
+    assert record["sha256"] == command("sha256sum", source).split()[0]
+    assert (record["source"], record["system"]) == (source.name, "Debian GNU/Linux 13 (trixie)")
+
+
+def test_a_root_and_boot_folder(here: Path) -> None:
+    root = make_root(here / "that", {f"boot/firmware/{name}": content for name, content in BOOT.items()})
+    done = add(here, root)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (here / "tftp/a1b2c3d4/kernel8.img").exists()
+    assert (root / "etc/hostname").read_text() == "raspberrypi\n"
+
+
+def test_a_second_one_is_refused(image: Path, here: Path) -> None:
+    assert add(here, image).returncode == 0
+    before = command("find", here / "roots", here / "tftp", "-mindepth", "1", "-printf", "%p %T@ %i\n")
+    done = add(here, image)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "there is a board of this name already" in done.stderr
+    done = add(here, image, "--name", "pi2", "--serial", "a1b2c3d4")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "tftp/a1b2c3d4: is there already" in done.stderr
+    assert command("find", here / "roots", here / "tftp", "-mindepth", "1", "-printf", "%p %T@ %i\n") == before
+
+
+def test_clone_and_list(image: Path, here: Path) -> None:
+    assert add(here, image, *PI1, "--user", "me", "--ssh-key", "key.pub").returncode == 0
+    make_tree(here / "roots/pi1", {"var/lib/rpinfs/docker": "memory", "etc/machine-id": "1" * 32})
+    done = run(here, "clone", "pi1", "pi2", "--serial", "5e6f7a8b", *PLACE)
+    assert (done.returncode, done.stderr) == (0, "")
+    one, two = here / "roots/pi1", here / "roots/pi2"
+    assert (two / "etc/hostname").read_text() == "pi2\n"
+    assert (two / "etc/machine-id").read_bytes() == b""
+    assert not (two / "var/lib/rpinfs/docker").exists()
+    keys = [(root / "etc/ssh/ssh_host_ed25519_key").read_text() for root in (one, two)]
+    assert keys[0] != keys[1]
+    words = (here / "tftp/5e6f7a8b/cmdline.txt").read_text().split()
+    assert f"nfsroot=192.168.1.10:{two},vers=4.1,proto=tcp" in words
+    assert words.count("rw") == 1
+    assert (here / "tftp/5e6f7a8b/config.txt").read_text().count("auto_initramfs=0") == 1
+    assert "host name" not in run(here, "check", "roots", "tftp").stdout
+    share = make_tree(here / "share", {
+        f".docker-{serial}.img.rpinfs-owner": json.dumps({
+            "version": 1, "serial": serial, "hostname": host, "machine_id": "", "boot_id": "", "since": 1_700_000_000,
+        })
+        for serial, host in (("1000000000a1b2c3", "pi1"), ("100000005e6f7a8b", "pi2"))
+    })  # fmt: skip
+    (share / ".docker-100000005e6f7a8b.img.rpinfs-lock").touch()
+    done = run(here, "list", "--root", "roots", "--share", "share", "--json")
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    assert [(row["name"], len(row["images"]), bool(row["record"])) for row in found] == [
+        ("pi1", 0, True), ("pi1", 1, False), ("pi2", 1, True),
+    ]  # fmt: skip
+    assert found[2]["record"]["source"] == "pi1"
+    text = run(here, "list", "--root", "roots", "--share", "share").stdout
+    assert "share/docker-100000005e6f7a8b.img" in text
+    assert "netboot add has not made it" in text
+
+
+FAT = BOOT_START * SECTOR
+BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no image": (lambda path: path.write_bytes(b"text" * 10_000), "expected an image of a disk"),
+    "empty": (lambda path: path.write_bytes(b""), "expected an image of a disk"),
+    "cut off": (lambda path: os.truncate(path, 60 << 20), "it is cut off"),
+    "cut in its table": (lambda path: os.truncate(path, 300), "expected an image of a disk"),
+    "no root": (lambda path: overwrite(path, FAT + (36 << 20) + 1024, bytes(1024)), "expected a root partition (ext4)"),
+    "no boot files": (lambda path: overwrite(path, FAT, bytes(512)), "expected a partition with the boot"),
+    "broken FAT": (lambda path: overwrite(path, FAT + 11, b"\xff" * 30), "cannot be read"),
+    "gzip": (lambda path: overwrite(path, 0, b"\x1f\x8b\x08"), "found gzip"),
+}  # fmt: skip
+
+
+def overwrite(path: Path, offset: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+@pytest.mark.parametrize("bad", BAD, ids=BAD)
+def test_bad_images(bad: str, image: Path, here: Path) -> None:
+    spoil, said = BAD[bad]
+    path = here / "i.img"
+    shutil.copyfile(image, path)
+    spoil(path)
+    refused(here, add(here, path), said)
+
+
+@pytest.mark.parametrize("kind", ["xz", "zst"])
+@pytest.mark.parametrize("how", ["cut", "changed"])
+def test_broken_compression(kind: str, how: str, image: Path, here: Path) -> None:
+    source = here / f"i.img.{kind}"
+    argv = ("xz", "-0", "--stdout") if kind == "xz" else ("zstd", "-q", "--check", "--stdout")
+    with source.open("wb") as file:
+        subprocess.run([*argv, image], stdout=file, check=True)
+    size = source.stat().st_size
+    os.truncate(source, size // 2) if how == "cut" else overwrite(source, size // 2, b"\xff" * 64)
+    refused(here, add(here, source), "i.img")
+
+
+def test_a_checksum_beside_it(image: Path, here: Path) -> None:
+    shutil.copyfile(image, here / "i.img")
+    (here / "i.img.sha256").write_text(f"{'0' * 64}  i.img\n")
+    refused(here, add(here, here / "i.img"), "expected the checksum")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--name", "PI 1"), "expected a host name"),
+        (("--name", "../x"), "expected a host name"),
+        (("--name", "pi1", "--serial", "0000000000000000"), "this one says nothing"),
+        (("--name", "pi1", "--serial", "xyz"), "expected eight hexadecimal digits"),
+        (("--name", "pi1", "--mac", "dc:a6:32"), "expected a MAC address"),
+        (("--name", "pi1", "--board", "9"), "expected one of 3B"),
+        (("--name", "pi1", "--user", "root"), "and not root"),
+        (("--name", "pi1", "--user", "me", "--ssh-key", "key"), "a private one"),
+        (("--name", "pi1", "--ssh-key", "key.pub"), "--user is missing"),
+        (("--name", "pi1", "--deb", "key.pub"), "expected a Debian package"),
+        (("--name", "pi1", "--server", "nas.local"), "expected an IPv4 address"),
+    ],
+)
+def test_bad_words(words: tuple[str, ...], said: str, image: Path, here: Path) -> None:
+    refused(here, add(here, image, *words), said)
+
+
+def test_links_that_lead_out(here: Path) -> None:
+    """The image's /etc is this machine's: it is no root, and nothing here is touched."""
+    outside = make_tree(here / "outside", {"hostname": "mine\n", "fstab": "mine\n", "machine-id": "mine\n"})
+    for number, (path, said) in enumerate(
+        (("etc", "expected a root"), ("etc/systemd", "etc/systemd is a symbolic link"))
+    ):
+        folder = here / str(number)
+        root = make_root(folder / "stock-root")
+        shutil.rmtree(root / path)
+        (root / path).symlink_to(outside)
+        made = make_image(folder / "i.img", root, make_tree(folder / "stock-boot", BOOT))
+        refused(here, add(here, made), said)
+    root = make_root(here / "files/stock-root")
+    for name in ("hostname", "fstab", "machine-id"):
+        (root / "etc" / name).unlink()
+        (root / "etc" / name).symlink_to(outside / name)
+    made = make_image(here / "files/i.img", root, make_tree(here / "files/stock-boot", BOOT))
+    assert add(here, made).returncode == 0
+    assert (here / "roots/pi1/etc/hostname").read_text() == "pi1\n"
+    assert listing(outside) == {"hostname": "mine\n", "fstab": "mine\n", "machine-id": "mine\n"}
+
+
+def test_devices_under_our_names(here: Path) -> None:
+    root = make_root(here / "stock-root", without=("etc/hostname", "etc/fstab", "etc/machine-id"))
+    os.mkfifo(root / "etc/hostname")
+    os.mknod(root / "etc/fstab", 0o20666, os.makedev(1, 7))
+    os.link(root / "usr/bin/ping", root / "etc/machine-id")
+    made = make_image(here / "i.img", root, make_tree(here / "stock-boot", BOOT))
+    done = add(here, made)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (here / "roots/pi1/etc/fstab").is_file()
+    assert (here / "roots/pi1/usr/bin/ping").read_text() == "ping"
+
+
+def test_a_tftp_folder_that_is_read_only(image: Path, here: Path) -> None:
+    command("mount", "--bind", here / "tftp", here / "tftp")
+    try:
+        command("mount", "-o", "remount,bind,ro", here / "tftp")
+        refused(here, add(here, image), "tftp", "Read-only file system")
+    finally:
+        command("umount", here / "tftp")
+
+
+def test_no_room(image: Path, here: Path, mounted: Mount) -> None:
+    with mounted("-t", "tmpfs", "-o", "size=64k", "tmpfs") as small:
+        done = run(here, "add", image, *PI1, "--server", "192.168.1.10", "--root", small, "--tftp", "tftp")
+        assert "of free space for the root" in done.stderr
+        assert (done.returncode, list(small.iterdir()), list((here / "tftp").iterdir())) == (1, [], [])
+    with mounted("-t", "tmpfs", "-o", "size=64k", "tmpfs") as small:
+        done = run(here, "add", image, *PI1, "--server", "192.168.1.10", "--root", "roots", "--tftp", small)
+        assert "of free space for the boot files" in done.stderr
+        assert (done.returncode, list(small.iterdir()), list((here / "roots").iterdir())) == (1, [], [])
+    source = here / "i.img.xz"
+    with source.open("wb") as file:
+        subprocess.run(["xz", "-0", "--stdout", image], stdout=file, check=True)
+    with mounted("-t", "tmpfs", "-o", "size=1m", "tmpfs") as small:
+        refused(here, add(here, source, TMPDIR=str(small)), "of free space in", "to unpack it")
+
+
+def test_file_systems_that_cannot(image: Path, here: Path, mounted: Mount) -> None:
+    """Without extended attributes a root is made, and it is said what is lost; capabilities and ACLs are."""
+    with mounted("-t", "ramfs", "ramfs") as where:
+        done = run(here, "add", image, *PI1, "--server", "192.168.1.10", "--root", where, "--tftp", "tftp")
+        assert (done.returncode, done.stderr) == (0, "")
+        for word in ("capabilities of 1 file (usr/bin/ping)", "ACLs of 1 file (var/log/journal)"):
+            assert f"lost: {word} cannot be kept by the file system of" in done.stdout
+
+
+def test_needs_root(here: Path) -> None:
+    here.chmod(0o755)
+    words = ("netboot", "add", "x.img", *PLACE, *PI1)
+    argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *PYTHON, "-c", MAIN, *words]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=here)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "rpinfs: netboot add: expected root, who alone can keep owners of files\nrpinfs: sudo rpinfs netboot add ...\n"
+    )
+
+
+# Killed and failing
+
+
+CALLS = "mkdir,mkdirat,rename,renameat,renameat2,unlinkat,fsync,openat,mount,ioctl"
+"""What changes names, and what a step begins or ends with; cp's are its own."""
+
+
+def whole(here: Path) -> bool:
+    """Whether the board is there, with all its names and nothing else; fails where it is half there."""
+    roots, tftp = (sorted(os.listdir(here / name)) for name in ("roots", "tftp"))
+    record = here / "roots/.pi1.rpinfs-board"
+    made = record.exists() and not json.loads(record.read_text())["staged"]
+    if "a1b2c3d4" in tftp:
+        assert "pi1" in roots, "a board that boots, and has no root"
+    if "pi1" in roots:
+        assert record.exists(), "a root without a record"
+        assert (here / "roots/pi1/etc/hostname").read_text() == "pi1\n"
+    return made and (roots, tftp) == ([".pi1.rpinfs-board", "pi1"], ["a1b2c3d4"])
+
+
+def test_killed_at_every_call(image: Path, here: Path, traced: Traced) -> None:
+    """Killed anywhere, add again makes a whole board, and nothing else stays."""
+    words = ["netboot", "add", str(image), *PI1, "--server", "192.168.1.10"]
+    words += ["--root", str(here / "roots"), "--tftp", str(here / "tftp")]
+    code = f"from rpinfs.commands.cli import main; import sys; sys.exit(main({words!r}))"
+    paths = [here / "roots", here / "tftp"]
+    first = traced(code, paths, whole=True)
+    assert first.returncode == 0, first.stderr
+    assert whole(here)
+    tried = [point for point in first.points if point.split(":")[0] in CALLS.split(",")]
+    naming = [point for point in tried if point.startswith(("rename:", "renameat2:"))]
+    tried = list(dict.fromkeys([*some(tried, max(1, len(tried) // 5), last=4), *naming]))
+    completed = 0
+    for point in tried:
+        for name in ("roots", "tftp"):
+            shutil.rmtree(here / name)
+            (here / name).mkdir()
+        killed = traced(code, paths, inject=kill_at(point), whole=True)
+        if killed.returncode == 0:
+            continue  # The process with this many calls was another one, or none.
+        whole(here)
+        record = here / "roots/.pi1.rpinfs-board"
+        done = record.exists() and not json.loads(record.read_text())["staged"]
+        again = run(here, *words[1:])
+        assert again.returncode == (1 if done else 0), f"{point}: {again.stderr}"
+        assert ("there is a board of this name already" in again.stderr) == done
+        assert whole(here), point
+        completed += "completed what an interrupted attempt had made" in again.stdout
+    assert completed, "no point lay between the record and the last name"
