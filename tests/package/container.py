@@ -1,15 +1,26 @@
-"""Boots a root as a container with systemd-nspawn(1), with the machine's loop devices, and waits for its end."""
+"""Boots a root as a container with systemd-nspawn(1), with the machine's loop devices, and waits for its end.
+
+Several may run at once, and share nothing that goes by a name. Left alone systemd-nspawn calls each after its folder,
+which is always "root", and with --keep-unit puts the processes of each into the one group "payload" below its own. There
+two systemds see one tree of groups: each takes the other's units for what is left of its own, and removes their groups
+while they are being started ("Failed to spawn executor", containers that end in the middle of a step).
+"""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.package import chroot
 
 SECONDS = 240.0
+CGROUPS = Path("/sys/fs/cgroup")
+INTO_GROUPS = 'for group in $0; do echo $$ > "$group/cgroup.procs"; done; exec "$@"'
+_numbers = itertools.count()
 
 
 def put_units(root: chroot.Chroot, units: Mapping[str, str]) -> None:
@@ -20,12 +31,45 @@ def put_units(root: chroot.Chroot, units: Mapping[str, str]) -> None:
         unit.write_text(text)
 
 
+@contextlib.contextmanager
+def own_groups(name: str) -> Iterator[list[Path]]:
+    """Control groups for one container, below those of this process, in the hierarchies that systemd keeps order in."""
+    parents = []
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, kind, path = line.split(":", 2)
+        if kind == "name=systemd":
+            parents.append(CGROUPS / "systemd" / path.lstrip("/"))
+        elif not kind:
+            unified = CGROUPS / "unified"
+            parents.append((unified if unified.exists() else CGROUPS) / path.lstrip("/"))
+    groups = [parent / name for parent in parents if (parent / "cgroup.procs").exists()]
+    try:
+        for group in groups:
+            group.mkdir()
+        yield groups
+    finally:
+        for group in groups:
+            for folder, _, _ in os.walk(group, topdown=False):
+                os.rmdir(folder)
+
+
 def boot(root: chroot.Chroot, unit: str) -> str:
     """Boot up to a unit, until the container ends by itself; what its console showed."""
+    name = f"rpinfs-test-{os.getpid()}-{next(_numbers)}"
+    with own_groups(name) as groups:
+        return _boot(root, unit, name, " ".join(map(str, groups)))
+
+
+def _boot(root: chroot.Chroot, unit: str, name: str, groups: str) -> str:
     loops = sorted(str(path) for path in Path("/dev").glob("loop[0-9]*") if path.is_block_device())
     done = subprocess.run(
         [
+            "sh",
+            "-ec",
+            INTO_GROUPS,
+            groups,
             "systemd-nspawn",
+            f"--machine={name}",
             "--boot",
             "--register=no",
             "--keep-unit",
