@@ -27,7 +27,7 @@ from rpinfs.agent.work import Pulse, Share, Worker, now, refusal_of
 from rpinfs.boot import gate
 from rpinfs.boot.config import Config, Image, load
 from rpinfs.boot.host import Host
-from rpinfs.boot.units import THAW, fstab_mount_points, units
+from rpinfs.boot.units import RUNTIME_FOLDER, THAW, fstab_mount_points, units
 from rpinfs.errors import ConfigError
 from rpinfs.image import freeze
 from rpinfs.image.prepare import Prepared
@@ -39,6 +39,7 @@ _MOST_STEPS = 50  # In a row without waiting: what is done at once makes new fac
 
 def main() -> int:
     """Run until stopped. Exit status 0; 2 on a config error, which a restart does not mend."""
+    late = not is_first()
     host = Host.read()
     try:
         config = load(host)
@@ -46,7 +47,21 @@ def main() -> int:
         tell.journal(3, error.message)
         return error.status
     with _signals() as wakeups:
-        return Agent(host, config, wakeups).run()
+        return Agent(host, config, wakeups, late=late).run()
+
+
+def is_first() -> bool:
+    """Whether no agent has run in this boot before.
+
+    Docker waits for the first one. Who mends an image, or the configuration, starts another: what the gate has refused
+    by then waits for nothing any more, and nobody but the agent starts it.
+    """
+    try:
+        os.close(os.open(f"{RUNTIME_FOLDER}/agent.ran", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except OSError:
+        # Where it cannot be told, systemd is asked once too often.
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -67,7 +82,7 @@ def _signals() -> Iterator[int]:
 class Agent:
     """The wires: facts to decisions, actions to whoever does them, results back to facts."""
 
-    def __init__(self, host: Host, config: Config, wakeups: int) -> None:
+    def __init__(self, host: Host, config: Config, wakeups: int, *, late: bool = False) -> None:
         self.config = config
         self.wakeups = wakeups
         self.by_fstab = fstab_mount_points(host.fstab)
@@ -77,7 +92,7 @@ class Agent:
         }
         self.fstab = host.fstab
         self.share = ShareMemory()
-        self.memories = {name: Memory(since=now()) for name in self.images}
+        self.memories = {name: Memory(since=now(), late=late) for name in self.images}
         self.held: dict[str, Prepared] = {}
         self.ready_at: float | None = None
         self.teller = tell.Teller(now())

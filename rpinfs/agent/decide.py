@@ -60,7 +60,7 @@ def is_awaited(memory: Memory, facts: ImageFacts, share: ShareMemory) -> bool:
         return False
     if memory.state in _UNMOUNTED:
         return not facts.in_use
-    return memory.state in _UNDECIDED
+    return memory.state in _UNDECIDED or (memory.state is State.REFUSED and memory.working is Do.PREPARE)
 
 
 def holds_up_boot(memory: Memory, share: ShareMemory) -> bool:
@@ -109,7 +109,8 @@ def _hold(case: Case) -> Decision | None:
         # The lease is pinned, or is asked for next; what the gate has held back meanwhile is looked for.
         lock = Lock.HELD if case.image.fence == "mmp" else Lock.NONE
         look = "was found mounted"
-        return in_place(case.knowing(loop=result.loop, how=result.how, published=True, lock=lock, look=look)).stays()
+        known = case.knowing(loop=result.loop, how=result.how, published=True, lock=lock, look=look, late=False)
+        return in_place(known).stays()
     if not case.facts.proven or case.now < (case.memory.retry_at or 0.0):
         return None
     if isinstance(result, Failed):
@@ -128,6 +129,7 @@ def _recall(case: Case) -> Decision:
     if recall == State.TAKEN and case.facts.device:
         return leaving.still_taken(known)
     if recall == State.UNMOUNTED or (recall == State.LOST and not case.memory.stopped):
+        known = known.knowing(late=False)
         return known.becoming(State(recall), case.memory.message, case.memory.remedy).stays()
     return known.stays()
 
@@ -148,8 +150,9 @@ def _attach(case: Case, ready: Ready) -> Decision:
     case = case.knowing(
         loop=ready.loop, how=ready.how, lock=Lock.HELD, trouble=("", ""), again=False, was_mounted=False,
         published=True, late=late or case.memory.late or bool(case.memory.stopped),
-        # What was mounted all along was not verified until now, and the gate has said so.
-        look="is verified" if case.facts.device == ready.loop else case.memory.look,
+        # What was mounted all along, or refused, was not verified until now, and the gate has said so.
+        look="is verified" if case.facts.device == ready.loop or case.memory.state is State.REFUSED
+        else case.memory.look,
     )  # fmt: skip
     return case.becoming(State.ATTACHED, attached_sentence(case)).does(Do.PUBLISH)
 
@@ -172,9 +175,9 @@ def _refused(case: Case) -> Decision:
         return _preparing(case)
     if (held := _hold(case)) is not None:
         return held
-    if case.memory.retry_at is not None and case.now >= case.memory.retry_at:
-        return begin(case)
-    return case.stays()
+    due = case.memory.retry_at is not None and case.now >= case.memory.retry_at
+    # Who starts its mount has mended something, or wants to hear what is wrong now.
+    return begin(case) if due or case.facts.requested else case.stays()
 
 
 def _attached(case: Case) -> Decision:

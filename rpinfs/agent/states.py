@@ -139,7 +139,7 @@ class Memory:
         retry_at: when a refused image is prepared again; None where only a person can change anything.
         start_at: when units are started again.
         start_wait: seconds until then, growing.
-        late: whether it was attached only after the boot had been let go on.
+        late: whether it was attached only after the boot had been let go on: then, or by a later agent than the first.
         was_mounted: whether something of it has been in its place since it was attached.
         gone: whether it was noticed that it is not in its place any more, and systemd asked why.
         stopped: units that were stopped when it was lost or taken, or held back by the gate.

@@ -110,11 +110,6 @@ def start_all() -> None:
     guarded.systemctl("start", guarded.DOCKER)
 
 
-def is_usable() -> bool:
-    """Whether the agent has accepted the image, so that Docker can be started."""
-    return guarded.agent_says()["state"] in ("attached", "mounted")
-
-
 def has_feature(name: str) -> bool:
     return name in guarded.run("dumpe2fs", "-h", str(image())).partition("Filesystem features:")[2].partition("\n")[0]
 
@@ -123,6 +118,8 @@ def has_feature(name: str) -> bool:
 
 
 def records() -> guarded.Facts:
+    # As Debian's package has it: what is disabled is nobody's to start but a person's.
+    guarded.systemctl("enable", guarded.DOCKER)
     guarded.systemctl("start", guarded.DOCKER)
     guarded.wait(guarded.whole)
     write_records()
@@ -173,7 +170,8 @@ def damaged_ext4() -> guarded.Facts:
     guarded.run("debugfs", "-w", "-R", "ssv state 0", str(image()))
     start_all()
     guarded.wait(lambda: guarded.agent_says()["state"] == "refused")
-    return mended(of_agent(), is_usable)
+    # Docker was refused meanwhile, and starts by itself.
+    return mended(of_agent(), guarded.whole)
 
 
 def moved_away() -> guarded.Facts:
@@ -186,8 +184,6 @@ def moved_away() -> guarded.Facts:
     guarded.wait(lambda: guarded.agent_says()["state"] == "refused")
     remedy = of_agent()
     said = paste(remedy)
-    guarded.systemctl("reset-failed")
-    guarded.systemctl("start", guarded.DOCKER)
     guarded.wait(guarded.whole)
     same = hashlib.sha256(kept.read_bytes()).hexdigest() == before
     return {"remedy": remedy, "said": said, "gone": not RECORDS.exists(), "whole": same}
@@ -201,7 +197,7 @@ def another_image_there() -> guarded.Facts:
     image().with_suffix(".away").rename(image())
     start_all()
     guarded.wait(lambda: guarded.agent_says()["state"] == "refused")
-    return {**mended(of_agent(), is_usable), "new": new.exists()}
+    return {**mended(of_agent(), guarded.whole), "new": new.exists()}
 
 
 def unmounted_by_systemd() -> guarded.Facts:

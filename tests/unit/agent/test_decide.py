@@ -91,6 +91,31 @@ def test_what_is_mounted_already_is_looked_at_by_the_worker(image: Image) -> Non
     assert made.action == Action(Do.RECOGNISE, loop="loop3")
 
 
+def test_what_is_mended_is_prepared_when_its_mount_is_started(image: Image) -> None:
+    """Until then only a person can change anything, and the first to ask sees to it."""
+    broken = Refusal(f"{FILE}: e2fsck -p leaves it unrepaired", "e2fsck -f docker.img")
+    refused = judge(image, PREPARING, replace(GONE, result=broken)).memory
+    assert judge(image, refused, GONE, now=NOW + 9999).action is None and not is_awaited(refused, GONE, SHARE)
+    tried = judge(image, refused, replace(GONE, requested=True))
+    assert tried.action == Action(Do.PREPARE) and said(tried)[0] is State.REFUSED
+    assert is_awaited(tried.memory, replace(GONE, requested=True), SHARE), "who asked waits for what comes of it"
+    again = judge(image, tried.memory, replace(GONE, requested=True, result=broken))
+    assert not is_awaited(again.memory, GONE, SHARE) and said(again)[1] == broken.message
+    ready = judge(image, tried.memory, replace(GONE, requested=True, result=Ready("loop3")))
+    assert ready.action == Action(Do.PUBLISH) and ready.memory.look == "is verified", "others were refused, too"
+
+
+def test_the_second_agent_of_a_boot_looks_for_what_was_held_back(image: Image) -> None:
+    """Who mends an image starts the agent anew; what the gate has refused before waits for nothing any more."""
+    second = replace(PREPARING, late=True)
+    ready = judge(image, second, replace(GONE, result=Ready("loop3")), ready_at=None)
+    assert ready.memory.late
+    assert judge(image, ready.memory, GONE, now=NOW + 1).action == Action(Do.START, (MOUNT, KEPT))
+    assert judge(image, ready.memory, PLACE).memory.look == "came late"
+    first = judge(image, PREPARING, replace(GONE, result=Ready("loop3")), ready_at=None)
+    assert judge(image, first.memory, PLACE).memory.look == "", "systemd is not asked at an ordinary boot"
+
+
 def test_what_an_earlier_agent_has_published_is_held_whatever_the_share_does(image: Image) -> None:
     silent = replace(SHARE, state=ShareState.SILENT)
     proven = replace(PLACE, proven="loop3")

@@ -49,6 +49,8 @@ EVENTS: dict[str, Event] = {
     "restarted": lambda world, _: world.agent_dies(in_order=True),
     "no room": lambda _, place: setattr(place, "trouble", TROUBLES[0]),
     "hostile file": lambda _, place: setattr(place, "trouble", TROUBLES[1]),
+    "damaged": lambda _, place: setattr(place, "broken", True),
+    "mended": lambda _, place: setattr(place, "broken", False),
     "own lock": lambda _, place: setattr(place, "trouble", TROUBLES[2]),
 }
 

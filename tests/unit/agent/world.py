@@ -27,6 +27,7 @@ from rpinfs.boot.units import GATE, mount_unit
 from rpinfs.system.systemd import UnitState
 
 OTHER = Refusal("docker.img: belongs to pi2 (serial 2)", "rpinfs adopt docker", by_other=True, again=15.0)
+BROKEN = Refusal("docker.img: e2fsck -p leaves it unrepaired", "e2fsck -f docker.img")
 DEVICES = {"docker": "loop3", "data": "loop4"}
 
 
@@ -40,8 +41,6 @@ class Unit:
     inactive: float | None = None
     began: float | None = None
     refused: float | None = None
-    asked_for: bool = False
-    """Whether a person has started it, was refused, and the image was waited for."""
     wanted: bool = True
     """Whether it is to run: it is enabled, and no person has stopped it."""
 
@@ -81,6 +80,8 @@ class Place:
     requested: bool = False
     trouble: Refusal | None = None
     """What the next preparation meets."""
+    broken: bool = False
+    """Whether every preparation is refused until a person has mended the file."""
     job: tuple[Action, bool] | None = None
     """What the worker does, and whether the share was there when it began."""
     results: list[Result] = field(default_factory=list)
@@ -269,6 +270,8 @@ class World:
         if place.trouble is not None and action.do is Do.PREPARE:
             trouble, place.trouble = place.trouble, None
             return trouble
+        if place.broken and action.do is Do.PREPARE:
+            return BROKEN
         if action.do is Do.RECOGNISE and not place.attached:
             return Refusal("nothing is mounted there", again=60.0)
         place.lock = "ours"
@@ -453,7 +456,6 @@ class World:
         self.settle()
         self.start_behind_gate(place, *place.units.values())
         for unit in place.units.values():
-            unit.asked_for = asked and not unit.wanted and unit.active != "active"
             unit.wanted = unit.wanted or not place.covered
 
     def agent_dies(self, *, in_order: bool) -> None:
@@ -462,16 +464,13 @@ class World:
             # Whether what was started is let in is seen a moment later; what was held back is not written down.
             self.wait(15)
         for place in self.places.values():
-            for unit in place.units.values():
-                # That somebody was refused goes with the agent that has told him so.
-                unit.wanted = unit.wanted and not (unit.asked_for and unit.active != "active")
             place.open, place.job = False, None
             place.results.clear()
             place.requested = False
             self.closed(place)
             old = place.memory
             told = Memory(message=old.message, remedy=old.remedy, recall=old.state)
-            place.memory = replace(told if not in_order else Memory(), stopped=old.stopped)
+            place.memory = replace(told if not in_order else Memory(), stopped=old.stopped, late=True)
         self.ready_at = None
         self.share = ShareMemory()
 
@@ -481,8 +480,11 @@ class World:
         """All that keeps anything from running goes away."""
         self.share_comes()
         self.share_answers()
+        if any(place.broken for place in self.places.values()):
+            # What the remedy says: mend the file, then: systemctl restart rpinfs-agent.
+            self.agent_dies(in_order=True)
         for place in self.places.values():
-            place.trouble = None
+            place.trouble, place.broken = None, False
             self.thaw(place)
             self.uncover(place)
             self.other_gives_way(place)
