@@ -25,6 +25,7 @@ from rpinfs.boot.storage import (
 from rpinfs.boot.units import (
     AGENT,
     DEFAULT_ROOTS,
+    DROP_IN,
     GUARDED,
     KEPT_FOLDER,
     RUNTIME_FOLDER,
@@ -52,8 +53,27 @@ _OVERRIDES = (
 """Folders of units that have nothing of Docker's by default: all but those of packages and of generators, ours among
 these."""
 
-_OF_MANAGER = ("/etc/systemd/system.conf.d", "/run/systemd/system.conf.d")
-"""Where DefaultEnvironment= is set by who does not change the file of the package."""
+_GENERATED = "/run/systemd/generator"
+_WITH_ALIASES = ("/etc/systemd/system", "/run/systemd/system", _GENERATED)
+"""Where drop-ins of an alias lie. Nothing but a list of the folder tells: one more open on the NAS, for the first."""
+
+_OF_MANAGER = (
+    "/etc/systemd/system.conf.d", "/run/systemd/system.conf.d", "/usr/local/lib/systemd/system.conf.d",
+    "/run/systemd/system.conf",
+)  # fmt: skip
+"""Where DefaultEnvironment= is set by who changes no file of a package."""
+
+_OF_PACKAGES = (
+    "ExecStart=/usr/sbin/dockerd", "ExecStart=/usr/bin/dockerd", "-H", "fd://", "$DOCKER_OPTS",
+    "--containerd=/run/containerd/containerd.sock", "EnvironmentFile=-/etc/default/docker",
+)  # fmt: skip
+"""The words by which Debian and Docker start dockerd."""
+
+_MOVING = (
+    "Exec", "Environment", "Pass", "Root", "Bind", "Temporary", "Mount", "Inaccessible", "Extension", "Private",
+    "Protect", "Dynamic",
+)  # fmt: skip
+"""How settings begin that could move a folder of a service."""
 
 _OURS = "rpinfs.conf"
 STATE_FILE = f"{RUNTIME_FOLDER}/agent.json"
@@ -143,19 +163,44 @@ def _units_are_changed(root: str) -> bool:
     """Whether anybody has changed how systemd starts Docker and containerd, or any service."""
     if any(os.path.lexists(root + folder) for folder in _OF_MANAGER):
         return True
-    folders = (*_OVERRIDES, "/run/systemd/generator", SYSTEM_UNITS)
+    # Both may be changed in place, which no folder tells. systemd has just read them.
+    manager = read_text(f"{root}/etc/systemd/system.conf").split("\n")
+    if any(line.lstrip().startswith("DefaultEnvironment") for line in manager):
+        return True
+    lines = [line.strip() for line in read_text(f"{root}{SYSTEM_UNITS}/{GUARDED[0]}").split("\n")]
+    if any(set(line.split()) - set(_OF_PACKAGES) for line in lines if _could_move(line)):
+        return True
+    if any(os.path.islink(f"{root}{SYSTEM_UNITS}/{unit}") for unit in GUARDED) or _has_changed_alias(root):
+        return True
+    folders = (*_OVERRIDES, _GENERATED, SYSTEM_UNITS)
     if any(os.path.lexists(f"{root}{folder}/service.d") for folder in folders):
         return True
     for unit in GUARDED:
         if any(os.path.lexists(f"{root}{folder}/{unit}{end}") for folder in _OVERRIDES for end in ("", ".d")):
             return True
-        try:
-            drop_ins = os.listdir(f"{root}{SYSTEM_UNITS}/{unit}.d")
-        except OSError:
-            continue
-        if drop_ins != [_OURS]:
+        ours = ((SYSTEM_UNITS, _OURS), (_GENERATED, DROP_IN))
+        if any(set(_listed(f"{root}{folder}/{unit}.d")) - {name} for folder, name in ours):
             return True
-    return False
+    return any(os.path.lexists(f"{root}{_GENERATED}/{unit}") for unit in GUARDED)
+
+
+def _could_move(line: str) -> bool:
+    """Whether a line of a unit file says what is started, and with what in view."""
+    return line.startswith(_MOVING) and not line.startswith(("ExecStartP", "ExecReload", "ExecStop"))
+
+
+def _has_changed_alias(root: str) -> bool:
+    """Whether there are drop-ins for a unit that is a link, and so may be Docker's by another name."""
+    found = {name[:-2] for folder in _WITH_ALIASES for name in _listed(root + folder) if name.endswith(".service.d")}
+    folders = (*_OVERRIDES, _GENERATED, SYSTEM_UNITS)
+    return any(os.path.islink(f"{root}{folder}/{name}") for name in found for folder in folders)
+
+
+def _listed(folder: str) -> "list[str]":
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def links(config: Config, host: Host) -> "list[RpinfsError]":

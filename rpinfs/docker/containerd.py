@@ -17,6 +17,7 @@ from rpinfs.errors import RpinfsError
 
 UNIT = "containerd.service"
 ADDRESS = "/run/containerd/containerd.sock"
+_ROOT = "/var/lib/containerd"
 _FILE = "/etc/containerd/config.toml"
 
 
@@ -44,7 +45,10 @@ def root_of(root: str, address: Choice | None, data_root: str) -> Choice | None:
         return Choice("", f"cannot be told: {unit.origin} starts {unit.program}")
     by_option = _option(unit.words, ("root",))
     config = _option(unit.words, ("config", "c"))
-    return by_option or _of_file(root, config.value if config else _FILE)
+    found = by_option or _of_file(root, config.value if config else _FILE)
+    if hidden := service.hidden(root, unit, found.value if found else _ROOT):
+        return Choice("", f"cannot be told: {hidden}")
+    return found
 
 
 def _option(words: Sequence[service.Word], names: tuple[str, ...]) -> Choice | None:

@@ -25,7 +25,18 @@ FOLDERS = (
 """Highest precedence first."""
 
 _MANAGER = ("/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd")
-_OTHER_ROOT = ("RootDirectory", "RootImage")
+_OTHER_ROOT = ("RootDirectory", "RootImage", "RootMStack")
+_OF_LISTS = {
+    "BindPaths": 1, "BindReadOnlyPaths": 1, "TemporaryFileSystem": 0, "MountImages": 1, "InaccessiblePaths": 0,
+    "InaccessibleDirectories": 0,
+}  # fmt: skip
+"""Settings that put something else into the service's view, and which part of each word says where."""
+
+_OF_SWITCHES = {
+    "PrivateTmp": ("/tmp", "/var/tmp"), "ProtectHome": ("/home", "/root", "/run/user"),
+    "ExtensionImages": ("/usr", "/opt"), "ExtensionDirectories": ("/usr", "/opt"), "PrivateDevices": ("/dev",),
+}  # fmt: skip
+_OFF = ("no", "n", "false", "f", "off", "0", "read-only")
 _LINKS = 40
 
 
@@ -47,6 +58,7 @@ class Service:
         program: path of the program.
         origin: file and line of the command line.
         variables: the environment, as far as files say it, and where each comes from.
+        covered: paths at which it sees something else than everybody, by systemd.exec(5) "Paths" and "Sandboxing".
         refused: why systemd does not start it at all; "" where it does.
         masked: whether that is because it is masked.
         untold: why its command line cannot be told from the files; "" where it can.
@@ -57,6 +69,7 @@ class Service:
     words: tuple[Word, ...] = ()
     origin: str = ""
     variables: Mapping[str, Word] = field(default_factory=dict)
+    covered: tuple[Word, ...] = ()
     refused: str = ""
     masked: bool = False
     untold: str = ""
@@ -113,11 +126,26 @@ class _Reading:
             self._insist_on_this_root()
             variables = self._variables()
             program, words = self._words(commands[0], variables)
+            covered = tuple(self._covered())
         except NotTold as error:
             return Service(self._file, origin=origin, untold=f"{origin}: {error}")
         except _Refused as error:
             return Service(self._file, origin=origin, refused=str(error))
-        return Service(self._file, program, tuple(words), origin, variables)
+        return Service(self._file, program, tuple(words), origin, variables, covered)
+
+    def _covered(self) -> Iterator[Word]:
+        for key, part in _OF_LISTS.items():
+            for setting in self._last(key):
+                for word in split(specified(setting.value, self._specifiers), c_escapes=True):
+                    parts = word.lstrip("-+").split(":")
+                    if part and parts[0] == (parts[part] if part < len(parts) else parts[0]):
+                        # Bound to where it is anyway.
+                        continue
+                    yield Word(parts[part], f"{key}= in {setting.place}")
+        for key, paths in _OF_SWITCHES.items():
+            for setting in self._last(key)[-1:]:
+                if setting.value.lower() not in _OFF:
+                    yield from (Word(path, f"{key}= in {setting.place}") for path in paths)
 
     def _last(self, key: str) -> list[_Setting]:
         """The settings of a key that are in force: an empty one takes back all before it."""
@@ -182,6 +210,16 @@ class _Reading:
             origin = variables[variable].origin if variable in variables else command.place
             made.append(Word(word, origin))
         return program, made
+
+
+def hidden(root: str, service: Service, folder: str) -> str:
+    """Why a service may see something else at a folder than everybody; "" where it sees the same."""
+    for word in service.covered:
+        for path in {word.text, followed(root, word.text).removeprefix(root)}:
+            below, above = (f"{os.path.normpath(one).rstrip('/')}/" for one in (folder, path))
+            if below.startswith(above) or above.startswith(below):
+                return f"{word.origin} puts something else at {word.text}"
+    return ""
 
 
 class _Refused(Exception):

@@ -95,6 +95,8 @@ def read(host: Host, images: Sequence[Image] | None, version: str = "") -> Insta
         untold=untold,
     )
     settings = with_text(settings, text, version)
+    if unit.covered and not untold:
+        settings = replace(settings, untold=service.hidden(root, unit, _data_root_of(version, settings)))
     containerd_root = containerd.root_of(
         root, _address(settings), _data_root_of(version, settings) if unit.file else ""
     )

@@ -42,6 +42,14 @@ READ = [
 TOLD = [
     "etc/containerd/config.toml",
     "etc/default/docker",
+    # Drop-ins for another name of docker.service, and what is changed in place: nothing else tells. systemd has just
+    # read these.
+    "etc/systemd/system",
+    "etc/systemd/system.conf",
+    "run/systemd/generator",
+    "run/systemd/generator/containerd.service.d",
+    "run/systemd/generator/docker.service.d",
+    "usr/lib/systemd/system/docker.service",
     "usr/lib/systemd/system/containerd.service.d",
     "usr/lib/systemd/system/docker.service.d",
 ]
@@ -65,6 +73,13 @@ MOUNTED = (
     "41 22 7:3 / /var/lib/docker rw - ext4 /dev/loop3 rw\n"
     "42 22 7:3 /.rpinfs/var-lib-containerd /var/lib/containerd rw - ext4 /dev/loop3 rw\n"
 )
+DOCKER = """[Service]
+Type=notify
+EnvironmentFile=-/etc/default/docker
+ExecStart=/usr/sbin/dockerd -H fd:// --containerd=/run/containerd/containerd.sock $DOCKER_OPTS
+ExecReload=/bin/kill -s HUP $MAINPID
+Delegate=yes
+"""
 DISK_SEQUENCE = "sys/block/loop3/diskseq"
 UUID_FILE = "run/rpinfs/docker.uuid"
 ERRORS = "sys/fs/ext4/loop3/errors_count"
@@ -91,6 +106,12 @@ def pi(root: Path) -> Path:
         DISK_SEQUENCE: "945\n",
         "etc/containerd/config.toml": "version = 2\n",
         "etc/default/docker": '#DOCKER_OPTS="--dns 8.8.8.8"\n',
+        "etc/systemd/system/multi-user.target.wants/docker.service": "",
+        "etc/systemd/system.conf": "[Manager]\n#DefaultEnvironment=\n",
+        "run/systemd/generator/docker.service.d/50-rpinfs-mounts.conf": "[Unit]\n",
+        "run/systemd/generator/containerd.service.d/50-rpinfs-mounts.conf": "[Unit]\n",
+        "usr/lib/systemd/system/containerd.service": "[Service]\nExecStart=/usr/bin/containerd\n",
+        "usr/lib/systemd/system/docker.service": DOCKER,
         "usr/lib/systemd/system/containerd.service.d/rpinfs.conf": "[Unit]\n",
         "usr/lib/systemd/system/docker.service.d/rpinfs.conf": "[Unit]\n",
     })  # fmt: skip

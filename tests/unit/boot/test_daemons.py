@@ -131,6 +131,52 @@ PLACES = [
           "ExecStart=/usr/sbin/dockerd --data-root=/srv/d\n"}, ["a second ExecStart="]),
     Place("another root", {f"etc/systemd/system/{DROP_IN}": "[Service]\nRootDirectory=/srv\n"},
           [f"{UNTOLD} /{UNIT}:3: RootDirectory= gives it another root"]),
+    *(Place(f"{value.partition('=')[0]} over {title}", {f"etc/systemd/system/{DROP_IN}": f"[Service]\n{value}\n"},
+            [f"{UNTOLD} {value.partition('=')[0]}= in /etc/systemd/system/{DROP_IN}:2 puts something else at {at}"])
+      for title, value, at in [
+          ("the folder", "BindPaths=/srv/d:/var/lib/docker", "/var/lib/docker"),
+          ("the folder, if it is there", "BindPaths=-/srv/d:/var/lib/docker:norbind", "/var/lib/docker"),
+          ("a folder above", "BindReadOnlyPaths=/etc/a /srv/d:/var/lib", "/var/lib"),
+          ("a folder below", '"BindPaths=/srv/d:/var/lib/docker/overlay2"'.strip('"'), "/var/lib/docker/overlay2"),
+          ("all", "TemporaryFileSystem=/var:ro", "/var"),
+          ("the folder, quoted", 'MountImages="/srv/d.img:/var/lib/docker:ext4"', "/var/lib/docker"),
+          ("the folder, by a specifier", "BindPaths=/srv/d:%S/%p", "/var/lib/docker"),
+          ("the folder, by its closing", "InaccessiblePaths=-/var/lib/docker/", "/var/lib/docker/"),
+      ]),
+    Place("a link to the folder, and something else at it", {f"etc/systemd/system/{DROP_IN}":
+          "[Service]\nBindPaths=/srv/d:/srv/link\n", "srv/link": Path("/var/lib/docker")}, [UNTOLD]),
+    Place("something else elsewhere", {f"etc/systemd/system/{DROP_IN}":
+          "[Service]\nBindPaths=/var/lib/docker /srv/a:/srv/b\nTemporaryFileSystem=/mnt\nPrivateTmp=yes\n"}, []),
+    Place("what is taken back", {f"etc/systemd/system/{DROP_IN}":
+          "[Service]\nBindPaths=/srv/a:/var/lib/docker\nBindPaths=\nPrivateTmp=no\n"}, []),
+    Place("a home of nobody's", {JSON: '{"data-root": "/home/docker"}', f"etc/systemd/system/{DROP_IN}":
+          "[Service]\nProtectHome=tmpfs\n"}, [f"{UNTOLD} ProtectHome= in "]),
+    Place("something else for containerd", {**dpkg("29.1"), "etc/systemd/system/containerd.service.d/a.conf":
+          "[Service]\nBindPaths=/srv/c:/var/lib/containerd\n"},
+          [f"{UNTOLD} BindPaths= in /etc/systemd/system/containerd.service.d/a.conf:2 puts something else at"]),
+    *(Place(f"a drop-in of a link to Docker's unit in {folder}", {
+            f"{folder}/moby.service": Path("/usr/lib/systemd/system/docker.service"),
+            "etc/systemd/system/moby.service.d/a.conf": f"{EXEC}--data-root /srv/d\n"}, ["root /srv/d "])
+      for folder in ("etc/systemd/system", "run/systemd/system", "usr/lib/systemd/system",
+                     "run/systemd/generator.late")),
+    Place("a drop-in in /run of a link", {"etc/systemd/system/moby.service": Path("../../../usr/lib/systemd/system/"
+          "docker.service"), "run/systemd/system/moby.service.d/a.conf": f"{EXEC}--data-root /srv/d\n"},
+          ["root /srv/d "]),
+    *(Place(f"of another generator in {folder}", {f"run/systemd/{folder}/{DROP_IN}": f"{EXEC}--data-root /srv/d\n",
+            "run/systemd/generator/docker.service.d/50-rpinfs-mounts.conf": "[Unit]\n"}, ["root /srv/d "])
+      for folder in ("generator", "generator.early", "generator.late")),
+    Place("a whole unit of another generator", {"run/systemd/generator/docker.service": f"{EXEC}--data-root /srv/d\n",
+          UNIT: "[Service]\n"}, ["root /srv/d "]),
+    Place("system.conf", {"etc/systemd/system.conf": "[Manager]\n#DefaultEnvironment=\n DefaultEnvironment="
+          "DOCKER_OPTS=--data-root=/srv/d\n"}, ["(--data-root in /etc/systemd/system.conf:3)"]),
+    Place("system.conf in /run", {"run/systemd/system.conf": "[Manager]\nDefaultEnvironment=DOCKER_OPTS=-g/srv/d\n"},
+          ["root /srv/d "]),
+    Place("the unit of the package, changed in place", {UNIT: "[Service]\nExecStart=/usr/bin/dockerd -H fd:// \\\n"
+          " --data-root /srv/d\n"}, ["root /srv/d "]),
+    Place("likewise, with a view of its own", {UNIT: "[Service]\nExecStart=/usr/bin/dockerd -H fd://\nBindPaths ="
+          "/srv/d:/var/lib/docker\n"}, [UNTOLD]),
+    Place("Docker's own package", {UNIT: "[Service]\nExecStart=/usr/bin/dockerd -H fd:// --containerd=/run/containerd/"
+          "containerd.sock\nExecReload=/bin/kill -s HUP $MAINPID\n"}, []),
     Place("a daemon.json with bytes that are no text", {JSON: b'{"data-root": "/srv/d", "labels": ["\xff"]}'},
           [f"{UNTOLD} /etc/docker/daemon.json: expected text in UTF-8"]),
     Place("a daemon.json that ends early for some", {JSON: '{"data-root": "/srv/d"} {}'}, ["root /srv/d "]),
