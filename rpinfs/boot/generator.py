@@ -10,7 +10,11 @@ import sys
 
 from rpinfs.boot.config import examine
 from rpinfs.boot.host import Host, remember_nic
-from rpinfs.boot.units import Units, guards, units
+from rpinfs.boot.units import Units, guards, unescape_octal, units
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rpinfs.boot.config import Config
 
 FROM_NEXT_BOOT = "/run/rpinfs-from-next-boot"
 """Made by the package when it is installed where Docker runs already: until the next boot nothing of ours acts, whoever
@@ -40,10 +44,32 @@ def main(arguments: "list[str]") -> int:
             remember_nic(host)
         for cycle in made.cycles:
             _log(cycle)
+        if config.in_use and not errors and _may_be_links(config, host):
+            # Imported here: only who has one pays for what is opened to say so.
+            from rpinfs.boot.gate import links
+
+            for link in links(config, host):
+                _log(f"{link.message}; {link.remedy}")
     except OSError as error:
         _log(f"units cannot be written: {error}")
         return 1
     return 1 if errors else 0
+
+
+def _may_be_links(config: "Config", host: Host) -> bool:
+    """Whether a symbolic link may lead to a mount point; no mount is looked at, nor what is in it: it may be silent."""
+    mounted = {unescape_octal(line.split(" ")[4]) for line in host.mountinfo.splitlines() if line.count(" ") > 4}
+    places = [config.boot.where] if config.boot else []
+    places += [config.share.where, *(where for image in config.images for where in (image.where, *image.bind))]
+    for where in places:
+        here = ""
+        for part in where.strip("/").split("/"):
+            here = f"{here}/{part}"
+            if here in mounted:
+                break
+            if os.path.islink(host.root + here):
+                return True
+    return False
 
 
 def write(made: Units, folder: str, root: str) -> None:

@@ -1,7 +1,7 @@
 """Boots a root as a container with systemd-nspawn(1), with the machine's loop devices, and waits for its end.
 
 Several may run at once, and share nothing that goes by a name. Left alone systemd-nspawn calls each after its folder,
-which is always "root", and with --keep-unit puts the processes of each into the one group "payload" below its own. There
+which is always "root", and with --keep-unit puts the processes of each into one group "payload" below its own. There
 two systemds see one tree of groups: each takes the other's units for what is left of its own, and removes their groups
 while they are being started ("Failed to spawn executor", containers that end in the middle of a step).
 """
@@ -50,7 +50,9 @@ def own_groups(name: str) -> Iterator[list[Path]]:
     finally:
         for group in groups:
             for folder, _, _ in os.walk(group, topdown=False):
-                os.rmdir(folder)
+                # One that was killed by its time-out takes a moment longer, and an empty group is nobody's trouble.
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
 
 
 def boot(root: chroot.Chroot, unit: str) -> str:

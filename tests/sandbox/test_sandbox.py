@@ -201,6 +201,23 @@ def test_an_ordering_cycle_by_fstab_is_said(machine: Machine) -> None:
         fstab.write_text(before)
 
 
+def test_a_mount_point_that_is_a_link_is_said(machine: Machine) -> None:
+    """systemd mounts on none; also where the link is above it, and with other mounts beside it."""
+    for link, where in (("srv/docker", "/srv/docker"), ("srv/link", "/srv/link/docker")):
+        path = machine.root / link
+        path.symlink_to("/mnt")
+        machine.configure(f"[Image docker]\nWhere={where}\nBind=\n")
+        try:
+            assert machine.generate() == 0
+        finally:
+            path.unlink()
+        said = machine.said()
+        target = where.replace(f"/{link}", "/mnt")
+        assert f"[Image docker] Where={where} leads by a symbolic link to {target}, and systemd mounts on no" in said
+        assert f"write {target} in its place" in said and said.count("\n") == 1
+        assert machine.generate() == 0 and machine.said() == ""
+
+
 @pytest.mark.parametrize("text", [f"[Server]\nAddress={'ä' * 3000}\n", f"[Server]\nOptions=vers={'ä' * 3000}\n"])
 def test_a_long_sentence_is_what_the_kernel_takes(machine: Machine, text: str) -> None:
     machine.configure(text)

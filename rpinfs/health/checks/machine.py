@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 
-from rpinfs.boot import storage
+from rpinfs.boot import gate, storage
+from rpinfs.boot.generator import FROM_NEXT_BOOT
 from rpinfs.boot.host import read_text
 from rpinfs.boot.settings import KIB, human_size
 from rpinfs.boot.units import GENERATED, mount_unit, unescape_octal, units
@@ -41,6 +43,11 @@ def _fstab_conflicts(facts: Facts) -> Finding:
 def _units_written(facts: Facts) -> Finding | None:
     if not facts.live:
         return None
+    if os.path.lexists(facts.host.root + FROM_NEXT_BOOT):
+        return warning(
+            "rpinfs was installed while Docker ran: it acts from the next boot on, and until then Docker is left alone",
+            "systemctl reboot",
+        )
     wanted = units(facts.config, facts.host.fstab).files
     there = {name: read_text(f"{facts.host.root}{GENERATED}/{name}") for name in wanted}
     if not any(there.values()):
@@ -54,7 +61,10 @@ def _units_written(facts: Facts) -> Finding | None:
 
 
 def _units_mounted(facts: Facts) -> Finding:
-    """Name the first mount unit that failed, with what the journal says of it."""
+    """Name the first mount unit that failed, with what the journal says of it, or cannot but fail."""
+    if links := gate.links(facts.config, facts.host):
+        more = f" (and {len(links) - 1} more: rpinfs config check)" if links[1:] else ""
+        return critical(f"{links[0].message}{more}", links[0].remedy or "")
     states: dict[str, UnitState] = facts.answer("systemd", dict)
     said: dict[str, str] = facts.known("failed", dict) or {}
     names = [mount_unit(where) for where in facts.mount_points]
@@ -248,7 +258,8 @@ CHECKS = (
         explanation="""
             Compares what is in /run/systemd/generator with what follows from the configuration now. Critical: nothing
             is there; the gate keeps Docker down then. Warning: something else is there; most changes take effect at
-            a boot. rpinfs units shows what would be written.
+            a boot. rpinfs units shows what would be written. Also a warning: rpinfs was installed where Docker ran,
+            and nothing of it acts before the next boot (/run/rpinfs-from-next-boot).
         """,
     ),
     Check(
@@ -260,6 +271,7 @@ CHECKS = (
             Asks systemd for the mount units of share, boot files, images and Bind= folders. Critical: one has failed;
             the message has its result, and the line of the journal that says why: a mount point that is a symbolic
             link (result "resources"), an option that the file system refuses, a file system that the kernel lacks.
+            Also critical: a mount point that is a symbolic link, whether its mount was tried or not.
         """,
         needs=("systemd", "failed"),
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from rpinfs.system.systemd import UnitState
 from tests.support import Content
@@ -51,6 +52,8 @@ CASES = [
         **failing(FAILED), "failed": {FAILED.name: SYMLINK}}),
     Case("units.mounted", CRITICAL, "nfs-docker.mount has failed, exit-code (and 1 more)", answers={
         **failing(FAILED, SECOND), "failed": SILENCE}),
+    Case("units.mounted", CRITICAL, "[Image docker] Where=/var/lib/docker leads by a symbolic link to /mnt/ssd", files={
+        "var/lib/docker": Path("/mnt/ssd"), **mountinfo(ROOT_LINE, SHARE_LINE)}),
     Case("units.mounted", UNKNOWN, "no answer", answers={"systemd": SILENCE}),
     Case("config.valid", CRITICAL, "/rpinfs.conf:2: [Server] Version=5: expected 3", "[Server]\nVersion=5\n"),
     Case("config.valid", CRITICAL, "(and 1 more: rpinfs config check)", "[Server]\nVersion=5\nAddress=a b\n"),
@@ -60,6 +63,8 @@ CASES = [
         "etc/fstab": "/nfs/docker/loop /var/lib/docker ext4 loop 0 0\n"}),
     Case("fstab.conflicts", CRITICAL, "add nofail,_netdev to its options", files={
         "etc/fstab": "/dev/sda1 /var/lib/docker/volumes ext4 defaults,noatime 0 2\n"}),
+    Case("units.written", WARNING, "it acts from the next boot on", files={
+        "run/rpinfs-from-next-boot": "", "run/systemd/generator": None}),
     Case("units.written", CRITICAL, "has written no units", files={"run/systemd/generator": None}),
     Case("units.written", WARNING, "nfs-docker.mount var-lib-docker.mount", files={
         "run/systemd/generator/nfs-docker.mount": "[Mount]\nWhat=another:/docker\n"}),
