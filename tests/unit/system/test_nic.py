@@ -85,6 +85,13 @@ DHCPCD: Files = {"proc/303/comm": "dhcpcd\n", "etc/dhcpcd.conf": "duid\npersiste
         (DHCPCD, "dhcpcd", True, True, "persistent in"),
         ({**DHCPCD, "etc/dhcpcd.conf": "#persistent\n"}, "dhcpcd", False, True, "persistent is missing"),
         ({**DHCPCD, "etc/dhcpcd.conf": "interface wlan0\npersistent\n"}, "dhcpcd", False, True, "is missing"),
+        # Words that speak of the interface and forbid nothing, others' words, and lines with nothing in them.
+        ({**DHCPCD, "etc/dhcpcd.conf": "\n\nmetric eth0\npersistent\n"}, "dhcpcd", True, True, "persistent in"),
+        ({**DHCPCD, "etc/dhcpcd.conf": "denyinterfaces wlan0\npersistent"}, "dhcpcd", True, True, "persistent in"),
+        ({**DHCPCD, "etc/dhcpcd.conf": "allowinterfaces eth0,wlan0\n"}, "dhcpcd", False, True, "is missing"),
+        ({**DHCPCD, "etc/dhcpcd.conf": "allowinterfaces wlan0 eth*\n"}, "dhcpcd", False, True, "is missing"),
+        ({**DHCPCD, "etc/dhcpcd.conf": "ssid x\ninterface eth0\npersistent"}, "dhcpcd", True, True, "persistent in"),
+        ({**DHCPCD, "etc/dhcpcd.conf": "ssid eth0\npersistent\n"}, "dhcpcd", False, True, "is missing"),
     ],
 )  # fmt: skip
 def test_one_manager(root: Path, files: Mapping[str, Content], name: str, keeps: bool, renews: bool, why: str) -> None:

@@ -1,0 +1,207 @@
+"""Boot files that are writable for as long as a command runs: a real mount, real signals, and what others see of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rpinfs.boot import storage
+from rpinfs.errors import RpinfsError
+from rpinfs.system import bootedit
+from tests.tools.conftest import Mount, command, python, until
+
+pytestmark = pytest.mark.root
+
+RUN = """
+import sys
+from rpinfs.errors import RpinfsError
+from rpinfs.system import bootedit
+bootedit.RUNTIME_FOLDER, bootedit.LOCK_FILE, bootedit.BUSY_SECONDS = {folder!r}, {folder!r} + "/boot.lock", {busy}
+try:
+    code = bootedit._run_writable({where!r}, {command!r}, stays_writable={stays})
+except RpinfsError as error:
+    print("refused:", error.message, "|", error.remedy, flush=True)
+    code = error.status
+sys.exit(code)
+"""
+
+
+@pytest.fixture
+def lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(bootedit, "RUNTIME_FOLDER", str(tmp_path / "run"))
+    monkeypatch.setattr(bootedit, "LOCK_FILE", str(tmp_path / "run/boot.lock"))
+    return tmp_path / "run/boot.lock"
+
+
+@pytest.fixture
+def where(mounted: Mount) -> Iterator[Path]:
+    with mounted("-t", "tmpfs", "-o", "ro", "boot") as folder:
+        yield folder
+        command("mount", "-o", "remount,rw", folder)
+
+
+def writable(where: Path) -> bool:
+    mount = storage.mount_at(storage.parse_mountinfo(Path("/proc/self/mountinfo").read_text()), str(where))
+    assert mount is not None
+    return mount.writable
+
+
+def started(
+    where: Path, lock_file: Path, script: str, *, stays: bool = False, busy: float = 60.0
+) -> subprocess.Popen[str]:
+    argv = ["sh", "-c", script]
+    return python(
+        RUN.format(folder=str(lock_file.parent), where=str(where), command=argv, stays=stays, busy=busy),
+        stdin=subprocess.PIPE,
+    )
+
+
+@pytest.mark.parametrize(("script", "status"), [("exit 0", 0), ("exit 7", 7), ("kill -KILL $$", 128 + 9)])
+def test_for_as_long_as_it_runs(where: Path, lock_file: Path, script: str, status: int) -> None:
+    with started(where, lock_file, f"echo x > {where}/file; {script}") as process:
+        process.communicate()
+    assert process.returncode == status
+    assert (where / "file").read_text() == "x\n"
+    assert not writable(where)
+    assert lock_file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_mount_that_stays_writable(where: Path, lock_file: Path) -> None:
+    command("mount", "-o", "remount,rw", where)
+    with started(where, lock_file, f"echo x > {where}/file", stays=True) as process:
+        process.communicate()
+    assert (process.returncode, writable(where)) == (0, True)
+
+
+def test_what_is_not_to_be_found_or_run(where: Path, lock_file: Path) -> None:
+    lock_file.parent.mkdir()
+    with pytest.raises(RpinfsError, match="no-such-thing: command not found") as refusal:
+        bootedit._run_writable(str(where), ["no-such-thing"], stays_writable=True)
+    assert refusal.value.status == 127
+    broken = lock_file.parent / "broken"
+    broken.write_bytes(b"\0")
+    broken.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "which", lambda name: str(broken) if name == "broken" else None)
+        with pytest.raises(RpinfsError, match=f"{broken}: Exec format error") as refusal:
+            bootedit._run_writable(str(where), ["broken"], stays_writable=True)
+    assert refusal.value.status == 126
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_mean_the_command(where: Path, lock_file: Path, number: signal.Signals) -> None:
+    """We outlive it, and the files are read-only again."""
+    script = f"trap 'exit 5' {number.value}; echo ready; while :; do sleep 0.1; done"
+    with started(where, lock_file, script) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        assert writable(where)
+        process.send_signal(number)
+        process.communicate()
+    assert (process.returncode, writable(where)) == (5, False)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_keys_of_a_terminal_are_the_commands_own_affair(where: Path, lock_file: Path, number: signal.Signals) -> None:
+    with started(where, lock_file, "echo ready; read line; exit 6") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        process.communicate("\n")
+    assert (process.returncode, writable(where)) == (6, False)
+
+
+def test_killed(where: Path, lock_file: Path) -> None:
+    """Nobody can catch that: the guardian sees the pipe end, and the command ends with us."""
+    with started(where, lock_file, "echo ready; read line") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.kill()
+        process.wait()
+        until(lambda: not writable(where))
+
+
+def test_one_at_a_time(where: Path, lock_file: Path) -> None:
+    assert not bootedit.in_progress()
+    with started(where, lock_file, "echo ready; read line") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        assert bootedit.in_progress()
+        with pytest.raises(RpinfsError, match="another rpinfs boot edit or run is at work"):
+            bootedit._run_writable(str(where), ["true"], stays_writable=True)
+        process.communicate("\n")
+    # The guardian has inherited the lock, and has gone by now.
+    assert not bootedit.in_progress()
+    assert bootedit._run_writable(str(where), ["true"], stays_writable=True) == 0
+
+
+def test_still_open_for_writing(where: Path, lock_file: Path) -> None:
+    """It is tried again for a while; then it is said, with what is to be done."""
+    with started(where, lock_file, f"exec 3> {where}/file; sleep 1000 2>&- >&- <&- & echo $!", busy=0.6) as process:
+        out, err = process.communicate()
+    writer, said = out.splitlines()
+    try:
+        assert f"refused: {where} is STILL WRITABLE: it could not be made read-only again | end what has" in said
+        assert "a process still has a file open for writing" in err
+        assert writable(where)
+        open_files = subprocess.run(
+            ["sh", "-c", said.partition("then: ")[2].partition(";")[0]], capture_output=True, text=True, check=False
+        ).stdout
+        assert f"/proc/{writer}/fd/3" in open_files
+    finally:
+        os.kill(int(writer), signal.SIGKILL)
+    until(lambda: not Path(f"/proc/{writer}/fd/3").exists())
+    subprocess.run(["sh", "-c", said.rpartition("; ")[2]], check=True)
+    assert not writable(where)
+
+
+@pytest.mark.usefixtures("lock_file")
+def test_what_is_no_mount_is_not_made_writable(tmp_path: Path) -> None:
+    with pytest.raises(RpinfsError, match=f"{tmp_path} cannot be made writable: ") as refusal:
+        bootedit._run_writable(str(tmp_path), [sys.executable, "-c", "1/0"], stays_writable=False)
+    assert refusal.value.remedy == "rpinfs status"
+
+
+def test_in_progress_by_nothing(lock_file: Path) -> None:
+    """A file that nobody has locked, and none."""
+    assert not bootedit.in_progress()
+    lock_file.parent.mkdir()
+    lock_file.touch()
+    assert not bootedit.in_progress()
+
+
+@pytest.mark.parametrize(
+    ("file", "path"),
+    [("cmdline.txt", "/boot/firmware/cmdline.txt"), ("/boot/firmware/a/../b", "/boot/firmware/b")],
+)
+def test_below(file: str, path: str) -> None:
+    assert bootedit._below("/boot/firmware", file) == path
+
+
+@pytest.mark.parametrize("file", ["../passwd", "/etc/passwd", ".", "/boot/firmware", "/boot/firmware-other/x"])
+def test_not_below(file: str) -> None:
+    with pytest.raises(RpinfsError, match="expected a file below /boot/firmware, found ") as refusal:
+        bootedit._below("/boot/firmware", file)
+    assert refusal.value.status == 2
+
+
+def test_the_users_editor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for variable in ("VISUAL", "EDITOR"):
+        monkeypatch.setenv(variable, "")
+    with pytest.raises(RpinfsError, match="found no editor"):
+        bootedit._editor()
+    for name in ("vi", "nano"):
+        (tmp_path / name).touch(0o755)
+        assert bootedit._editor() == [name]
+    monkeypatch.setenv("EDITOR", "ed -s")
+    assert bootedit._editor() == ["ed", "-s"]
+    monkeypatch.setenv("VISUAL", "code 'a b'")
+    assert bootedit._editor() == ["code", "a b"]
