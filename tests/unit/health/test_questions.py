@@ -95,6 +95,17 @@ def test_the_superblock_of_an_image(tmp_path: Path) -> None:
     assert _ask_superblock(str(file)) is None
 
 
+def test_of_very_many_files_only_some_are_looked_at(tmp_path: Path) -> None:
+    """Each is a question to the NAS; a folder of thousands would cost the answer to all others."""
+    for number in range(1000):
+        (tmp_path / f"{number}.img").touch()
+    found = _ask_files(str(tmp_path))
+    assert (len(found.files), found.complete) == (1000, True)
+    (tmp_path / "one-more.img").touch()
+    found = _ask_files(str(tmp_path))
+    assert (len(found.files), found.complete) == (1000, False)
+
+
 def test_the_budget_is_counted_from_the_start_of_the_process() -> None:
     code = "import time; time.sleep(0.6); from rpinfs.health.questions import seconds_left; print(seconds_left())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=TOP, check=True)

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ from rpinfs import __version__
 from rpinfs.boot.host import Host
 from rpinfs.boot.settings import human_size
 from rpinfs.health import checks, status
-from rpinfs.health.facts import Facts, facts_of
+from rpinfs.health.facts import Facts, Nas, facts_of
 from rpinfs.health.status import Paint
 from rpinfs.system.deadline import TimedOut
 from tests.support import DOCKER_FILE, Installed, make_tree
-from tests.unit.health.pi import IMAGE, NAS, SHARE_LINE, agent, facts, live, mountinfo
+from tests.unit.health.pi import IMAGE, NAS, SHARE_LINE, WELL, agent, facts, live, mountinfo
 
 PLAIN = Paint(on=False)
 
@@ -116,6 +117,16 @@ Network  NAS {NAS}, reachable in 1 ms
 All {len(checks.judge(found))} checks are well.
 """
     )
+
+
+def test_figures_of_the_document_are_as_exact_as_they_mean_something(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = facts(root, answers={"share": replace(WELL, seconds=0.00246), "nas": Nas(NAS, 0.12344)})
+    found.now = 1234.56
+    told = document(live(found, monkeypatch))
+    assert (told["share"]["answer_seconds"], told["network"]["connect_seconds"]) == (0.0025, 0.1234)
+    assert told["host"]["uptime_seconds"] == 1234.6
 
 
 def test_a_silent_share(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

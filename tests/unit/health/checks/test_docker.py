@@ -32,6 +32,15 @@ CASES = [
     Case("agent.running", UNKNOWN, "no answer within 1.4 s", answers={"systemd": SILENCE}),
     Case("gate.passed", CRITICAL, "the gate has refused the last start of Docker", answers=systemd(
         rpinfs_gate=unit(GATE, "failed", result="exit-code"))),
+    # It stays active while units wait for it; that is no refusal.
+    *(Case("gate.passed", OK, "let the last start of Docker pass", answers=systemd(
+        rpinfs_gate=unit(GATE, active=active))) for active in ("active", "activating", "deactivating", "inactive")),
+    Case("gate.passed", CRITICAL, "the gate has refused", answers=systemd(
+        rpinfs_gate=unit(GATE, active="failed", result=""))),
+    Case("gate.passed", CRITICAL, "the gate has refused the last start of Docker (timeout)", answers=systemd(
+        rpinfs_gate=unit(GATE, active="inactive", result="timeout"))),
+    Case("gate.passed", OK, "let the last start of Docker pass", answers=systemd(
+        rpinfs_gate=unit(GATE, active="inactive", result=""))),
     Case("gate.passed", CRITICAL, "not-found: nothing holds Docker back", answers=systemd(
         rpinfs_gate=unit(GATE, "inactive", load="not-found"))),
     Case("gate.passed", WARNING, "has not passed the gate", answers=systemd(

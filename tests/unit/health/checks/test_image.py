@@ -62,6 +62,12 @@ CASES = [
     Case("image.allocated", WARNING, "takes 9 GiB of its 10 GiB on the NAS, and holds 1 GiB", "[Server]\nVersion=4.2\n",
         mountinfo(SHARE_LINE.replace("4.1", "4.2"), IMAGE_LINE),
         {"image:docker": File(10 * GIB, 9 * GIB), "space:docker": room(99 * GIB)}),
+    *(Case("image.allocated", expected, "and holds 5 GiB", "[Server]\nVersion=4.2\n",
+        mountinfo(SHARE_LINE.replace("4.1", "4.2"), IMAGE_LINE),
+        {"image:docker": File(20 * GIB, allocated), "space:docker": room(95 * GIB)})
+      for expected, allocated in ((OK, 10 * GIB), (WARNING, 10 * GIB + 4096))),
+    Case("image.allocated", OK, "takes 9 GiB of its 10 GiB on the NAS", answers={
+        "image:docker": File(10 * GIB, 9 * GIB), "space:docker": SILENCE}),
     Case("image.clean", OK, "was unmounted in order before it was mounted"),
     Case("image.clean", OK, "was not unmounted in order, and was put right before", files=clean("false")),
     Case("image.clean", None, "", files=clean("null")),
@@ -89,6 +95,11 @@ CASES = [
     Case("mount.space", WARNING, "/var/lib/docker is 92 % full, 8 GiB of 100 GiB free", answers={
         "space:docker": room(8 * GIB)}),
     Case("mount.space", CRITICAL, "99 % full", answers={"space:docker": room(1 * GIB)}),
+    # 90 and 97 % are full, and what is less by a block is not.
+    *(Case("mount.space", expected, "% full", answers={"space:docker": room(available)}) for expected, available in (
+        (OK, 10 * GIB + 4096), (WARNING, 10 * GIB), (WARNING, 3 * GIB + 4096), (CRITICAL, 3 * GIB))),
+    *(Case("mount.inodes", expected, "1000 inodes", answers={"space:docker": room(60 * GIB, free)})
+      for expected, free in ((OK, 101), (WARNING, 100), (WARNING, 31), (CRITICAL, 30))),
     Case("mount.inodes", WARNING, "has used 95 % of its 1000 inodes", answers={"space:docker": room(60 * GIB, 50)}),
     Case("mount.inodes", None, "", answers={"space:docker": replace(WELL, inodes=0, inodes_free=0)}),
     Case("mount.overlay", OK, "a trial overlay in /var/lib/docker worked"),

@@ -29,6 +29,10 @@ CASES = [
         "route": Route(NAS, "eth0", "192.168.1.1")}),
     Case("network.route", UNKNOWN, "no answer within 1.4 s", files={"proc/net/route": ""}, answers={"route": SILENCE}),
     Case("network.server", OK, "takes a connection in 1 ms"),
+    Case("network.server", OK, "takes a connection in 200 ms", answers={"nas": Nas(NAS, 0.2)}),
+    Case("network.server", WARNING, "takes a connection in 201 ms", answers={"nas": Nas(NAS, 0.201)}),
+    Case("network.link", OK, "eth0 has a link at 100 Mb/s", files={"sys/class/net/eth0/speed": "100\n"}),
+    Case("network.link", WARNING, "eth0 runs at 99 Mb/s", files={"sys/class/net/eth0/speed": "99\n"}),
     Case("network.server", WARNING, "takes a connection in 300 ms", answers={"nas": Nas(NAS, 0.3)}),
     Case("network.server", CRITICAL, f"the NAS {NAS} gave no answer within 1.4 s", answers={
         "nas": SILENCE, "share": SILENCE}),
