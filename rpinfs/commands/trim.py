@@ -37,7 +37,7 @@ def _trim(options: argparse.Namespace) -> int:
     if not config.in_use:
         raise RpinfsError(f"rpinfs is not in use here: {config.reason}")
     # Each of them has its turn, whatever becomes of the others.
-    return max(_trim_one(image, host.mountinfo, options.where_possible) for image in images)
+    return max((_trim_one(image, host.mountinfo, options.where_possible) for image in images), default=0)
 
 
 def _trim_one(image: Image, mountinfo: str, where_possible: bool) -> int:

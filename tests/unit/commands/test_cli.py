@@ -94,6 +94,15 @@ def test_help_is_for_every_command(group: str, capsys: Captured) -> None:
         text = capsys.readouterr().out
         assert f"usage: {' '.join(['rpinfs', *filter(None, words)])}" in text
         assert len(text.splitlines()) > 4, text
+        # A sentence, its first word in small letters but the first: where it has none of its own, the one line of help.
+        said = text.partition("\n\n")[2]
+        assert said[0].isupper() and not said[1].isupper(), text
+
+
+def test_the_one_line_of_help_is_a_sentence_where_there_is_no_other(capsys: Captured) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["config", "check", "--help"])
+    assert "\n\nCheck the configuration" in capsys.readouterr().out
 
 
 # Errors

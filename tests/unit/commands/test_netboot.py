@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from rpinfs.commands import cli
-from rpinfs.netboot import place
+from rpinfs.netboot import place, plan
 from rpinfs.netboot.render.text import Rendered
 
 FACTS = ("--nas", "192.168.1.10", "--subnet", "192.168.1.0/24", "--pi", "pi1,4,1a2b3c4d")
@@ -129,3 +131,41 @@ def test_names_on_the_share_are_made_printable(here: Path, capsys: pytest.Captur
     (folder / "cmdline.txt").write_text("root=/dev/sda\x1b[2J\n")
     run("check", str(folder.parent))
     assert "\x1b" not in capsys.readouterr().out
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_person_is_asked_for_what_is_missing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [
+        "192.168.1.10",
+        "",
+        "192.168.1.0/24",
+        " openwrt ",
+        "pi1,4,1a2b3c4d",
+        "pi2,5,1a2b3c4e,dc:a6:32:00:00:02",
+        "",
+    ]
+    monkeypatch.setattr(sys, "stdin", Terminal("".join(f"{answer}\n" for answer in answers)))
+    asked = Terminal()
+    monkeypatch.setattr(sys, "stderr", asked)
+    assert run("plan") == 0
+    board = "a board as NAME,BOARD,SERIAL, such as pi1,4,1a2b3c4d; empty: no more: "
+    assert asked.getvalue() == (
+        "IPv4 address of the NAS: kind of NAS: linux, synology, truenas, omv, qnap [linux]: "
+        "network of the boards, such as 192.168.1.0/24: "
+        f"what gives addresses: consumer, openwrt, isc, kea, mikrotik, unifi, ... [consumer]: {board * 3}"
+    )
+    made = plan.load(str(here / "rpinfs-netboot.toml"))
+    assert (str(made.nas.address), made.nas.kind, made.network.dhcp) == ("192.168.1.10", "linux", "openwrt")
+    assert [pi.name for pi in made.pis] == ["pi1", "pi2"]
+
+
+def test_where_there_is_nobody_nobody_is_asked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("plan", "--nas", "192.168.1.10") == 2
+    assert capsys.readouterr().err == "rpinfs: --subnet is missing\nrpinfs: see rpinfs netboot plan --help\n"
+    assert not list(here.iterdir())
+    assert run("plan", "--subnet", "192.168.1.0/24") == 2
+    assert "--nas is missing" in capsys.readouterr().err
