@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 
 from rpinfs.errors import RpinfsError
 from rpinfs.netboot.model import Plan
-from rpinfs.netboot.read import dnsmasq, exports, isc, kea, nfsconf
+from rpinfs.netboot.read import dnsmasq, exports, isc, kea, nfsconf, uci
 from rpinfs.netboot.read.source import SyntaxFault, text_of
 
 PLACES = (
-    "/etc/dnsmasq.conf", "/etc/dnsmasq.d", "/etc/dhcp/dhcpd.conf", "/etc/kea/kea-dhcp4.conf", "/etc/exports",
-    "/etc/exports.d", "/etc/nfs.conf", "/etc/nfs.conf.d", "/etc/default/tftpd-hpa",
+    "/etc/dnsmasq.conf", "/etc/dnsmasq.d", "/etc/config/dhcp", "/etc/dhcp/dhcpd.conf", "/etc/kea/kea-dhcp4.conf",
+    "/etc/exports", "/etc/exports.d", "/etc/nfs.conf", "/etc/nfs.conf.d", "/etc/default/tftpd-hpa",
 )  # fmt: skip
 BOOT_FILES = ("cmdline.txt", "config.txt", "bootcode.bin", "start.elf", "start4.elf")
 _MOST_ENTRIES = 10_000
@@ -99,8 +99,8 @@ def _look_at(seen: Seen, path: str, plan: Plan | None) -> None:
 
 
 _KNOWN = (
-    "known are dnsmasq*.conf, dhcpd*.conf, kea-dhcp4*.conf, exports, nfs.conf, tftpd-hpa, folders of them, TFTP folders"
-    " and roots"
+    "known are dnsmasq*.conf, config/dhcp, dhcpd*.conf, kea-dhcp4*.conf, exports, nfs.conf, tftpd-hpa, folders of them,"
+    " TFTP folders and roots"
 )
 
 
@@ -111,6 +111,8 @@ def _look_at_file(seen: Seen, path: str) -> bool:
         seen.dnsmasq += dnsmasq.read(path)
     elif name.startswith("dhcpd") and name.endswith(".conf"):
         seen.isc += isc.parse(text_of(path), path)
+    elif name == "dhcp" and folder == "config":
+        seen.dnsmasq += uci.parse(text_of(path), path)
     elif name.startswith("kea-dhcp4"):
         seen.kea.append(kea.parse(text_of(path), path))
     elif name == "exports" or name.endswith(".exports"):

@@ -1,4 +1,4 @@
-"""Rules 6 to 8 and 10 on ISC dhcpd and Kea. Tried on ISC dhcpd 4.4.3-P1 and Kea 2.2 (tests/tools/netboot)."""
+"""Rules 6 to 8, 10 and 13 on ISC dhcpd and Kea. Tried on ISC dhcpd 4.4.3-P1 and Kea 2.2 (tests/tools/netboot)."""
 
 from __future__ import annotations
 
@@ -141,4 +141,27 @@ def isc_class(seen: Seen) -> Iterator[Finding]:
             yield Finding(8, gravity, match.file, match.line, message, write)
 
 
-RULES = (kea_without_definition, kea_text, kea_class, isc_text, isc_class)
+def isc_option_space(seen: Seen) -> Iterator[Finding]:
+    """The text as an option of a space of its own (vendor-option-space): sent as it is written, without its header."""
+    for statement in walk(seen.isc):
+        value = "".join(statement.words[2:])
+        in_a_space = statement.words[0:1] == ["option"] and "." in "".join(statement.words[1:2])
+        if in_a_space and BOOT_TEXT in _text_of(value):
+            write = f"option {_OPTION_43} {boot_menu().hex(':')};"
+            yield from _judge_text(_text_of(value), statement.file, statement.line, write, seen)
+
+
+def isc_next_server(seen: Seen) -> Iterator[Finding]:
+    """A server that only next-server names: the boot ROM asks the DHCP server itself (firmware#670)."""
+    statements = list(walk(seen.isc))
+    boots_pis = any(BOOT_TEXT in _text_of(one.text) or _is_isc_43(one) for one in statements)
+    if not boots_pis or any("tftp-server-name" in one.words for one in statements):
+        return
+    for one in statements:
+        if one.words[:1] == ["next-server"] and len(one.words) > 1:
+            message = "the boot ROM of a 3B or 3B+ ignores next-server: it asks this host itself for its files"
+            write = f'option tftp-server-name "{one.words[1]}";'
+            yield Finding(13, Gravity.WARNING, one.file, one.line, message, write)
+
+
+RULES = (kea_without_definition, kea_text, kea_class, isc_text, isc_class, isc_option_space, isc_next_server)

@@ -1,4 +1,4 @@
-"""Rules 1 to 5, 9 and 10 on dnsmasq. Each was tried on dnsmasq 2.90 (tests/tools/netboot/test_servers.py)."""
+"""Rules 1 to 6, 9, 10 and 12 on dnsmasq. Each was tried on dnsmasq 2.90 (tests/tools/netboot/test_servers.py)."""
 
 from __future__ import annotations
 
@@ -130,7 +130,19 @@ def other_text(seen: Seen) -> Iterator[Finding]:
             yield _found(10, Gravity.FAULT, option, message, f'pxe-service=tag:rpi,0,"{_TEXT}   "')
 
 
+def boot_file_alone(seen: Seen) -> Iterator[Finding]:
+    """dhcp-boot and nothing of option 43: a PC boots from it, and a Pi takes no notice."""
+    options = _with_key(seen, "dhcp-option", "dhcp-option-force")
+    says = any(part == "43" or part.startswith(("vendor:", "encap:")) for option in options for part in option.parts)
+    if says or _with_key(seen, "pxe-service") or not _with_key(seen, "dhcp-range"):
+        return
+    for option in _with_key(seen, "dhcp-boot"):
+        message = "no offer says a Pi shall boot from it: without option 43 a file and a server are for PCs alone"
+        write = f'pxe-service=tag:rpi,0,"{_TEXT}   " (rpinfs netboot render writes it all)'
+        yield _found(12, Gravity.FAULT, option, message, write)
+
+
 RULES = (
     interface_of_tftp, service_without_range, server_in_proxy_mode, small_blocks, answers_to_pcs, three_spaces,
-    old_addresses, other_text,
+    old_addresses, other_text, boot_file_alone,
 )  # fmt: skip

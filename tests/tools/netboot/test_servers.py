@@ -197,6 +197,27 @@ def test_siaddr_alone(hosts: Lan) -> None:
     assert "ignores" in judge(BOARDS["3B+"], boards["3B+"]).remarks[0].message
 
 
+@pytest.mark.parametrize(
+    ("statements", "boot"),
+    [
+        # EdgeOS, VyOS, UniFi: option 66 alone, which is enough for an EEPROM.
+        (f'option tftp-server-name "{lan.OTHER}";', {"4", "5"}),
+        # MikroTik's s'Raspberry Pi Boot': the text without a menu around it, and without its spaces.
+        ('option vendor-encapsulated-options "Raspberry Pi Boot";', {"3B+", "4", "5"}),
+        # dhcp-boot alone, as every PXE guide has it.
+        (f'next-server {lan.OTHER}; filename "bootcode.bin";', set()),
+        # A class by option 60 that a PC's guide has, with a menu of its own.
+        ("option vendor-encapsulated-options 06:01:08;", set()),
+    ],
+    ids=["UniFi", "MikroTik", "dhcp-boot alone", "a PC's menu"],
+)
+def test_forms_of_routers(hosts: Lan, statements: str, boot: set[str]) -> None:
+    """Bytes that routers without a file of ours to read send, by ISC dhcpd in their place: which boards go by them."""
+    hosts.isc(ISC.format(statements))
+    boards, _, _ = asked(hosts)
+    assert {model for model, replies in boards.items() if judge(BOARDS[model], replies).tftp} == boot
+
+
 def test_the_recipe_authors_dhcpd(hosts: Lan) -> None:
     """The option space of the recipe: a 3B+ takes it, a 3B does not."""
     space = (

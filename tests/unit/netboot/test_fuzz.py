@@ -20,7 +20,7 @@ from rpinfs.netboot.doctor import Diagnosis, sentence
 from rpinfs.netboot.judge import judge
 from rpinfs.netboot.model import Pi, Plan
 from rpinfs.netboot.packet import OFFER, Reply, boot_menu, parse, request, suboptions
-from rpinfs.netboot.read import dnsmasq, exports, isc, kea, nfsconf
+from rpinfs.netboot.read import dnsmasq, exports, isc, kea, nfsconf, uci
 from rpinfs.netboot.render.targets import render
 from rpinfs.netboot.seen import BootFolder, Seen
 from rpinfs.netboot.watch import asking
@@ -169,11 +169,16 @@ def read_nfs_conf(seen: Seen, text: str) -> None:
     seen.nfsd += nfsconf.parse(text, "file")
 
 
+def read_uci(seen: Seen, text: str) -> None:
+    seen.dnsmasq += uci.parse(text, "file")
+
+
 SYNTAXES: dict[str, tuple[Callable[[Seen, str], None], str]] = {
     "dnsmasq": (read_dnsmasq, made_by_render("dnsmasq.conf") + made_by_render("dnsmasq-proxy.conf")),
     "ISC": (read_isc, made_by_render("dhcpd.conf")),
     "Kea": (read_kea, made_by_render("kea-dhcp4.conf")),
     "exports": (read_exports, made_by_render("exports") + '"/a b" -sync @x(rw) \\\n  10.0.0.0/8(ro,all_squash)\n'),
+    "uci": (read_uci, "config dnsmasq\n\toption dhcp_boot 'a' # x\nconfig dhcp 'l'\n\tlist dhcp_option \"66,c\"\n"),
     "nfs.conf": (read_nfs_conf, "[nfsd]\nvers4.1=n\n# x\n[mountd]\nthreads=1\n[nfsd]\nvers3 = yes\n"),
 }
 
