@@ -22,7 +22,7 @@ from rpinfs.agent import decide, do, loss, picture, tell, whole
 from rpinfs.agent import share as shares
 from rpinfs.agent.picture import Picture, Refusal, Result
 from rpinfs.agent.request import Requests
-from rpinfs.agent.states import Action, Memory, ShareMemory, ShareState
+from rpinfs.agent.states import Action, Memory, Owed, ShareMemory, ShareState
 from rpinfs.agent.work import Pulse, Share, Worker, now, refusal_of
 from rpinfs.boot import gate
 from rpinfs.boot.config import Config, Image, load
@@ -168,8 +168,8 @@ class Agent:
         for note in decision.notes:
             tell.journal(5, note if note.startswith("image ") else f"image {name}: {note}")
         tell.news_of_image(name, before, after)
-        if before.stopped != after.stopped:
-            self._remember_stopped()
+        if before.owed != after.owed:
+            self._remember_owed()
         if not after.loop:
             self.held.pop(name, None)
         facts = seen.images[name]
@@ -275,7 +275,7 @@ class Agent:
 
     def _recall(self) -> None:
         """Take over what the last agent has left: in /run, and on the loop devices."""
-        stopped = loss.stopped_units()
+        owed = loss.owed()
         # An agent that ended in order has removed it, and at boot there was none.
         said = gate.agent_state().get("images", {}) if os.path.exists(gate.STATE_FILE) else {}
         for name in self.images:
@@ -289,18 +289,18 @@ class Agent:
                 self._clean[name] = bool(told["clean"])
             self.memories[name] = replace(
                 self.memories[name],
-                stopped=tuple(stopped.get(name, [])),
+                **vars(owed.get(name, Owed())),
                 recall=str(told.get("state") or ""),
                 message=str(told.get("message") or ""),
                 remedy=str(told.get("remedy") or ""),
             )
         do.clean(self.images.values())
 
-    def _remember_stopped(self) -> None:
+    def _remember_owed(self) -> None:
         try:
-            loss.remember_stopped({name: list(memory.stopped) for name, memory in self.memories.items()})
+            loss.remember({name: memory.owed for name, memory in self.memories.items()})
         except OSError as error:
-            tell.journal(4, f"{loss.STOPPED_FILE}: {error.strerror}")
+            tell.journal(4, f"{loss.OWED_FILE}: {error.strerror}")
 
     # --- What is told ----------------------------------------------------------------------------------------
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rpinfs.agent.picture import Answer, ImageFacts, Picture
-from rpinfs.agent.states import Action, Decision, Do, Memory, ShareMemory, ShareState, State
+from rpinfs.agent.states import Action, Decision, Do, Lock, Memory, ShareMemory, ShareState, State
 from rpinfs.boot import gate
 from rpinfs.boot.config import Image
-from rpinfs.boot.units import GATE, mount_unit
+from rpinfs.boot.units import mount_unit
 
 if TYPE_CHECKING:
     from rpinfs.system.systemd import UnitState
@@ -75,8 +75,7 @@ class Case:
 
     def asks(self, *more: str) -> Decision:
         """Ask systemd for the image's own mount and what waits for it; no more often than there is news to expect."""
-        gate = (GATE,) if self.memory.starting else ()
-        names = dict.fromkeys((self.mounts[0], *self.image.before, *self.memory.stopped, *gate, *more))
+        names = dict.fromkeys((self.mounts[0], *self.image.before, *self.memory.stopped, *more))
         return self.knowing(ask_at=self.now + ASK_SECONDS).does(Do.ASK, tuple(names))
 
 
@@ -85,10 +84,31 @@ def waiting_units(case: Case, answer: Answer) -> list[UnitState]:
     return [answer.units[name] for name in case.image.before]
 
 
+def is_wanted_back(case: Case) -> bool:
+    """Whether something was stopped for an image that was lost, or may have been held back."""
+    return bool(case.memory.stopped or case.memory.look)
+
+
+def take_lease(case: Case) -> Decision | None:
+    """Take the lease of an image that was found mounted, or whose lock is lost."""
+    if case.memory.lock is Lock.HELD or not case.idle or case.now < case.memory.lease_at:
+        return None
+    return case.does(Do.LEASE)
+
+
+def still_owed(case: Case, answer: Answer) -> tuple[str, ...]:
+    """What was stopped or held back, and was not let in since."""
+    from rpinfs.agent import loss
+
+    memory = case.memory
+    let_in = (loss.was_let_in(answer.units[name], memory.owed_at, answer.refused) for name in memory.stopped)
+    return tuple(name for name, was in zip(memory.stopped, let_in, strict=True) if not was)
+
+
 def also_stopped(case: Case, names: list[str]) -> Case:
     """Remember units that are to be started again."""
-    stopped = case.memory.stopped
-    return case.knowing(starting=False, stopped=(*stopped, *(name for name in names if name not in stopped)))
+    stopped = tuple(dict.fromkeys((*case.memory.stopped, *names)))
+    return case.knowing(starting=False, stopped=stopped, owed_at=case.now if names else case.memory.owed_at)
 
 
 def begin(case: Case) -> Decision:
@@ -119,7 +139,7 @@ def start_mounts(case: Case) -> Decision:
 
 def in_place(case: Case) -> Case:
     """An image whose paths lead to it, with its sentence."""
-    return case.knowing(was_mounted=True, gone=False).becoming(State.MOUNTED, *_mounted_sentence(case))
+    return case.knowing(was_mounted=True, gone=False, asked=False).becoming(State.MOUNTED, *_mounted_sentence(case))
 
 
 def attached_sentence(case: Case) -> str:

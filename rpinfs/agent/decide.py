@@ -28,7 +28,10 @@ from rpinfs.agent.case import (
     attached_sentence,
     begin,
     in_place,
+    is_wanted_back,
     start_mounts,
+    still_owed,
+    take_lease,
     waiting_units,
 )
 from rpinfs.agent.picture import Answer, Failed, Held, ImageFacts, Leased, LetGo, Picture, Ready, Refusal
@@ -124,11 +127,11 @@ def _recall(case: Case) -> Decision:
     from rpinfs.agent import leaving
 
     recall, known = case.memory.recall, case.knowing(recall="")
-    if recall in (State.MOUNTED, State.ATTACHED):
+    if recall in (State.MOUNTED, State.ATTACHED) or (recall == State.LOST and is_wanted_back(case)):
         return leaving.missed(case)
     if recall == State.TAKEN and case.facts.device:
         return leaving.still_taken(known)
-    if recall == State.UNMOUNTED or (recall == State.LOST and not case.memory.stopped):
+    if recall in (State.UNMOUNTED, State.LOST):
         known = known.knowing(late=False)
         return known.becoming(State(recall), case.memory.message, case.memory.remedy).stays()
     return known.stays()
@@ -192,14 +195,14 @@ def _attached(case: Case) -> Decision:
         return case.knowing(published=True).does(Do.PUBLISH) if case.now >= memory.start_at else case.stays()
     if facts.is_in_place(memory.loop):
         look = "came late" if memory.late else memory.look
-        return in_place(case.knowing(late=False, look=look, asked=False)).stays()
+        return in_place(case.knowing(late=False, look=look)).stays()
     if facts.device == memory.loop:
         case = case.knowing(was_mounted=True, gone=False)
     elif memory.was_mounted:
         from rpinfs.agent import leaving
 
         return leaving.gone(case)
-    return _take_lease(case) or _help_mounting(case)
+    return take_lease(case) or _help_mounting(case)
 
 
 def _help_mounting(case: Case) -> Decision:
@@ -222,14 +225,7 @@ def _mounted(case: Case) -> Decision:
     if (news := _lease_news(case)) is not None:
         return news
     case = in_place(case)
-    return _take_lease(case) or _bring_back(case)
-
-
-def _take_lease(case: Case) -> Decision | None:
-    """Take the lease of an image that was found mounted, or whose lock is lost."""
-    if case.memory.lock is Lock.HELD or not case.idle or case.now < case.memory.lease_at:
-        return None
-    return case.does(Do.LEASE)
+    return take_lease(case) or _bring_back(case)
 
 
 def _lease_news(case: Case) -> Decision | None:
@@ -274,7 +270,7 @@ def _start_stopped(case: Case, answer: Answer) -> Decision:
     if door is None:
         # An answer to the question why the image was gone.
         return case.stays()
-    down = tuple(name for name in memory.stopped if loss.is_down(answer.units[name]))
+    down = tuple(name for name in still_owed(case, answer) if loss.is_down(answer.units[name]))
     if memory.starting and not loss.is_settled(door):
         return case.stays()
     if not down or (memory.starting and door.active != "failed"):
@@ -282,7 +278,7 @@ def _start_stopped(case: Case, answer: Answer) -> Decision:
         return case.knowing(stopped=(), starting=False, start_wait=0.0).stays()
     wait = min(memory.start_wait * 1.5, SHARE_RETRY_SECONDS) if memory.starting else RETRY_SECONDS[0]
     note = f"image {case.image.name} is back; starting {' '.join(down)}"
-    return case.knowing(starting=True, start_wait=wait, ask_at=case.now + wait).does(Do.START, down, notes=(note,))
+    return _starting(case, down, wait, note)
 
 
 def _start_held_back(case: Case, answer: Answer) -> Decision:
@@ -298,9 +294,12 @@ def _start_held_back(case: Case, answer: Answer) -> Decision:
     if not wanted:
         return case.stays()
     note = f"image {case.image.name} {memory.look}; starting {' '.join(wanted)}"
-    wait = RETRY_SECONDS[0]
-    case = also_stopped(case, wanted).knowing(starting=True, start_wait=wait, ask_at=case.now + wait)
-    return case.does(Do.START, tuple(wanted), notes=(note,))
+    return _starting(also_stopped(case, wanted), tuple(wanted), RETRY_SECONDS[0], note)
+
+
+def _starting(case: Case, units: tuple[str, ...], wait: float, note: str) -> Decision:
+    known = case.knowing(starting=True, owed_at=case.now, start_wait=wait, ask_at=case.now + wait)
+    return known.does(Do.START, units, notes=(note,))
 
 
 def _sockets(image: Image) -> tuple[str, ...]:
@@ -326,7 +325,7 @@ def _lost(case: Case) -> Decision:
 def _taken(case: Case) -> Decision:
     from rpinfs.agent import leaving
 
-    return leaving.taken(case, _take_lease)
+    return leaving.taken(case)
 
 
 _JUDGES = {

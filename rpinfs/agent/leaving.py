@@ -5,8 +5,6 @@ Pure, as decide.py is. Why a mount is gone: see loss.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from rpinfs.agent import loss
 from rpinfs.agent.case import (
     ASK_SECONDS,
@@ -18,6 +16,8 @@ from rpinfs.agent.case import (
     begin,
     in_place,
     start_mounts,
+    still_owed,
+    take_lease,
     waiting_units,
 )
 from rpinfs.agent.picture import Answer, Failed, LetGo, Ready, Refusal
@@ -37,27 +37,35 @@ def gone(case: Case) -> Decision:
         return case.stays(f"{_why_lost(case)}, and {result.message}")
     if not isinstance(result, Answer):
         wait = case.memory.gone and case.now < case.memory.ask_at
-        return case.stays() if wait else case.knowing(gone=True).asks()
+        # With the gate, who was refused comes with the answer.
+        return case.stays() if wait else case.knowing(gone=True).asks(*([GATE] if case.memory.stopped else []))
     unit = result.units[case.mounts[0]]
-    cause = loss.cause_of(unit, result.system)
-    if cause is loss.Cause.REQUESTED and loss.comes_back(unit):
-        # A restart of the mount unit: the device is needed in a moment.
-        return case.stays()
-    if cause is not loss.Cause.LOST:
-        # Whoever asked for that does not want back what was stopped before.
-        case = case.knowing(stopped=(), starting=False, look="")
-        return case.becoming(State.UNMOUNTED, *_unmounted_sentence(case)).stays()
+    if (asked_for := _by_request(case, result)) is not None:
+        return asked_for
     units = waiting_units(case, result)
-    if case.memory.starting:
-        # Those that were let in are not ours to start any more: a person may have stopped them since.
-        gate = result.units[GATE]
-        case = case.knowing(stopped=tuple(n for n in case.memory.stopped if not loss.ran_since(result.units[n], gate)))
+    case = case.knowing(stopped=still_owed(case, result))
     case = also_stopped(case, loss.running(units, loss.gone_at(unit)))
     stopped = case.memory.stopped
     stopping = f"; until it is back, {' '.join(stopped)} stopped" if stopped else ""
     case = case.becoming(State.LOST, _why_lost(case) + stopping, _lost_remedy(case))
     names = tuple(loss.to_stop(units))
     return case.does(Do.STOP, names) if names else case.stays()
+
+
+def _by_request(case: Case, answer: Answer) -> Decision | None:
+    unit = answer.units[case.mounts[0]]
+    cause = loss.cause_of(unit, answer.system)
+    if cause is loss.Cause.LOST:
+        return None
+    if cause is loss.Cause.REQUESTED and loss.comes_back(unit):
+        # A restart of the mount unit: the device is needed in a moment.
+        return case.stays()
+    return _unwanted(case).becoming(State.UNMOUNTED, *_unmounted_sentence(case)).stays()
+
+
+def _unwanted(case: Case) -> Case:
+    """Whoever asks for the unmounting does not want back what was stopped before."""
+    return case.knowing(stopped=(), starting=False, look="", late=False)
 
 
 def missed(case: Case) -> Decision:
@@ -73,8 +81,8 @@ def missed(case: Case) -> Decision:
         known = also_stopped(known, loss.running(waiting_units(case, result), went))
         stopped = known.memory.stopped
         return known.stays(*([f"{_why_lost(case)}; until it is back, {' '.join(stopped)} stopped"] if stopped else []))
-    if cause is loss.Cause.REQUESTED and case.memory.recall == State.MOUNTED:
-        return known.becoming(State.UNMOUNTED, *_unmounted_sentence(case)).stays()
+    if cause is loss.Cause.REQUESTED and case.memory.recall != State.ATTACHED:
+        return _unwanted(known).becoming(State.UNMOUNTED, *_unmounted_sentence(case)).stays()
     return known.stays()
 
 
@@ -129,10 +137,13 @@ def lost(case: Case) -> Decision:
         return case.stays(result.message)
     if not isinstance(result, Answer):
         return case.asks() if case.now >= memory.ask_at else case.stays()
+    if (asked_for := _by_request(case, result)) is not None:
+        # By a person, while what was left of it was still there.
+        return asked_for
     units = [result.units[name] for name in memory.stopped]
     if names := tuple(loss.to_stop(units)):
         # Somebody may have started one of them meanwhile: the gate stands in its way, unless that was too soon.
-        return case.does(Do.STOP, names)
+        return case.knowing(owed_at=case.now).does(Do.STOP, names)
     if not loss.all_down(units):
         return case.stays()
     # Nothing runs any more that it was lost under: it is mounted anew, unless its file system lives on (umount -l).
@@ -149,11 +160,8 @@ def _release(case: Case) -> Decision:
     if isinstance(result, LetGo):
         # Somebody, such as udev, looks at it: it is seen to again.
         return case.knowing(start_at=case.now + ASK_SECONDS).stays()
-    mounted_again = case.facts.device == memory.loop and memory.working is None
-    if mounted_again and not memory.published and memory.lock is Lock.HELD:
-        # In the very moment in which nobody was to find it any more. The device was never let go of, nor the lock: it
-        # is what was verified, and would else stay mounted behind a closed gate.
-        return case.knowing(published=True).does(Do.PUBLISH)
+    if case.facts.device == memory.loop and memory.working is None and not memory.published:
+        return _mounted_again(case)
     if case.facts.in_use or memory.working is not None or case.picture.worker or case.now < memory.start_at:
         return case.stays()
     if memory.published:
@@ -161,6 +169,22 @@ def _release(case: Case) -> Decision:
     if case.share.state is ShareState.SILENT:
         return case.stays()
     return case.does(Do.LET_GO, loop=memory.loop)
+
+
+def _mounted_again(case: Case) -> Decision:
+    """In the very moment in which nobody was to find it any more: it would else stay mounted behind a closed gate.
+
+    The device was never let go of; under the lease it is what was verified.
+    """
+    result, case = case.facts.result, case.knowing(asked=True)
+    if isinstance(result, Refusal) and result.by_other:
+        return taken_over(case, result)
+    if isinstance(result, Refusal):
+        case = case.knowing(lease_at=case.now + LEASE_RETRY_SECONDS)
+    if case.memory.lock is Lock.HELD:
+        # Who was started with it met the gate closed.
+        return case.knowing(published=True, look=case.memory.look or "is back").does(Do.PUBLISH)
+    return take_lease(case) or case.stays()
 
 
 def _without_device(case: Case) -> Case:
@@ -187,7 +211,7 @@ def still_taken(case: Case) -> Decision:
     return case.knowing(trouble=(message, "")).becoming(State.TAKEN, message, _REMEDY_FOR_TWO).stays()
 
 
-def taken(case: Case, take_lease: Callable[[Case], Decision | None]) -> Decision:
+def taken(case: Case) -> Decision:
     """Keep what would write stopped, until it is unmounted, or this Pi's again."""
     facts, result = case.facts, case.facts.result
     if isinstance(result, Ready):

@@ -13,7 +13,7 @@ it at a mere daemon-reload too (units.py, rule 5). So the agent does, by these r
 4. Only what was running is stopped, and only where something was running is the image mounted again, and that is
    started. A person who has stopped Docker and unmounts by hand, to look after the image, is left alone.
 
-What was stopped stands in /run, so that an agent that is started anew goes on where the last one ended.
+What was stopped or held back stands in /run, so that an agent that is started anew goes on where the last one ended.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ import os
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from rpinfs.agent.states import Owed
 from rpinfs.boot.host import read_text
 from rpinfs.boot.units import RUNTIME_FOLDER
 
 if TYPE_CHECKING:
     from rpinfs.system.systemd import UnitState
 
-STOPPED_FILE = f"{RUNTIME_FOLDER}/stopped.json"
+OWED_FILE = f"{RUNTIME_FOLDER}/stopped.json"
 _UP = ("active", "reloading", "activating")
 _ON_THE_WAY_DOWN = "deactivating"
 _UNWANTED = ("disabled", "masked", "masked-runtime", "bad")
@@ -94,9 +95,14 @@ def is_down(unit: UnitState) -> bool:
     return down and not unit.job and unit.load != "masked"
 
 
-def ran_since(unit: UnitState, gate: UnitState) -> bool:
-    """Whether a unit has run after the gate was asked the last time: it was let in, and has ended since."""
-    return unit.left_active is not None and unit.left_active >= (gate.left_inactive or 0.0)
+def was_let_in(unit: UnitState, owed_at: float, refused: Mapping[str, float] | None) -> bool:
+    """Whether a unit has run since a moment, in seconds since the boot, and was not refused after that.
+
+    It is nobody's to start any more: a person may have stopped it, and the gate have refused somebody else.
+    """
+    if unit.left_inactive is None or not 0 < owed_at <= unit.left_inactive:
+        return False
+    return (refused or {}).get(unit.name, 0.0) < (unit.became_inactive or 0.0)
 
 
 def is_settled(gate: UnitState) -> bool:
@@ -137,25 +143,35 @@ def was_held_back(
     return 0 <= gate.left_inactive - unit.became_inactive <= _RESTART_SECONDS
 
 
-def stopped_units() -> dict[str, list[str]]:
-    """Names of images and the units that were stopped when each was lost; empty where nothing was."""
+def owed() -> dict[str, Owed]:
+    """Names of images and what the last agent has left to do for each; empty where it has left nothing."""
     try:
-        found = json.loads(read_text(STOPPED_FILE) or "{}")
+        found = json.loads(read_text(OWED_FILE) or "{}")
     except (ValueError, RecursionError):
         return {}
     if not isinstance(found, dict):
         return {}
-    return {name: [str(unit) for unit in units] for name, units in found.items() if isinstance(units, list)}
+    return {name: _owed(left if isinstance(left, dict) else {"stopped": left}) for name, left in found.items()}
 
 
-def remember_stopped(stopped: dict[str, list[str]]) -> None:
-    """Write down what `stopped_units` gives to the next agent. Raises OSError."""
-    stopped = {name: units for name, units in stopped.items() if units}
-    if not stopped:
+def _owed(found: Mapping[str, object]) -> Owed:
+    stopped, at = found.get("stopped"), found.get("owed_at")
+    return Owed(
+        tuple(map(str, stopped)) if isinstance(stopped, list) else (),
+        found.get("starting") is True,
+        at if isinstance(at, float) else 0.0,
+        str(found.get("look") or ""),
+    )
+
+
+def remember(left: Mapping[str, Owed]) -> None:
+    """Write down what `owed` gives to the next agent. Raises OSError."""
+    left = {name: one for name, one in left.items() if one.stopped or one.look}
+    if not left:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(STOPPED_FILE)
+            os.unlink(OWED_FILE)
         return
-    temporary = f"{STOPPED_FILE}.new"
+    temporary = f"{OWED_FILE}.new"
     with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(stopped, file)
-    os.replace(temporary, STOPPED_FILE)
+        json.dump({name: vars(one) for name, one in left.items()}, file)
+    os.replace(temporary, OWED_FILE)

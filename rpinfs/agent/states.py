@@ -56,10 +56,13 @@ FOLLOWS: dict[State, dict[State, str]] = {
         State.MOUNTED: "it was mounted again before it was let go of",
         State.ATTACHED: "likewise, without its folders",
         State.PREPARING: "its mount unit is started, or something is mounted there",
+        State.TAKEN: "it was mounted in the moment in which it was unpublished, and another Pi has it",
     },
     State.LOST: {
         State.MOUNTED: "it is in its place again",
         State.PREPARING: "it was let go of; what was stopped for it wants it back, or its mount unit is started",
+        State.UNMOUNTED: "what was left of it was unmounted by request, or at the shutdown",
+        State.TAKEN: "it was mounted in the moment in which it was unpublished, and another Pi has it",
     },
     State.TAKEN: {
         State.WAITING: "it is let go of: it is not before it is this Pi's again that it is prepared",
@@ -122,6 +125,16 @@ class Action:
 
 
 @dataclass(frozen=True)
+class Owed:
+    """What the next agent has to know of an image, wherever this one dies: the fields of Memory."""
+
+    stopped: tuple[str, ...] = ()
+    starting: bool = False
+    owed_at: float = 0.0
+    look: str = ""
+
+
+@dataclass(frozen=True)
 class Memory:
     """What the agent remembers of an image from one look to the next. Times in seconds since the boot.
 
@@ -144,6 +157,7 @@ class Memory:
         gone: whether it was noticed that it is not in its place any more, and systemd asked why.
         stopped: units that were stopped when it was lost or taken, or held back by the gate.
         starting: whether they were told to start.
+        owed_at: when they were last stopped, or told to start.
         look: why to look whether the gate has held units back; empty where there is no reason.
         asked: whether somebody has asked for it, and could not have it.
         recall: what the agent before this one, which died, had published as its state.
@@ -171,18 +185,27 @@ class Memory:
     gone: bool = False
     stopped: tuple[str, ...] = ()
     starting: bool = False
+    owed_at: float = 0.0
     look: str = ""
     frozen: bool = False
     asked: bool = False
     recall: str = ""
     returns: int = 0
 
+    @property
+    def owed(self) -> Owed:
+        """What is left to do for what was stopped or held back."""
+        return Owed(self.stopped, self.starting, self.owed_at, self.look)
+
     def become(self, state: State, message: str, remedy: str, when: float) -> Memory:
         """Take a new state with its sentence."""
         if state is self.state:
             return replace(self, message=message, remedy=remedy)
         assert state in FOLLOWS[self.state], f"{self.state} cannot be followed by {state}"
-        return replace(self, state=state, message=message, remedy=remedy, since=when, start_wait=0.0, start_at=0.0)
+        # Whatever the agent before this one has said is over when this one has found out for itself.
+        return replace(
+            self, state=state, message=message, remedy=remedy, since=when, start_wait=0.0, start_at=0.0, recall=""
+        )
 
 
 @dataclass(frozen=True)

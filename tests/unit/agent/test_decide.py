@@ -19,7 +19,7 @@ from rpinfs.agent.picture import (
     Ready,
     Refusal,
 )
-from rpinfs.agent.states import FOLLOWS, Action, Decision, Do, Lock, Memory, ShareMemory, ShareState, State
+from rpinfs.agent.states import FOLLOWS, Action, Decision, Do, Lock, Memory, Owed, ShareMemory, ShareState, State
 from rpinfs.boot.config import Image, load
 from rpinfs.boot.host import Host
 from rpinfs.system.systemd import UnitState
@@ -123,6 +123,7 @@ def test_what_an_earlier_agent_has_published_is_held_whatever_the_share_does(ima
     made = judge(image, Memory(recall="mounted"), replace(proven, result=Held("loop3", ", direct I/O")), share=silent)
     assert said(made) == (State.MOUNTED, "mounted at /var/lib/docker, direct I/O", "")
     assert made.memory.published and made.memory.lock is Lock.NONE and made.memory.look == "was found mounted"
+    assert made.memory.recall == "", "by now it knows by itself"
     # Then its lease; and what was held back meanwhile.
     assert judge(image, made.memory, PLACE, share=silent).action is None
     assert judge(image, made.memory, PLACE).action == Action(Do.LEASE)
@@ -144,8 +145,15 @@ def test_a_person_at_work_on_the_file_is_left_alone_by_the_next_agent(image: Ima
 
 
 def test_what_was_lost_under_a_running_docker_is_prepared_by_the_next_agent(image: Image) -> None:
-    made = judge(image, Memory(recall="lost", stopped=BOTH), GONE)
-    assert judge(image, made.memory, GONE).action == Action(Do.PREPARE)
+    for owed in (Owed(stopped=BOTH), Owed(look="came late")):
+        recalled = Memory(recall="lost", **vars(owed))
+        asked = judge(image, recalled, GONE).action
+        assert asked is not None and asked.do is Do.ASK
+        made = judge(image, recalled, replace(GONE, result=answer(BEHIND)))
+        assert made.memory.owed == owed and judge(image, made.memory, GONE).action == Action(Do.PREPARE)
+        # A person has unmounted what was left of it, and nobody has looked since.
+        made = judge(image, recalled, replace(GONE, result=answer(REQUESTED)))
+        assert said(made)[0] is State.UNMOUNTED and made.memory.owed == Owed()
 
 
 def test_what_happened_while_no_agent_was_there_is_found_out(image: Image) -> None:
@@ -367,6 +375,7 @@ def test_what_was_stopped_is_started(image: Image) -> None:
     made = judge(image, asked.memory, replace(PLACE, result=answer(passing())))
     assert made.action == Action(Do.START, BOTH)
     assert made.notes == ("image docker is back; starting docker.service containerd.service",)
+    assert made.memory.owed_at == NOW and made.memory.ask_at == NOW + 5 and made.memory.start_wait == 5.0
     # They run, or are about to.
     running = answer(unit(DOCKER, "active"), unit(CONTAINERD, job="start"), passing())
     done = judge(image, made.memory, replace(PLACE, result=running))
@@ -446,6 +455,12 @@ def test_unmounted_is_let_go_of_and_then_prepared_when_it_is_wanted(image: Image
     assert judge(image, alone.memory, PLACE).action == Action(Do.RECOGNISE, loop="loop3")
 
 
+def test_who_asks_for_what_is_in_its_place_asks_for_nothing_later(image: Image) -> None:
+    """A mount unit that is restarted asks the agent; that is answered, and no word against a later unmounting."""
+    made = judge(image, MOUNTED, replace(PLACE, requested=True))
+    assert made.memory.state is State.MOUNTED and not made.memory.asked
+
+
 def test_what_cannot_be_unpublished_is_not_let_go_of(image: Image) -> None:
     closing = judge(image, UNMOUNTED, GONE)
     failed = judge(image, closing.memory, replace(GONE, result=Failed("/run is full")))
@@ -485,13 +500,34 @@ def test_lost_behind_systemds_back(image: Image, facts: ImageFacts, why: str, re
 
 
 def test_what_was_just_let_in_and_stopped_again_is_a_persons(image: Image) -> None:
-    starting = replace(MOUNTED, gone=True, stopped=BOTH, starting=True)
-    asked = judge(image, replace(starting, gone=False), GONE)
-    assert asked.action is not None and GATE in asked.action.units
+    starting = replace(MOUNTED, gone=True, stopped=BOTH, starting=True, owed_at=500.0)
     behind = unit(MOUNT, left_active=510.0, became_inactive=510.0)
-    ran = unit(DOCKER, left_active=501.0, became_inactive=501.1)
-    made = judge(image, starting, replace(GONE, result=answer(behind, ran, passing())))
+    ran = unit(DOCKER, left_inactive=500.0, left_active=501.0, became_inactive=501.1)
+    refused = unit(CONTAINERD, left_inactive=499.9, left_active=500.1, became_inactive=500.2)
+    made = judge(image, starting, replace(GONE, result=answer(behind, ran, refused)))
     assert made.memory.stopped == (CONTAINERD,)
+    # Likewise where the image stays in its place; the gate may have refused somebody else since.
+    made = judge(image, starting, replace(PLACE, result=answer(ran, refused, refusing())))
+    assert made.action == Action(Do.START, (CONTAINERD,)) and made.memory.owed_at == NOW
+    made = judge(image, starting, replace(PLACE, result=answer(ran, replace(ran, name=CONTAINERD), refusing())))
+    assert made.action is None and made.memory.stopped == () and not made.memory.starting
+    # By a person, before the agent could.
+    made = judge(image, replace(starting, starting=False), replace(PLACE, result=answer(ran, passing())))
+    assert made.action == Action(Do.START, (CONTAINERD,))
+    # Let in, restarted and refused.
+    again = answer(ran, refused, refusing(), docker=501.2)
+    assert judge(image, starting, replace(PLACE, result=again)).action == Action(Do.START, BOTH)
+
+
+def test_an_unmounting_by_request_of_what_is_lost_is_a_persons_too(image: Image) -> None:
+    """A folder that it keeps is gone, or it is covered; then a person stops its mount unit."""
+    for unit_, system in ((REQUESTED, "running"), (BEHIND, "stopping")):
+        made = judge(image, replace(LOST, look="x", starting=True), replace(GONE, result=answer(unit_, system=system)))
+        assert said(made)[0] is State.UNMOUNTED and made.action is None
+        assert made.memory.owed == Owed()
+    restarting = replace(REQUESTED, job="start")
+    made = judge(image, LOST, replace(GONE, result=answer(restarting)))
+    assert made.memory.state is State.LOST and made.memory.stopped == BOTH and made.action is None
 
 
 @pytest.mark.parametrize("before", [UNMOUNTED, replace(LOST, stopped=())], ids=["unmounted", "lost"])
@@ -508,8 +544,14 @@ def test_mounted_in_the_moment_in_which_it_is_unpublished(image: Image, before: 
     again = judge(image, closing.memory, held)
     assert again.action == Action(Do.PUBLISH) and again.memory.published
     assert said(judge(image, again.memory, PLACE))[0] is State.MOUNTED
-    foreign = replace(closing.memory, lock=Lock.NONE)
-    assert judge(image, foreign, held).action is None, "without the lock nothing is verified"
+    assert again.memory.look == "is back", "who was started with it met the gate closed"
+    unknown = replace(closing.memory, lock=Lock.NONE)
+    assert judge(image, unknown, held).action == Action(Do.LEASE), "without the lock nothing is verified"
+    assert judge(image, unknown, replace(held, result=Leased())).action == Action(Do.PUBLISH)
+    assert judge(image, unknown, replace(held, result=OTHER)).memory.state is State.TAKEN
+    refused = judge(image, unknown, replace(held, result=Refusal("the share failed", again=60.0)))
+    assert refused.action is None and judge(image, refused.memory, held, now=NOW + 14).action is None
+    assert judge(image, refused.memory, held, now=NOW + 15).action == Action(Do.LEASE)
 
 
 def test_a_lost_image_is_brought_back_when_nothing_runs_any_more(image: Image) -> None:

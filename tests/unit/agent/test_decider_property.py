@@ -33,6 +33,10 @@ EVENTS: dict[str, Event] = {
     "answer": lambda world, _: world.share_answers(),
     "failure": lambda world, _: world.share_fails(),
     "unmounted by request": World.unmount_by_request,
+    "mount restarted": lambda world, place: world.restart_mount(place, 2, told=True),
+    "mount stopped and started": lambda world, place: world.restart_mount(place, 2, told=False),
+    "started while it is unpublished": lambda world, place: world.restart_mount(place, 1, told=False),
+    "silence in the middle": lambda world, _: world.silence_in_the_middle(),
     "unmounted lazily": World.unmount_lazily,
     "bind goes": World.bind_goes,
     "covered": World.cover,
@@ -115,7 +119,7 @@ def test_whatever_happens(config: Config, happened: list[tuple[str, str, bool]],
     assert world.actions == [], f"never at rest: {world.actions[:5]}"
     for place in world.places.values():
         memory = place.memory
-        wanted = [unit for unit in place.units.values() if unit.wanted]
+        wanted = [unit for unit in place.units.values() if unit.wanted and not unit.either]
         if wanted:
             assert memory.state is State.MOUNTED, memory
             assert [unit.name for unit in wanted if unit.active != "active"] == [], (memory, place)

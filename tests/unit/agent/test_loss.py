@@ -9,6 +9,7 @@ import pytest
 
 from rpinfs.agent import loss
 from rpinfs.agent.loss import Cause
+from rpinfs.agent.states import Owed
 from rpinfs.system.systemd import UnitState
 
 
@@ -64,14 +65,16 @@ def test_when_it_went() -> None:
 
 
 def test_the_next_agent_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loss, "STOPPED_FILE", str(tmp_path / "stopped.json"))
-    assert loss.stopped_units() == {}
-    loss.remember_stopped({"docker": ["docker.service"], "data": []})
-    assert loss.stopped_units() == {"docker": ["docker.service"]}
-    loss.remember_stopped({"docker": []})
+    monkeypatch.setattr(loss, "OWED_FILE", str(tmp_path / "stopped.json"))
+    assert loss.owed() == {}
+    left = {"docker": Owed(("docker.service",), True, 12.5), "data": Owed(look="came late")}
+    loss.remember({**left, "other": Owed()})
+    assert loss.owed() == left
+    loss.remember({"docker": Owed()})
     assert list(tmp_path.iterdir()) == []
-    (tmp_path / "stopped.json").write_text('{"docker": ["dock')
-    assert loss.stopped_units() == {}
+    loss.remember({"docker": Owed()})
+    (tmp_path / "stopped.json").write_text('{"docker": ["docker.service"]}')
+    assert loss.owed() == {"docker": Owed(("docker.service",))}, "of the version before"
 
 
 def gate(active: str = "failed", began: float | None = 200.0) -> UnitState:
@@ -137,9 +140,14 @@ def test_the_gate_is_at_its_end() -> None:
     assert not loss.is_settled(replace(gate(), job="start"))
 
 
-def test_ran_since() -> None:
-    assert loss.ran_since(docker(left_active=200.0), gate())
-    assert not loss.ran_since(docker(left_active=199.0), gate()) and not loss.ran_since(docker(), gate())
+def test_who_has_begun_was_let_in() -> None:
+    ran = docker(left_inactive=200.0, left_active=210.0, became_inactive=211.0)
+    for refused in (None, {}, {"docker.service": 210.9}):
+        assert loss.was_let_in(ran, 200.0, refused)
+        assert not loss.was_let_in(ran, 200.1, refused) and not loss.was_let_in(docker(), 200.0, refused)
+        assert not loss.was_let_in(ran, 0.0, refused), "nobody knows since when"
+    assert not loss.was_let_in(ran, 200.0, {"docker.service": 211.0}), "restarted, and refused"
+    assert loss.was_let_in(replace(ran, became_inactive=None), 200.0, None) is False
 
 
 @pytest.mark.parametrize(
@@ -150,8 +158,14 @@ def test_a_mount_that_comes_back(mount: UnitState, back: bool) -> None:
     assert loss.comes_back(mount) is back
 
 
-@pytest.mark.parametrize("text", ["[" * 4096, "[]", '{"docker": 3}', "{"])
+ODD = [
+    *("[" * 4096, "[]", "{", '{"docker": 3}', '{"docker": ["dock'),
+    '{"docker": {"stopped": 3, "starting": 1, "owed_at": "x", "look": null}}',
+]
+
+
+@pytest.mark.parametrize("text", ODD)
 def test_whatever_stands_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setattr(loss, "STOPPED_FILE", str(tmp_path / "stopped.json"))
+    monkeypatch.setattr(loss, "OWED_FILE", str(tmp_path / "stopped.json"))
     (tmp_path / "stopped.json").write_text(text)
-    assert loss.stopped_units() == {}
+    assert set(loss.owed().values()) <= {Owed()}

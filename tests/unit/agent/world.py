@@ -28,6 +28,8 @@ from rpinfs.system.systemd import UnitState
 
 OTHER = Refusal("docker.img: belongs to pi2 (serial 2)", "rpinfs adopt docker", by_other=True, again=15.0)
 BROKEN = Refusal("docker.img: e2fsck -p leaves it unrepaired", "e2fsck -f docker.img")
+MOMENT = 0.001
+"""Seconds between a look and what is done for it: no two things happen at once."""
 DEVICES = {"docker": "loop3", "data": "loop4"}
 
 
@@ -41,8 +43,12 @@ class Unit:
     inactive: float | None = None
     began: float | None = None
     refused: float | None = None
+    asked_for: bool = False
+    """Whether a person has started it, was refused, and the image was waited for."""
     wanted: bool = True
     """Whether it is to run: it is enabled, and no person has stopped it."""
+    either: bool = False
+    """Whether both would be right: its mount was stopped and started while the agent had it to start."""
 
     def state(self, job: str = "") -> UnitState:
         return UnitState(
@@ -78,6 +84,9 @@ class Place:
     lock: str = "free"
     frozen: bool = False
     requested: bool = False
+    job_of_mount: str = ""
+    mounting: bool = False
+    """Whether systemd has looked at the link, and mounts what it led to, whatever becomes of the link."""
     trouble: Refusal | None = None
     """What the next preparation meets."""
     broken: bool = False
@@ -165,6 +174,7 @@ class World:
             self.stepping = False
 
     def _step(self) -> bool:
+        self.tick(MOMENT)
         seen = self.picture()
         self.share, action, _ = shares.share(self.config, self.share, seen)
         if action is not None:
@@ -195,13 +205,14 @@ class World:
         if self.share.state is not ShareState.MOUNTED and action is not None:
             assert action.do not in (Do.PREPARE, Do.RECOGNISE, Do.LEASE), "the share is not there"
         running = {name for name, unit in place.units.items() if unit.active == "active"}
-        forgotten = set(before.stopped) - set(after.stopped) - running
-        by_request = after.state is State.UNMOUNTED
-        assert not forgotten or by_request or self.gate.active != "failed", "forgotten, though the gate has refused it"
+        forgotten = [place.units[name] for name in set(before.stopped) - set(after.stopped) - running]
+        names = [unit.name for unit in forgotten if (unit.refused or 0.0) > (unit.inactive or 0.0)]
+        assert not names or after.state is State.UNMOUNTED, f"forgotten, though the gate has refused it: {names}"
         if action is not None and action.do is Do.START:
             for name in set(action.units) & set(place.units):
                 unit = place.units[name]
-                assert unit.wanted or (unit.refused or 0) >= (unit.inactive or 0), f"{name}: a person has stopped it"
+                refused = (unit.refused or 0) >= (unit.inactive or 0)
+                assert unit.wanted or unit.either or refused, f"{name}: a person has stopped it"
 
     def settle(self, steps: int = 60) -> None:
         for _ in range(steps):
@@ -210,6 +221,7 @@ class World:
         raise AssertionError(f"no end: {self.actions[-10:]} {[place.memory for place in self.places.values()]}")
 
     def do(self, place: Place, action: Action) -> None:
+        self.tick(MOMENT)
         if action.do.is_the_workers:
             assert not self.busy(), "two actions at once"
             place.job = (action, True)
@@ -223,6 +235,8 @@ class World:
             place.published = True
         elif action.do is Do.UNPUBLISH:
             place.published = False
+            if place.mounting:
+                self.mount_what_was_found(place)
         elif action.do is Do.ASK:
             place.results.append(self.ask(place, action))
         elif action.do is Do.START:
@@ -236,7 +250,7 @@ class World:
         units = {}
         for name in action.units:
             if name == place.mount.name:
-                units[name] = place.mount.state()
+                units[name] = place.mount.state(place.job_of_mount)
             elif name == GATE:
                 units[name] = self.gate.state()
             else:
@@ -295,6 +309,11 @@ class World:
 
     def start_mount(self, place: Place) -> None:
         if place.published and place.attached and not place.mounted and not place.covered:
+            self.mount_what_was_found(place)
+
+    def mount_what_was_found(self, place: Place) -> None:
+        place.mounting = False
+        if place.attached and not place.covered:
             place.mounted, place.lazily = True, False
             place.mount.up(self.now)
 
@@ -366,6 +385,12 @@ class World:
         if self.mount is not None and self.silent_since is None:
             self.silent_since = self.now
 
+    def silence_in_the_middle(self) -> None:
+        """What the worker did has come to its end, and the NAS is away before anybody has looked."""
+        self.work()
+        self.silence()
+        self.tick(20.0)
+
     def share_answers(self) -> None:
         self.silent_since, self.error = None, ""
 
@@ -375,10 +400,48 @@ class World:
     def unmount_by_request(self, place: Place) -> None:
         """systemctl stop var-lib-docker.mount: what requires it stops before, and a person has asked for that."""
         self.settle()
-        if place.mounted and not place.covered and not place.memory.stopped and place.memory.state is not State.LOST:
+        if place.mounted and not place.covered:
             for unit in place.units.values():
-                unit.wanted = False
+                # Where another Pi has the image, it is to be unmounted: what was stopped for that is wanted still.
+                unit.wanted = unit.wanted and place.memory.state is State.TAKEN and unit.name in place.memory.stopped
+                unit.either = False
             self.stop(place, place.mount.name)
+
+    def restart_mount(self, place: Place, steps: int, *, told: bool) -> None:
+        """systemctl restart var-lib-docker.mount, and what requires it with it; the agent looks meanwhile.
+
+        Args:
+            steps: how often, before systemd has looked at the link, or in the middle of it.
+            told: whether systemd says that it is a restart, or a person has stopped and started it.
+        """
+        self.settle()
+        if not place.mounted or place.covered:
+            return
+        ran = [unit for unit in place.units.values() if unit.active == "active"]
+        for unit in place.units.values():
+            # By hand, it is an unmounting by request, if the agent sees it; else what it was about to start is started.
+            unit.either = unit.either or (unit.wanted and unit not in ran and not told)
+        self.stop(place, place.mount.name)
+        place.job_of_mount = "start" if told else ""
+        for _ in range(steps):
+            self.step()
+            self.work()
+        place.mounting = place.published and place.attached
+        for _ in range(steps):
+            self.step()
+        if place.mounting:
+            self.mount_what_was_found(place)
+        elif not place.in_use:
+            self.ask_agent(place)
+            self.start_mount(place)
+            for unit in place.units.values():
+                unit.asked_for = not place.in_use
+        place.job_of_mount = ""
+        # The agent is quicker than Docker.
+        self.settle()
+        self.now += 0.6
+        if ran:
+            self.start_behind_gate(place, *ran)
 
     def unmount_lazily(self, place: Place) -> None:
         if place.mounted and not place.covered:
@@ -431,46 +494,55 @@ class World:
             self.start_behind_gate(place, *ran)
 
     def person_stops(self, place: Place) -> None:
+        """systemctl stop docker: what does not run, systemd has nothing to stop of."""
         self.settle()
-        if place.memory.stopped:
-            # What is about to be started is the agent's: whoever stops it in that moment has to do so again.
-            return
         for unit in place.units.values():
             if unit.active == "active":
                 unit.down(self.now)
                 unit.wanted = False
+                # What stops after its mount has gone, systemd may have stopped for that.
+                unit.either = not place.in_place
         self.now += 2.0
 
     def person_starts(self, place: Place) -> None:
         """systemctl start docker: its mounts first, which ask the agent where the image is not attached."""
         asked = not place.published
         if asked:
-            place.requested = True
-            # Where the agent is about to, the job of systemd waits for the answer.
-            self.settle()
-            for _ in range(4):
-                self.work()
-                self.settle()
+            self.ask_agent(place)
         self.start_mount(place)
         place.bound = place.bound or (place.mounted and not place.covered)
         self.settle()
         self.start_behind_gate(place, *place.units.values())
         for unit in place.units.values():
-            unit.wanted = unit.wanted or not place.covered
+            unit.asked_for = asked and (unit.asked_for or not unit.wanted) and unit.active != "active"
+            # Where something covers the place of an image that a person has unmounted, systemd takes that for its
+            # mount, and nobody asks the agent for it.
+            unit.wanted, unit.either = True, place.covered and place.memory.state is State.UNMOUNTED
+
+    def ask_agent(self, place: Place) -> None:
+        """rpinfs-attach@.service: where the agent is about to, the job of systemd waits for the answer."""
+        place.requested = True
+        self.settle()
+        for _ in range(4):
+            self.work()
+            self.settle()
 
     def agent_dies(self, *, in_order: bool) -> None:
         """Killed, or restarted; what it had open is closed."""
-        if any(place.memory.starting or place.memory.look for place in self.places.values()):
-            # Whether what was started is let in is seen a moment later; what was held back is not written down.
-            self.wait(15)
         for place in self.places.values():
+            for unit in place.units.values():
+                # That somebody was refused goes with the agent that has told him so.
+                unit.either = unit.either or (unit.asked_for and unit.active != "active")
             place.open, place.job = False, None
             place.results.clear()
             place.requested = False
             self.closed(place)
             old = place.memory
+            for name in old.stopped if in_order and not place.mounted else ():
+                # Whether it was unmounted by request in that very moment, the next one cannot know.
+                place.units[name].either = True
             told = Memory(message=old.message, remedy=old.remedy, recall=old.state)
-            place.memory = replace(told if not in_order else Memory(), stopped=old.stopped, late=True)
+            place.memory = replace(told if not in_order else Memory(), **vars(old.owed), late=True)
         self.ready_at = None
         self.share = ShareMemory()
 
