@@ -275,7 +275,7 @@ def _start_stopped(case: Case, answer: Answer) -> Decision:
         return case.stays()
     if not down or (memory.starting and door.active != "failed"):
         # They run, or were let in and have ended by themselves.
-        return case.knowing(stopped=(), starting=False, start_wait=0.0).stays()
+        return case.knowing(stopped=(), starting=False).stays()
     wait = min(memory.start_wait * 1.5, SHARE_RETRY_SECONDS) if memory.starting else RETRY_SECONDS[0]
     note = f"image {case.image.name} is back; starting {' '.join(down)}"
     return _starting(case, down, wait, note)

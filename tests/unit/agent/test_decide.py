@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 
 import pytest
 
 from rpinfs.agent import case as cases
+from rpinfs.agent import picture, states
 from rpinfs.agent.decide import decide, holds_up_boot, is_awaited, is_restless
 from rpinfs.agent.picture import (
     Answer,
@@ -18,6 +19,7 @@ from rpinfs.agent.picture import (
     Picture,
     Ready,
     Refusal,
+    ShareFacts,
 )
 from rpinfs.agent.states import FOLLOWS, Action, Decision, Do, Lock, Memory, Owed, ShareMemory, ShareState, State
 from rpinfs.boot.config import Image, load
@@ -29,9 +31,11 @@ NOW = 1000.0
 FILE = "/nfs/docker/docker.img"
 MOUNT, KEPT = "var-lib-docker.mount", "var-lib-containerd.mount"
 DOCKER, CONTAINERD, GATE = "docker.service", "containerd.service", "rpinfs-gate.service"
-PLACE = ImageFacts(device="loop3", over="/dev/loop3 (ext4)", binds=True, in_use=True)
-GONE = ImageFacts(free=("/var/lib/docker", "/var/lib/containerd"))
 BOTH = (DOCKER, CONTAINERD)
+# Made anew: what is compared by value is not the same object.
+LOOP = "loop" + str(len(BOTH) + 1)
+PLACE = ImageFacts(device=LOOP, over=f"/dev/{LOOP} (ext4)", binds=True, in_use=True)
+GONE = ImageFacts(free=("/var/lib/docker", "/var/lib/containerd"))
 SHARE = ShareMemory(ShareState.MOUNTED, 1.0, "mounted")
 OTHER = Refusal(f"{FILE}: belongs to pi2 (serial 2)", "rpinfs adopt docker", by_other=True, again=15.0)
 MOUNTED = Memory(
@@ -266,6 +270,7 @@ def test_only_the_image_is_mounted_and_not_its_folder(image: Image) -> None:
     half = replace(PLACE, binds=False, free=("/var/lib/containerd",))
     made = judge(image, ATTACHED, half)
     assert made.memory.state is State.ATTACHED and made.memory.was_mounted
+    assert not judge(image, replace(ATTACHED, gone=True), half).memory.gone
     assert judge(image, made.memory, half, now=NOW + 15).action == Action(Do.START, (KEPT,))
     asked = judge(image, made.memory, GONE)
     assert asked.action == Action(Do.ASK, (MOUNT, *BOTH))
@@ -618,6 +623,15 @@ def test_what_writes_is_stopped(image: Image) -> None:
     assert failed.notes == ("no systemd",)
 
 
+def test_what_writes_to_a_file_system_that_lives_on_is_stopped_too(image: Image) -> None:
+    """umount -l while another Pi has it."""
+    lazily = replace(GONE, in_use=True)
+    waiting = replace(TAKEN, lease_at=NOW + 1)
+    assert judge(image, waiting, lazily).action == Action(Do.ASK, (MOUNT, *BOTH))
+    made = judge(image, TAKEN, replace(lazily, result=answer(unit(DOCKER, "active"))))
+    assert made.action == Action(Do.STOP, (DOCKER,))
+
+
 def test_it_is_mounted_anew_when_it_is_this_pis_again(image: Image) -> None:
     """What was mounted meanwhile is not what is on the share any more."""
     waiting = replace(TAKEN, lease_at=NOW + 15, ask_at=NOW + 1e6, stopped=BOTH)
@@ -663,6 +677,21 @@ def test_who_cannot_wait_for_the_next_tick() -> None:
         assert is_restless(memory)
     for memory in (MOUNTED, ATTACHED, PREPARING, replace(UNMOUNTED, loop="")):
         assert not is_restless(memory)
+
+
+def test_nothing_is_known_and_remembered_at_first() -> None:
+    for made in (Memory(), ShareMemory(), ImageFacts(), ShareFacts(), Owed(), Picture(0.0), Action(Do.ASK)):
+        others = ("state", "lock", "trouble", "share", "do")
+        assert not any(value for name, value in vars(made).items() if name not in others), made
+    assert (Memory().state, Memory().lock, Memory().trouble) == (State.WAITING, Lock.NONE, ("", ""))
+    assert Refusal("no") == Refusal("no", "", by_other=False, again=None)
+
+
+def test_what_is_known_and_decided_cannot_be_changed() -> None:
+    """One picture, made in one place: nobody changes it on its way."""
+    for module in (picture, states, cases):
+        kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and is_dataclass(kind)]
+        assert kinds and all(kind.__dataclass_params__.frozen for kind in kinds)  # type: ignore[attr-defined]
 
 
 def test_no_state_follows_that_is_not_in_the_table() -> None:

@@ -125,6 +125,7 @@ def test_the_journal_knows_who_was_refused() -> None:
     assert not loss.was_held_back(stopped, gate(began=900.0), [], {"docker.service": 99.0})
     assert not loss.was_held_back(docker("disabled", became_inactive=1.0), gate(), [], {"docker.service": 99.0})
     assert not loss.was_held_back(docker(became_inactive=199.5), gate(), [], {}), "others were refused, and it was not"
+    assert not loss.was_held_back(docker(became_inactive=0.5), gate(), [], {})
 
 
 def test_sockets_listen_again_when_they_have_failed() -> None:
@@ -152,7 +153,8 @@ def test_who_has_begun_was_let_in() -> None:
 
 @pytest.mark.parametrize(
     ("mount", "back"), [(unit(job="start"), True), (unit(job="restart"), True), (unit(job="try-restart"), True),
-                        (unit(active="activating"), True), (unit(job="stop"), False), (unit(active="inactive"), False)],
+                        (unit(active="activating"), True), (unit(job="stop"), False), (unit(active="inactive"), False),
+                        (unit(), False)],
 )  # fmt: skip
 def test_a_mount_that_comes_back(mount: UnitState, back: bool) -> None:
     assert loss.comes_back(mount) is back
