@@ -177,9 +177,9 @@ def places(copy: Path, room: str, chance: random.Random) -> list[Place]:
 
 
 def with_error(text: str, place: Place) -> str:
-    """The module with the error in it; empty where that changes nothing but an annotation."""
+    """The module with the error in it; empty where that changes nothing but an annotation, or leaves no Python."""
     wrong: str | None = mutate_code(text, plugins.get_operator(place.operator)(), place.occurrence)
-    return wrong if wrong and meaning(wrong) != meaning(text) else ""
+    return wrong if wrong and meaning(wrong) not in ("", meaning(text)) else ""
 
 
 def meaning(text: str) -> str:

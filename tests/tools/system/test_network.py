@@ -36,6 +36,7 @@ TABLES = {
     "the first of two that cost the same": (HEADER + NETWORK + NETWORK.replace("eth0", "eth9"), Route(TO_NAS, "eth0")),
     "one that is not up": (HEADER + REFUSED + NETWORK, Route(TO_NAS, "eth0")),
     "a line cut short": (HEADER + "eth0\t00000000\t0101A8C0\t0003\n" + NETWORK, Route(TO_NAS, "eth0")),
+    "behind another network": (HEADER + NETWORK.replace("0001A8C0", "0002A8C0") + NETWORK, Route(TO_NAS, "eth0")),
     "another network": (HEADER + NETWORK.replace("0001A8C0", "0002A8C0"), None),
     "no way": (HEADER, None),
     "nothing": ("", None),

@@ -63,7 +63,7 @@ def test_what_killed_ones_have_left_goes(tmp_path: Path) -> None:
 
 def test_each_step_lasts_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
-    fsync, rename = os.fsync, os.rename
+    fsync, rename, fchmod = os.fsync, os.rename, os.fchmod
 
     def logged_fsync(fd: int) -> None:
         path = os.readlink(f"/proc/self/fd/{fd}")
@@ -74,11 +74,17 @@ def test_each_step_lasts_before_the_next(tmp_path: Path, monkeypatch: pytest.Mon
         done.append("rename")
         rename(source, target)
 
+    def logged_fchmod(fd: int, mode: int) -> None:
+        # Until it has its mode, nobody else reads it.
+        done.append(f"mode {os.fstat(fd).st_mode & 0o7777:o}, {mode:o}")
+        fchmod(fd, mode)
+
     monkeypatch.setattr(os, "fsync", logged_fsync)
     monkeypatch.setattr(os, "rename", logged_rename)
+    monkeypatch.setattr(os, "fchmod", logged_fchmod)
     before = set(os.listdir("/proc/self/fd"))
     replace_file(str(tmp_path / "daemon.json"), b"new", nothing_wrong)
-    assert done == ["sync new", "rename", "sync folder"]
+    assert done == ["mode 600, 644", "sync new", "rename", "sync folder"]
     assert set(os.listdir("/proc/self/fd")) == before
 
 

@@ -32,3 +32,56 @@ def test_after_the_end_of_writing_nothing_reaches_the_image(
         assert refused.value.errno == errno.EIO
         os.sync()
     assert image.read_bytes() == before
+
+
+def test_what_the_kernel_refuses_is_an_error(tmp_path: Path) -> None:
+    """With its number, and the path where there is one."""
+    missing = tmp_path / "missing"
+    for call in (syscalls.copy_of_mount, syscalls.force_unmount, syscalls.end_writing):
+        with pytest.raises(FileNotFoundError) as absent:
+            call(str(missing))
+        assert absent.value.filename == str(missing)
+    reader, writer = os.pipe()
+    with pytest.raises(OSError) as refused:
+        syscalls.punch_hole(writer, 0, 4096)
+    assert (refused.value.errno, refused.value.filename) == (errno.ESPIPE, None)
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_copy_of_a_mount(mounted: Mount) -> None:
+    """Without what is on top of it, seen by nobody, and gone with its descriptor; no child inherits it."""
+    with mounted("-t", "tmpfs", "below") as below:
+        (below / "folder").mkdir()
+        (below / "folder" / "hidden").write_text("x")
+        command("mount", "-t", "tmpfs", "above", below / "folder")
+        try:
+            before = Path("/proc/self/mountinfo").read_text().count(str(below))
+            copy = syscalls.copy_of_mount(str(below))
+            assert not os.get_inheritable(copy)
+            folder = os.open("folder", os.O_RDONLY, dir_fd=copy)
+            assert os.listdir(folder) == ["hidden"]
+            os.close(folder)
+            assert Path("/proc/self/mountinfo").read_text().count(str(below)) == before
+            os.close(copy)
+        finally:
+            command("umount", below / "folder")
+
+
+def test_a_hole(tmp_path: Path) -> None:
+    """Where it was asked for, and the file stays as long as it is."""
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * (1 << 20))
+    with path.open("r+b") as file:
+        syscalls.punch_hole(file.fileno(), 1 << 19, 1 << 19)
+        assert os.lseek(file.fileno(), 0, os.SEEK_HOLE) == 1 << 19
+    assert path.read_bytes() == b"x" * (1 << 19) + bytes(1 << 19)
+    assert path.stat().st_blocks * 512 < 1 << 20
+
+
+def test_force_unmount(mounted: Mount) -> None:
+    with mounted("-t", "tmpfs", "share") as folder:
+        command("mount", "-t", "tmpfs", "above", folder)
+        (folder / "above").touch()
+        syscalls.force_unmount(str(folder))
+        assert os.listdir(folder) == []

@@ -160,7 +160,8 @@ def test_remarks_have_whole_command_lines() -> None:
         f"{PATH} has multi-mount protection, though Fence=lease: its checks wait; without it, they are 11 s shorter; "
         f"to take it off: {stop}tune2fs -O '^mmp' {PATH}{start}"
     )
-    assert len(plan(image(fence="both"), Look(with_both)).remarks) == 1
+    for fence in ("mmp", "both"):
+        assert plan(image(fence=fence), Look(with_both)).remarks == (fast_commit,)
 
 
 def test_remedies_speak_of_their_own_image() -> None:

@@ -34,3 +34,7 @@ def test_every_row_has_its_source() -> None:
     for row in REGRESSIONS:
         assert row.first <= row.last
         assert row.source.startswith("https://")
+
+
+def test_what_loses_data_is_told_from_what_stalls() -> None:
+    assert {row.first: row.loses_data for row in REGRESSIONS} == {(6, 1, 64): True, (6, 11, 0): False}
