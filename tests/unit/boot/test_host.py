@@ -254,6 +254,9 @@ def test_only_what_something_follows_from_is_remembered(
         ("", "", ""),
         ("00:00:00:00:00:00:00:00", "", ""),
         ("dc:a6:32:00:00", "", ""),
+        ("dc:a6:32:00:00:001", "", ""),
+        ("dc:a6:32:00:00:0x", "", ""),
+        ("dc:a6:32:00:00:", "", ""),
         ("DC:A6:32:00:00:01", "", "dc-a6-32-00-00-01"),
         # Locally administered: QEMU's are kept, and those that the kernel made up for this boot are not.
         ("52:54:00:12:34:56", "0", "52-54-00-12-34-56"),

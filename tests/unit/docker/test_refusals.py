@@ -74,6 +74,10 @@ def said(version: tuple[int, int], keys: dict[str, Any], **flags: list[str]) -> 
 def test_of_settings(keys: dict[str, Any], old: list[str], new: list[str] | None) -> None:
     assert said(V20, keys) == old
     assert said(V26, keys) == (old if new is None else new)
+    # What is right before it, and what is wrong, hides nothing of it.
+    count = len(old if new is None else new)
+    assert len(said(V26, {"live-restore": False, **keys})) == count
+    assert len(said(V26, {"bogus-too": 1, "selinux-enabled": "x", "cluster-store-opts": 1, **keys})) == count + 3
 
 
 def test_later_versions() -> None:
@@ -82,12 +86,49 @@ def test_later_versions() -> None:
     assert said((29, 0), {"api-cors-header": "*"})[0] == f"{FILE}:2: api-cors-header is no setting of this version"
 
 
+@pytest.mark.parametrize(
+    ("keys", "last_without", "first_with"),
+    [
+        ({"mtu": -1}, (22, 99), (23, 0)),
+        ({"log-level": "warning"}, (22, 99), (23, 0)),
+        ({"api-cors-header": "*"}, (27, 99), (28, 0)),
+        ({"graph": "/x"}, (22, 99), (23, 0)),
+        ({"oom-score-adjust": 1}, (24, 99), (25, 0)),
+    ],
+)
+def test_what_a_version_refuses_first(
+    keys: dict[str, Any], last_without: tuple[int, int], first_with: tuple[int, int]
+) -> None:
+    assert said(last_without, keys) == [] != said(first_with, keys)
+
+
+@pytest.mark.parametrize(
+    ("keys", "last_with", "first_without"),
+    [
+        ({"ip6tables": True}, (26, 99), (27, 0)),
+        ({"ip6tables": True, "experimental": True, "iptables": False}, (26, 99), (27, 0)),
+        ({"ipv6": True}, (26, 99), (27, 0)),
+        ({"log-format": "text"}, (24, 99), (25, 0)),
+        ({"bip6": "fd00::1/64"}, (27, 99), (28, 0)),
+        ({"firewall-backend": "x"}, (28, 99), (29, 0)),
+    ],
+)
+def test_what_a_version_takes_first(
+    keys: dict[str, Any], last_with: tuple[int, int], first_without: tuple[int, int]
+) -> None:
+    assert said(last_with, keys) != [] == said(first_without, keys)
+
+
 def test_given_twice() -> None:
     assert said(V26, {"hosts": ["fd://"]}, hosts=["fd://"]) == [f"hosts is given in {FILE}:2 and as an option (unit:1)"]
     assert said(V26, {"x": {"debug": True}}, debug=["true"]) == [
         f"debug is given in {FILE}:2 and as an option (unit:1)"
     ]
     assert said(V26, {"runtimes": {"a": {}}}, runtimes=["b=/b"]) == []
+    assert said(V26, {"hosts": ["fd://"], "debug": True}, bip=["10.0.0.1/24"], debug=["true"], hosts=["fd://"]) == [
+        f"debug is given in {FILE}:3 and as an option (unit:1)",
+        f"hosts is given in {FILE}:2 and as an option (unit:1)",
+    ]
     assert said(V26, {}, data_root=["/x", ""]) == ["the data root is empty (unit:1)"]
     assert said(V20, {}, data_root=["/x"], graph=["/y"]) == [
         "unit:1: graph and data-root are both given, and mean the same"
