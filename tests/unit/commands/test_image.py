@@ -1,0 +1,40 @@
+"""What `rpinfs image grow` says of the configuration. On real files: tests/tools/commands/test_image.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rpinfs.commands.image import _tell_of_smaller_setting
+from tests.support import make_pi
+
+GIB = 1 << 30
+SAYS = "Size=10G in the configuration is less, which the next boot refuses: set Size={} in [Image docker]\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "cmdline", "name", "size", "said"),
+    [
+        ("Size=10G\n", "", "docker.img", 20 * GIB, SAYS.format("20G")),
+        ("Size=10G\n", "", "link.img", 20 * GIB, SAYS.format("20G")),
+        # A length that is no multiple of a block is no Size=: the next one that is.
+        ("Size=10G\n", "", "docker.img", 10 * GIB + 1, SAYS.format("10485764K")),
+        ("Size=10G\n", "", "docker.img", 10 * GIB, ""),
+        ("Size=20G\n", "", "docker.img", 10 * GIB, ""),
+        ("", "", "docker.img", 20 * GIB, ""),
+        ("Size=10G\n", "", "other.img", 20 * GIB, ""),
+        ("Size=10G\n", "rpinfs=off", "docker.img", 20 * GIB, ""),
+        ("Size=x\n", "", "docker.img", 20 * GIB, ""),
+    ],
+)
+def test_a_setting_that_is_less_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    config: str, cmdline: str, name: str, size: int, said: str,
+) -> None:  # fmt: skip
+    share = f"[Share]\nWhere={tmp_path}/share\n[Image docker]\nFile=docker.img\n"
+    monkeypatch.setenv("RPINFS_ROOT", str(make_pi(tmp_path / "pi", share + config, cmdline=cmdline)))
+    (tmp_path / "share").mkdir()
+    (tmp_path / "share/link.img").symlink_to("docker.img")
+    _tell_of_smaller_setting(f"{tmp_path}/share/{name}", size)
+    assert capsys.readouterr().out == said
