@@ -84,6 +84,10 @@ def test_ipv4_as_python_has_it(text: str) -> None:
 @example("1:2:3:4::5:6:7:8")
 @example(":1:2:3:4:5:6:7")
 @example("1.2.3.4::")
+@example("1:2:3:4:5:6:1.2.3.4")
+@example("1:2:3:4:5:1.2.3.4")
+@example("1:2:3:4:5::1.2.3.4")
+@example("1:2:3:4:5:6::1.2.3.4")
 def test_ipv6_as_python_has_it(text: str) -> None:
     try:
         ipaddress.IPv6Address(text)
