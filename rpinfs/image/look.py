@@ -7,14 +7,8 @@ true (prepare.py).
 import os
 from dataclasses import dataclass
 
-from rpinfs.boot import storage
 from rpinfs.boot.config import Image
-from rpinfs.boot.host import read_text
-from rpinfs.boot.storage import Mount
-from rpinfs.boot.units import mount_unit
-from rpinfs.errors import quoted
 from rpinfs.image import names, publish
-from rpinfs.image.errors import ShareFailedError
 from rpinfs.image.probe import Kind, Probe, probe
 from rpinfs.lease import memory
 from rpinfs.lease.lease import Owner
@@ -62,33 +56,3 @@ def take(image: Image, owner: Owner, *, settled: bool = False, progress: Tell) -
         leftovers=bool(publish.leftovers(image.path)),
         attached=attached[0].path if attached else "",
     )
-
-
-def insist_on_share(path: str, share: Mount) -> None:
-    """Insist that a file lies, or would lie, on the share that is mounted, and not on the root below its mount point.
-
-    Devices tell the truth where paths do not: the share may be unmounted between a look at the mount table and now.
-
-    Raises:
-        ShareFailedError: it does not.
-        OSError: the share failed.
-    """
-    folder = os.path.dirname(path)
-    while not os.path.lexists(folder):
-        folder = os.path.dirname(folder)
-    device = os.stat(folder).st_dev
-    if device == os.makedev(*share.device) or _is_below(folder, device, share):
-        return
-    raise ShareFailedError(
-        f"{path}: expected it on the share that was mounted at {share.where}, found the file system below it",
-        f"systemctl start {quoted(mount_unit(share.where))}",
-    )
-
-
-def _is_below(folder: str, device: int, share: Mount) -> bool:
-    """Whether the folder lies on a file system that the NAS has mounted inside of the export, which is one here too."""
-    mounts = storage.parse_mountinfo(read_text("/proc/self/mountinfo"))
-    inner = storage.mount_of(mounts, os.path.realpath(folder))
-    if inner is None or not inner.is_nfs or os.makedev(*inner.device) != device:
-        return False
-    return inner.where.startswith(f"{share.where}/") and any(mount.number == share.number for mount in mounts)

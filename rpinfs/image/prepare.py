@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from rpinfs.boot import storage
 from rpinfs.boot.config import Image
 from rpinfs.boot.settings import human_size, size_text
-from rpinfs.boot.storage import Mount
 from rpinfs.errors import RpinfsError
 from rpinfs.image import grow, look, make, publish, replacing
 from rpinfs.image.check import CheckResult, check_found
@@ -81,25 +80,20 @@ def hold(image: Image) -> Prepared:
     return Prepared(image.path, device, uuid, device.refresh().size, None, None)
 
 
-def prepare(image: Image, owner: Owner, progress: Tell, *, share: Mount | None = None) -> Prepared:
-    """Bring an image to the point where it can be mounted.
-
-    Args:
-        share: the mount that the image is to lie on, by the mount table; without it nobody sees whether it does.
+def prepare(image: Image, owner: Owner, progress: Tell) -> Prepared:
+    """Bring an image to the point where it can be mounted. That it lies on the share is seen to by on_share().
 
     Raises:
         RpinfsError: what keeps it from that, with the remedy. The file is then as it was, or as repaired.
         OSError: the share failed.
     """
     progress(f"looking at {image.path}")
-    if share is not None:
-        look.insist_on_share(image.path, share)
     # File= may name a folder below the share that nobody made yet.
     make_folders(image.path.removesuffix(image.file), os.path.dirname(image.file))
     with own_units_named(image):
         lease = None if image.fence == "mmp" else acquire(image.path, owner, image.name)
     try:
-        return _Way(image, owner, lease, share, progress).go()
+        return _Way(image, owner, lease, progress).go()
     except BaseException:
         if lease is not None:
             let_go(image.path, lease)
@@ -109,11 +103,10 @@ def prepare(image: Image, owner: Owner, progress: Tell, *, share: Mount | None =
 class _Way:
     """The steps on the way of one image. Each leaves in `found` what is in the image then."""
 
-    def __init__(self, image: Image, owner: Owner, lease: Lease | None, share: Mount | None, progress: Tell) -> None:
+    def __init__(self, image: Image, owner: Owner, lease: Lease | None, progress: Tell) -> None:
         self.image = image
         self.owner = owner
         self.lease = lease
-        self.share = share
         self.progress = progress
         self.remarks = [lease.remark] if lease is not None and lease.remark else []
         self.not_grown = ""
@@ -152,9 +145,6 @@ class _Way:
     def _make(self) -> None:
         image = self.image
         self.progress(f"making {image.path}")
-        if self.share is not None:
-            # The look may have been long: a large file was proven blank, or the NAS was away.
-            look.insist_on_share(image.path, self.share)
         self.found = made = make.make(
             self.found,
             image.size,

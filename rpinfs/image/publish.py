@@ -19,6 +19,8 @@ from rpinfs.system.files import NoLocks, lock, open_on_share, open_regular
 from rpinfs.system.run import Tell
 from rpinfs.system.trouble import REMEDIES
 
+_ATTEMPTS = 3
+
 
 @dataclass
 class Temporary:
@@ -119,7 +121,7 @@ def temporary(path: str, progress: Tell) -> Iterator[Temporary]:
 
 def _new_temporary(path: str) -> Temporary:
     folder, name = os.path.split(path)
-    while True:
+    for _ in range(_ATTEMPTS):
         temporary = os.path.join(folder, f".{name}.rpinfs-new-{os.urandom(8).hex()}")
         fd = open_on_share(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
@@ -131,6 +133,8 @@ def _new_temporary(path: str) -> Temporary:
                 os.unlink(temporary)
             raise
         os.close(fd)  # Another attempt took it for a leftover before we could lock it, and removes it.
+    # Or its name leads elsewhere: the share was unmounted (umount -l) after on_share() had opened it.
+    raise OSError(errno.ENODEV, "what is made there is gone at once: it is not the share any more", folder)
 
 
 def _lock_if_possible(fd: int) -> bool:

@@ -405,8 +405,17 @@ def share(wanted: Image) -> Iterator[Mount]:
         command("umount", folder)
 
 
-def test_an_image_is_made_on_the_share(wanted: Image, share: Mount) -> None:
-    with contextlib.closing(prepare.prepare(wanted, PI, silent, share=share)) as done:
+def prepared_on(share: Mount, wanted: Image) -> prepare.Prepared:
+    """As the agent's worker has it prepared."""
+    with files.on_share(share.where, share.device):
+        return prepare.prepare(wanted, PI, silent)
+
+
+@pytest.mark.parametrize("below", ["", "sub/folder/"])
+def test_an_image_is_made_on_the_share(wanted: Image, share: Mount, below: str) -> None:
+    wanted.file = f"{below}docker.img"
+    wanted.path = f"{share.where}/{wanted.file}"
+    with contextlib.closing(prepared_on(share, wanted)) as done:
         assert done.remarks[0].startswith("made ")
 
 
@@ -417,9 +426,8 @@ def test_nothing_is_made_on_the_root_below(wanted: Image, share: Mount, below: s
     wanted.file = f"{below}docker.img"
     wanted.path = f"{folder}/{wanted.file}"
     command("umount", folder)
-    with pytest.raises(ShareFailedError, match="expected it on the share that was mounted at") as refused:
-        prepare.prepare(wanted, PI, silent, share=share)
-    assert refused.value.remedy and refused.value.remedy.startswith("systemctl start ")
+    with pytest.raises(OSError, match="is not the share any more"):
+        prepared_on(share, wanted)
     assert os.listdir(folder) == []
     assert not os.path.exists(memory.FOLDER)
 
@@ -427,8 +435,8 @@ def test_nothing_is_made_on_the_root_below(wanted: Image, share: Mount, below: s
 def test_another_file_system_over_the_share(wanted: Image, share: Mount) -> None:
     folder = Path(wanted.path).parent
     command("mount", "-t", "tmpfs", "other", folder)
-    with pytest.raises(ShareFailedError, match="expected it on the share"):
-        prepare.prepare(wanted, PI, silent, share=share)
+    with pytest.raises(OSError, match="is not the share any more"):
+        prepared_on(share, wanted)
     assert os.listdir(folder) == []
 
 
@@ -443,8 +451,8 @@ def test_the_share_goes_while_it_is_proven_blank(wanted: Image, share: Mount, mo
         return seen
 
     monkeypatch.setattr(look, "take", goes)
-    with pytest.raises(RpinfsError, match="expected it on the share"):
-        prepare.prepare(wanted, PI, silent, share=share)
+    with pytest.raises(ShareFailedError, match="it is not the share any more"):
+        prepared_on(share, wanted)
     assert os.listdir(folder) == []
 
 
