@@ -24,8 +24,7 @@ from rpinfs.agent.picture import Answer, Failed, LetGo, Ready, Refusal
 from rpinfs.agent.states import Decision, Do, Lock, ShareState, State
 from rpinfs.boot.units import GATE
 from rpinfs.errors import quoted
-
-_REMEDY_FOR_TWO = "shut one of the two Pis down now"
+from rpinfs.image.remedy import FOR_TWO
 
 # --- The mount is gone ---------------------------------------------------------------------------------------
 
@@ -202,13 +201,13 @@ def taken_over(case: Case, refusal: Refusal) -> Decision:
     message = f"{how} here, but {refusal.message}"
     later = case.now + LEASE_RETRY_SECONDS
     case = case.knowing(trouble=(message, ""), lock=Lock.NONE, again=False, published=False, lease_at=later, ask_at=0.0)
-    return case.becoming(State.TAKEN, message, _REMEDY_FOR_TWO).does(Do.UNPUBLISH)
+    return case.becoming(State.TAKEN, message, FOR_TWO).does(Do.UNPUBLISH)
 
 
 def still_taken(case: Case) -> Decision:
     """Go on where the agent that died has left it: what is mounted here is not what is on the share any more."""
     message = case.memory.message.partition("; ")[0]
-    return case.knowing(trouble=(message, "")).becoming(State.TAKEN, message, _REMEDY_FOR_TWO).stays()
+    return case.knowing(trouble=(message, "")).becoming(State.TAKEN, message, FOR_TWO).stays()
 
 
 def taken(case: Case) -> Decision:
@@ -241,7 +240,7 @@ def _stop_writers(case: Case, answer: Answer) -> Decision:
     else:
         stopped = case.memory.stopped
         stopping = f"; {' '.join(stopped)} stopped: two writers destroy it" if stopped else ""
-        message, remedy = case.memory.trouble[0] + stopping, _REMEDY_FOR_TWO
+        message, remedy = case.memory.trouble[0] + stopping, FOR_TWO
     case = case.becoming(State.TAKEN, message, remedy)
     if names := tuple(loss.to_stop(units)):
         return case.does(Do.STOP, names)

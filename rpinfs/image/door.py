@@ -12,7 +12,8 @@ folder itself on the NAS. An image that never was a Pi's has neither, and needs 
     |                          |         | its, and the lock holds   |                    |
     |                          |         | that Pi off meanwhile     |                    |
 
-Snapshots and restores hold the lease of their own image (hold.py).
+Snapshots and restores hold the lease of their own image (hold.py). What is mounted here is trimmed, copied and has its
+snapshots deleted only where it is not another Pi's by now (refuse_taken).
 """
 
 import contextlib
@@ -36,13 +37,16 @@ _LOOK = "stop what uses it here: rpinfs status"
 
 
 @contextlib.contextmanager
-def opened(path: str, remedy: str, *, only_for_owner: bool = True) -> Iterator[Lease | None]:
+def opened(
+    path: str, remedy: str, *, only_for_owner: bool = True, here: owner.Owner | None = None
+) -> Iterator[Lease | None]:
     """Have an image for a command for as long as a with statement lasts; None where it is and was nobody's.
 
     Args:
         path: absolute, of the image, or of what is to be one.
         remedy: what to do where another Pi has it.
         only_for_owner: whether it is refused where it belongs to another Pi that does not use it now.
+        here: this machine, for who knows it already.
 
     Raises:
         ImageError: another has it, or it cannot be told.
@@ -51,15 +55,19 @@ def opened(path: str, remedy: str, *, only_for_owner: bool = True) -> Iterator[L
         yield None
         return
     with _as_refusal(path, remedy), contextlib.ExitStack() as stack:
-        held = stack.enter_context(lease.for_command(path, _this_machine(), only_for_owner=only_for_owner))
+        here = here or _this_machine()
+        held = stack.enter_context(lease.for_command(path, here, only_for_owner=only_for_owner))
         _refuse_locked_on_the_nas(path, held)
         door = stack.pop_all()
     with door:
         yield held
 
 
-def refuse_taken(path: str, remedy: str) -> None:
+def refuse_taken(path: str, remedy: str, here: owner.Owner | None = None) -> None:
     """Insist that an image which is mounted here is not another Pi's: two that write to it tear it to pieces.
+
+    Args:
+        here: this machine, for who knows it already.
 
     Raises:
         ImageError: another has it, or it cannot be told.
@@ -69,9 +77,9 @@ def refuse_taken(path: str, remedy: str) -> None:
     with _as_refusal(path, remedy):
         if loop.find(path_of(path)) if os.path.lexists(path_of(path)) else False:
             # The lock is this Pi's, by its agent.
-            lease.refuse_foreign(path, _this_machine())
+            lease.refuse_foreign(path, here or _this_machine())
             return
-    with opened(path, remedy):
+    with opened(path, remedy, here=here):
         pass
 
 

@@ -16,6 +16,9 @@ TRY_AGAIN = "systemctl restart rpinfs-agent"
 TAKE_UP = f"systemctl daemon-reload; {TRY_AGAIN}"
 """Has a changed configuration taken up."""
 
+FOR_TWO = "shut one of the two Pis down now"
+"""What to do where an image is mounted here that another Pi has."""
+
 # A socket that stays would start its service in the middle of the stop.
 _SOCKETS = {"docker.service": "docker.socket", "podman.service": "podman.socket"}
 

@@ -23,9 +23,10 @@ from shlex import quote
 from rpinfs.boot.config import Image
 from rpinfs.boot.settings import REPLACED, SNAPSHOT_MARK
 from rpinfs.errors import RpinfsError, quoted
-from rpinfs.image import hold, names, publish, replacing
+from rpinfs.image import door, hold, names, publish, replacing
 from rpinfs.image.errors import ImageError, as_image_error
 from rpinfs.image.probe import refuse_attached
+from rpinfs.image.remedy import FOR_TWO
 from rpinfs.image.signature import describe_special
 from rpinfs.lease.lease import Owner
 from rpinfs.system.files import NoLocks, lock, open_regular, remove_own_leftovers, sync_folder
@@ -199,7 +200,9 @@ def delete(image: Image, owner: Owner, which: str, progress: Tell = silent) -> S
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(as_image_error(image.path, "the snapshot cannot be deleted"))
-        if hold.mount_of(image) is None:
+        if hold.mount_of(image) is not None:
+            door.refuse_taken(image.path, FOR_TWO, owner)
+        else:
             stack.enter_context(hold.leased(image, owner, progress))
             # What an interrupted restore calls a snapshot may be the image, and its only name.
             replacing.settle(image.path)

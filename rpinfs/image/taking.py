@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from rpinfs.boot.config import Image
 from rpinfs.boot.storage import Mount
 from rpinfs.boot.units import RUNTIME_FOLDER
-from rpinfs.image import freeze, hold, publish, replacing
+from rpinfs.image import door, freeze, hold, publish, replacing
 from rpinfs.image.duplicating import Copied, Still, duplicate, unused
 from rpinfs.image.errors import as_image_error
 from rpinfs.image.freeze import LIMIT_SECONDS
 from rpinfs.image.probe import probe, verify
+from rpinfs.image.remedy import FOR_TWO
 from rpinfs.image.snapshots import Snapshot, clear_up, free_path, time_of
 from rpinfs.lease.lease import Owner
 from rpinfs.system.files import open_regular, sync_folder
@@ -65,6 +66,7 @@ def _held(
 ) -> Iterator[Still]:
     """Have a hold on the image, and a way to keep it still: by freezing it, or because nobody uses it."""
     if mount is not None:
+        door.refuse_taken(image.path, FOR_TWO, owner)
         with freeze.guarded(image.name, mount, limit, runtime) as freezer:
             yield freezer.frozen
     else:

@@ -19,6 +19,8 @@ from rpinfs.boot.config import Image
 from rpinfs.boot.host import read_text
 from rpinfs.boot.storage import Loop, Mount
 from rpinfs.errors import RpinfsError
+from rpinfs.image import door
+from rpinfs.image.remedy import FOR_TWO
 from rpinfs.system import deadline, syscalls
 from rpinfs.system.files import move_away, open_own, open_regular
 from rpinfs.system.run import Tell, run
@@ -77,11 +79,12 @@ def trim(image: Image, mounts: list[Mount], progress: Tell) -> Trimmed:
 
     Raises:
         CannotTrim: it is not mounted, or the share has no way to do it.
-        RpinfsError: the share gave no answer, the file system is damaged, or fstrim failed.
+        RpinfsError: the share gave no answer, another Pi has the image, the file system is damaged, or fstrim failed.
     """
     chain = _chain(image, mounts)
     refuse(image.name, chain)
     path = chain.loop.backing_file
+    _ask(chain, door.refuse_taken, path, FOR_TWO)
     _ask(chain, _refuse_without_holes, image.name, path)
     # Blocks that were freed a moment ago are free for good, and found, only when their transaction is.
     progress(f"{chain.where}: writing what is not yet written")

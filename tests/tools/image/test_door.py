@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from rpinfs.boot import storage
+from rpinfs.boot.config import Image
 from rpinfs.boot.host import Host
 from rpinfs.boot.settings import MIB
-from rpinfs.image import grow, make, prepare
+from rpinfs.image import grow, make, prepare, snapshots, taking, trim
 from rpinfs.image.check import check_by_hand
 from rpinfs.image.errors import ImageError
 from rpinfs.image.make import create_by_hand
@@ -177,23 +179,51 @@ def test_a_share_without_locks(image: Path, use: Use, monkeypatch: pytest.Monkey
     assert fingerprint(image) == before
 
 
+MountedUse = Callable[[Image], object]
+
+
+def trim_it(wanted: Image) -> object:
+    return trim.trim(wanted, storage.parse_mountinfo(Path("/proc/self/mountinfo").read_text()), silent)
+
+
+def take_it(wanted: Image) -> object:
+    return taking.take(wanted, HERE, runtime=f"{wanted.where}.run")
+
+
+def delete_one(wanted: Image) -> object:
+    return snapshots.delete(wanted, HERE, "20261122T201500Z")
+
+
+MOUNTED_USES = pytest.mark.parametrize(
+    "use", [lambda wanted: grow_it(wanted.path), trim_it, take_it, delete_one], ids=["grow", "trim", "take", "delete"]
+)
+
+
+@MOUNTED_USES
 @pytest.mark.parametrize("image", ["xfs"], indirect=True)
-def test_mounted_here_and_locked_by_another(image: Path, mounted: Mount) -> None:
+def test_mounted_here_and_locked_by_another(image: Path, use: MountedUse, mounted: Mount) -> None:
     """The one case in which going on loses data for certain."""
     device = loop.attach(str(image))
-    with mounted(device.path):
+    with mounted(device.path) as where:
         device.close()
+        wanted = wanted_at(image, where, filesystem="xfs")
+        (image.parent / f"{image.name}.snapshot-20261122T201500Z").write_bytes(b"x")
+        before = sorted(os.listdir(image.parent))
         with used_by(OTHER, image), pytest.raises(ImageError, match="in use by other"):
-            grow_it(str(image))
+            use(wanted)
         lease.acquire(str(image), OTHER).close()
-        with pytest.raises(ImageError, match="belongs to other"):
-            grow_it(str(image))
+        with pytest.raises(ImageError, match="belongs to other") as refused:
+            use(wanted)
+        assert refused.value.remedy
         assert image.stat().st_size == XFS_SIZE
+        ours = {f".{image.name}.rpinfs-{what}" for what in ("lock", "owner")}
+        assert set(os.listdir(image.parent)) - ours == set(before)
 
 
+@MOUNTED_USES
 @pytest.mark.parametrize("image", ["xfs"], indirect=True)
-def test_mounted_here_by_the_agent(image: Path, tmp_path: Path) -> None:
-    """It grows where it is; a check has to wait. The lock is the agent's, and stays so."""
+def test_mounted_here_by_the_agent(image: Path, use: MountedUse, tmp_path: Path) -> None:
+    """It is worked on where it is; a check has to wait. The lock is the agent's, and stays so."""
     wanted = wanted_at(image, tmp_path / "where", filesystem="xfs")
     (tmp_path / "where").mkdir()
     with contextlib.closing(prepare.prepare(wanted, HERE, silent)) as held:
@@ -201,12 +231,13 @@ def test_mounted_here_by_the_agent(image: Path, tmp_path: Path) -> None:
         try:
             with pytest.raises(ImageError, match=f"is in use: attached to {held.path}|in use by this Pi"):
                 check_by_hand(str(image))
-            assert grow.grow_by_hand(str(image), 2 * XFS_SIZE).after == 2 * XFS_SIZE
+            (image.parent / f"{image.name}.snapshot-20261122T201500Z").write_bytes(b"x")
+            assert use(wanted)
             record = Path(owner.record_of(str(image)))
             ours = record.read_text()
             record.write_text(ours.replace(HERE.serial, OTHER.serial))
             with pytest.raises(ImageError, match="belongs to "):
-                grow_it(str(image))
+                use(wanted)
             record.write_text(ours)
             assert held.lease is not None
             held.lease.renew()
