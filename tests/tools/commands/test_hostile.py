@@ -101,15 +101,16 @@ def test_what_a_program_says(tmp_path: Path, line: str) -> None:
     fake.write_bytes(b"#!/bin/cat\n")
     out = tmp_path / "out"
     out.write_bytes(line.encode("utf-8", "surrogatepass"))
-    fake.write_text(f"#!/bin/sh\ncat {out}; cat {out} >&2; exit 4\n")
+    fake.write_text(f"#!/bin/sh\ncat {out}; cat {out} >&2; exit 8\n")
     fake.chmod(0o755)
     code = (
         "import sys; from rpinfs.system import run; from rpinfs.commands import cli\n"
-        f"run.PATH = {str(tmp_path)!r} + ':' + getattr(run, 'PATH', '')\n"
-        "import os; os.environ['PATH'] = run.PATH\n"
+        f"run.ENVIRONMENT['PATH'] = {str(tmp_path)!r} + ':' + run.PATH\n"
         "sys.exit(cli.main(sys.argv[1:]))"
     )
-    assert_harmless(said_by("image", "check", path, code=code))
+    said = said_by("image", "check", path, code=code)
+    assert_harmless(said)
+    assert b"could not do its work (exit status 8)" in said
 
 
 def record_of(**fields: str) -> str:
