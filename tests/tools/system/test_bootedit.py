@@ -205,3 +205,24 @@ def test_the_users_editor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert bootedit._editor() == ["ed", "-s"]
     monkeypatch.setenv("VISUAL", "code 'a b'")
     assert bootedit._editor() == ["code", "a b"]
+
+
+def test_the_guardian_hears_no_signal(where: Path, lock_file: Path) -> None:
+    """A stop by systemd reaches it as well, and the mount(8) that it starts: both go on."""
+    numbers = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
+    with started(where, lock_file, "echo ready; read line") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+
+        def is_ready(pid: str) -> bool:
+            status = Path(f"/proc/{pid}/status").read_text()
+            mask = int(status.partition("SigIgn:")[2].split()[0], 16)
+            return os.getsid(int(pid)) == int(pid) and all(mask & 1 << number - 1 for number in numbers)
+
+        until(lambda: any(is_ready(pid) for pid in children))
+        (guardian,) = [int(pid) for pid in children if is_ready(pid)]
+        for number in numbers:
+            os.kill(guardian, number)
+        process.communicate("\n")
+    assert (process.returncode, writable(where)) == (0, False)
