@@ -197,3 +197,23 @@ def test_sizes_in_words(size: int, exactly: str, for_people: str) -> None:
 )
 def test_short_times_in_words(seconds: float, text: str) -> None:
     assert settings.milliseconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("d.img.snapshot-20261122T201500Z", True),
+        ("d.img.replaced", True),
+        ("d.img", False),
+        # A time alone, and a mark alone.
+        ("20261122T201500Z", False),
+        ("d.img.snapshot-", False),
+        ("d.img.snapshot-20261122T201500", False),
+        ("d.img.snapshot-20261122 201500Z", False),
+        ("d.img.snapshot-2026112xT201500Z", False),
+        ("d.img.snapshot-20261122T20150xZ", False),
+        ("d.img.snapshot-20261122T201500Zx", False),
+    ],
+)
+def test_names_of_snapshots(name: str, kept: bool) -> None:
+    assert settings.is_kept_name(name) is kept

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from rpinfs.commands import cli
 from rpinfs.commands.image import _tell_of_smaller_setting
+from rpinfs.image import grow
+from rpinfs.image.grow import Grown
 from tests.support import make_pi
 
 GIB = 1 << 30
@@ -38,3 +41,26 @@ def test_a_setting_that_is_less_is_said(
     (tmp_path / "share/link.img").symlink_to("docker.img")
     _tell_of_smaller_setting(f"{tmp_path}/share/{name}", size)
     assert capsys.readouterr().out == said
+
+
+@pytest.mark.parametrize(
+    ("before", "where", "said"),
+    [
+        (10, "", "/x.img: grown from 10 GiB to 20 GiB\n"),
+        (10, "/var/lib/docker", "/x.img: grown from 10 GiB to 20 GiB, mounted at /var/lib/docker\n"),
+        (20, "", "/x.img: has 20 GiB already\n"),
+    ],
+)
+def test_what_was_grown(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], before: int, where: str, said: str
+) -> None:
+    asked: list[object] = []
+
+    def grown(path: str, size: int, **_: object) -> Grown:
+        asked.append((path, size))
+        return Grown(path="/x.img", before=before * GIB, after=20 * GIB, where=where)
+
+    monkeypatch.setenv("RPINFS_ROOT", str(root))
+    monkeypatch.setattr(grow, "grow_by_hand", grown)
+    assert cli.main(["image", "grow", "/x.img", "--size", "20G"]) == 0
+    assert (asked, capsys.readouterr().out) == ([("/x.img", 20 * GIB)], said)
