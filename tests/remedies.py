@@ -36,6 +36,7 @@ def program(command: str) -> str:
 PASTED = {
     # Remedy: step of tests/package/remedied.py that brings about the state in which it is printed.
     "systemctl start {quoted}": "unmounted_by_systemd",
+    "mend what it says, then: systemctl start {quoted}": "mount_fails",
     "umount {quoted}": "mounted_over",
     "systemctl stop {quoted}; systemctl start {quoted}": "errors_recorded",
     "{anew}": "errors_recorded",

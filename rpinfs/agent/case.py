@@ -26,6 +26,9 @@ LEASE_RETRY_SECONDS = 15.0
 SHARE_RETRY_SECONDS = 60.0
 """How often an image is tried again that the share has failed under: no room, no permission, a stale file handle."""
 
+TRIES = 3
+"""How often a mount that systemd cannot make is tried: it may lack memory, or a module that is loaded in a moment."""
+
 ASK_SECONDS = 1.0
 """How often systemd is asked again for what it had not settled."""
 
@@ -134,7 +137,8 @@ def start_mounts(case: Case) -> Decision:
     if not wanted or case.now < case.memory.start_at:
         return case.stays()
     wait = case.memory.start_wait or RETRY_SECONDS[0]
-    return case.knowing(start_at=case.now + wait, start_wait=min(wait * 1.5, RETRY_SECONDS[1])).does(Do.START, wanted)
+    longer = min(wait * 1.5, RETRY_SECONDS[1])
+    return case.knowing(start_at=case.now + wait, start_wait=longer, tries=case.memory.tries + 1).does(Do.START, wanted)
 
 
 def in_place(case: Case) -> Case:

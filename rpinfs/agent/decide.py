@@ -8,7 +8,8 @@ The rules:
    apart, which asks for none).
 2. What the NAS does not say changes nothing: while it is silent, every state stays as it is.
 3. What is not mounted is not attached either, but for the moment between the two. A person may be at work on the file,
-   and a file system that is mounted again from a device that stayed open is read from stale pages.
+   and a file system that is mounted again from a device that stayed open is read from stale pages. So an image whose
+   mount fails some times is let go of, too, and not tried again by itself: who mends the file starts its mount.
 4. What was stopped, or held back by the gate, is started when all that kept it from running has gone; nothing else is.
 5. Where another Pi has the image, the gate closes first, then what writes here is stopped. What was mounted meanwhile
    is not what is on the share any more: it is unmounted, checked, and mounted anew when it is this Pi's again.
@@ -23,6 +24,7 @@ from rpinfs.agent.case import (
     LEASE_RETRY_SECONDS,
     RETRY_SECONDS,
     SHARE_RETRY_SECONDS,
+    TRIES,
     Case,
     also_stopped,
     attached_sentence,
@@ -211,6 +213,10 @@ def _help_mounting(case: Case) -> Decision:
     patience = 0.0 if memory.late else GRACE_SECONDS
     if ready_at is None or case.now < max(ready_at, memory.since + patience):
         return case.stays()
+    if memory.tries >= TRIES and case.image.where in case.facts.free and not case.facts.in_use:
+        from rpinfs.agent import leaving
+
+        return leaving.not_mounted(case)
     return start_mounts(case.knowing(late=True))
 
 

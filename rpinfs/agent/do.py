@@ -48,9 +48,18 @@ def ask_systemd(action: Action) -> Answer:
 
     system, units = systemd.system_state(), systemd.unit_states(action.units)
     if GATE not in action.units:
-        return Answer(system, units)
+        failed = [name for name in units if name.endswith(".mount") and units[name].active == "failed"]
+        return Answer(system, units, said=_said(failed))
     # It is asked for the gate where it matters what that has held back.
     return Answer(system, units, systemd.wanted_units(action.units), systemd.refused_starts(action.units))
+
+
+def _said(failed: list[str]) -> dict[str, str]:
+    from rpinfs.system import systemd
+
+    with contextlib.suppress(RpinfsError):
+        return systemd.why_failed(failed) if failed else {}
+    return {}
 
 
 def tell_systemd(action: Action) -> Failed | None:

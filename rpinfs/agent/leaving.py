@@ -85,6 +85,19 @@ def missed(case: Case) -> Decision:
     return known.stays()
 
 
+def not_mounted(case: Case) -> Decision:
+    """Let go of an image that systemd cannot mount: whoever mends its file must have it for himself."""
+    result, name = case.facts.result, case.mounts[0]
+    if not isinstance(result, Answer):
+        return case.asks() if case.now >= max(case.memory.ask_at, case.memory.start_at) else case.stays()
+    if result.units[name].active != "failed":
+        return start_mounts(case.knowing(tries=0))
+    why = f" ({result.said[name]})" if result.said.get(name) else ""
+    message = f"{name} fails{why}; the image is let go of until that is started"
+    remedy = f"mend what it says, then: systemctl start {quoted(name)}"
+    return case.knowing(asked=False, late=True).becoming(State.UNMOUNTED, message, remedy).stays()
+
+
 def _why_lost(case: Case) -> str:
     facts, where = case.facts, case.image.where
     if facts.over and facts.device != case.memory.loop:
@@ -187,9 +200,7 @@ def _mounted_again(case: Case) -> Decision:
 
 
 def _without_device(case: Case) -> Case:
-    return case.knowing(
-        loop="", how="", lock=Lock.NONE, trouble=("", ""), again=False, was_mounted=False, gone=False, late=False
-    )
+    return case.knowing(loop="", how="", lock=Lock.NONE, trouble=("", ""), again=False, was_mounted=False, gone=False)
 
 
 # --- Another Pi has it ---------------------------------------------------------------------------------------

@@ -74,12 +74,14 @@ class Answer:
         wanted: those of them that a unit which runs, or is to run, pulls in.
         refused: when those of them that were refused were so for the last time, in seconds of CLOCK_MONOTONIC; None
             where nothing tells.
+        said: of mounts that have failed, what the journal says of why.
     """
 
     system: str
     units: Mapping[str, UnitState]
     wanted: frozenset[str] = frozenset()
     refused: Mapping[str, float] | None = None
+    said: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

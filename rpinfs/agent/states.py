@@ -18,7 +18,8 @@ class State(enum.StrEnum):
     MOUNTED = "mounted"
     """In its place: at its mount point, and in the folders that Bind= keeps in it."""
     UNMOUNTED = "unmounted"
-    """Unmounted by request: a person may be at work on the file, so it is let go of, and prepared when it is wanted."""
+    """Unmounted by request, or its mount fails. A person may be at work on the file, so it is let go of, and prepared
+    when it is wanted."""
     LOST = "lost"
     """Its mount went behind systemd's back."""
     TAKEN = "taken"
@@ -43,7 +44,7 @@ FOLLOWS: dict[State, dict[State, str]] = {
     },
     State.ATTACHED: {
         State.MOUNTED: "systemd has mounted it",
-        State.UNMOUNTED: "only a part of it was mounted, and is not any more",
+        State.UNMOUNTED: "its mount fails; or only a part of it was mounted, and is not any more",
         State.LOST: "likewise, behind systemd's back",
         State.TAKEN: "another Pi took it meanwhile",
     },
@@ -152,6 +153,7 @@ class Memory:
         retry_at: when a refused image is prepared again; None where only a person can change anything.
         start_at: when units are started again.
         start_wait: seconds until then, growing.
+        tries: how often its mounts were started since it was attached.
         late: whether it was attached only after the boot had been let go on: then, or by a later agent than the first.
         was_mounted: whether something of it has been in its place since it was attached.
         gone: whether it was noticed that it is not in its place any more, and systemd asked why.
@@ -180,6 +182,7 @@ class Memory:
     retry_at: float | None = None
     start_at: float = 0.0
     start_wait: float = 0.0
+    tries: int = 0
     late: bool = False
     was_mounted: bool = False
     gone: bool = False
@@ -203,9 +206,8 @@ class Memory:
             return replace(self, message=message, remedy=remedy)
         assert state in FOLLOWS[self.state], f"{self.state} cannot be followed by {state}"
         # Whatever the agent before this one has said is over when this one has found out for itself.
-        return replace(
-            self, state=state, message=message, remedy=remedy, since=when, start_wait=0.0, start_at=0.0, recall=""
-        )
+        fresh = replace(self, start_wait=0.0, start_at=0.0, tries=0, recall="")
+        return replace(fresh, state=state, message=message, remedy=remedy, since=when)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from rpinfs.boot import gate
 from rpinfs.boot.config import Config, Image
 from rpinfs.boot.host import read_text
 from rpinfs.boot.units import AGENT, GATE, mount_unit
-from rpinfs.errors import RpinfsError, printable
+from rpinfs.errors import RpinfsError
 from rpinfs.health.facts import (
     NOBODY,
     Docker,
@@ -58,11 +58,6 @@ _DAEMON_JSON = "/etc/docker/daemon.json"
 _CONTAINERD_TOML = "/etc/containerd/config.toml"
 _CONTAINERD_ROOT = "/var/lib/containerd"
 _WORKING_FILES_SHOWN = 1000
-_JOURNAL_LINES, _JOURNAL_SECONDS, _LONGEST_LINE = 20, 5.0, 200
-_SAYS_NO_REASON = (
-    "Failed to mount ", "Failed with result", "Mount process exited", "Dependency failed", "Mounting ", "dmesg(1)",
-    "Job ", "Unmounting ", "Unmounted ", "Deactivated successfully",
-)  # fmt: skip
 
 
 def ask(facts: Facts, seconds: float, wanted: Iterable[str] | None = None) -> None:
@@ -120,7 +115,7 @@ def _questions(facts: Facts) -> dict[str, Callable[[], object]]:
         for image in filter(facts.image_mount, config.images):
             questions[f"overlay:{image.name}"] = lambda image=image: _ask_overlay(facts, image)  # type: ignore[misc]
         questions["systemd"] = lambda: systemd.unit_states(names)
-        questions["failed"] = lambda: _ask_failed([mount_unit(where) for where in facts.mount_points])
+        questions["failed"] = lambda: systemd.why_failed([mount_unit(where) for where in facts.mount_points])
         questions["docker"] = _ask_docker
         questions["machine"] = lambda: _ask_machine(agent_pid if isinstance(agent_pid, int) else None)
         if address:
@@ -269,25 +264,6 @@ def _ask_hidden(facts: Facts) -> object:
     from rpinfs.system import hidden
 
     return hidden.find(facts.mount_points, facts.mounts, HIDDEN_SECONDS)
-
-
-def _ask_failed(names: list[str]) -> dict[str, str]:
-    """Mount units that have failed, each with what the journal has of why; journalctl runs only where there are any."""
-    from rpinfs.system.run import run
-
-    failed = [name for name, state in systemd.unit_states(names).items() if state.active == "failed"]
-    options = ["--boot", "--no-pager", "--output=cat", f"--lines={_JOURNAL_LINES}"]
-    return {
-        name: telling_line(run(["journalctl", *options, f"--unit={name}"], timeout=_JOURNAL_SECONDS).stdout)
-        for name in failed
-    }
-
-
-def telling_line(journal: str) -> str:
-    """The last line about a unit that says why it failed; that it did, systemd says in several more."""
-    lines = [printable(line).strip() for line in journal.splitlines() if line.strip()]
-    telling = [line for line in lines if not any(word in line for word in _SAYS_NO_REASON)]
-    return next(reversed(telling or lines), "")[:_LONGEST_LINE].encode("ascii", "replace").decode()
 
 
 def _ask_machine(agent_pid: int | None) -> Machine:

@@ -13,10 +13,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, printable
 from rpinfs.system.run import run
 
 _JOURNAL_SECONDS = 20.0
+_WHY_LINES, _WHY_SECONDS, _LONGEST_LINE = 20, 5.0, 200
+_SAYS_NO_REASON = (
+    "Failed to mount ", "Failed with result", "Mount process exited", "Dependency failed", "Mounting ", "dmesg(1)",
+    "Job ", "Unmounting ", "Unmounted ", "Deactivated successfully",
+)  # fmt: skip
 _ADDRESS = b"unix:path=/run/systemd/private"
 _NAME = b"org.freedesktop.systemd1"
 _MANAGER_PATH = b"/org/freedesktop/systemd1"
@@ -102,6 +107,27 @@ def refused_starts(names: Iterable[str]) -> dict[str, float] | None:
             entry = json.loads(line)
             found[str(entry["UNIT"])] = int(entry["__MONOTONIC_TIMESTAMP"]) / 1e6
     return found
+
+
+def why_failed(names: Iterable[str]) -> dict[str, str]:
+    """Units that have failed, each with what the journal has of why; journalctl runs only where there are any.
+
+    Raises:
+        RpinfsError: systemd cannot be reached, or there is no journal.
+    """
+    failed = [name for name, state in unit_states(names).items() if state.active == "failed"]
+    options = ["--boot", "--no-pager", "--output=cat", f"--lines={_WHY_LINES}"]
+    return {
+        name: telling_line(run(["journalctl", *options, f"--unit={name}"], timeout=_WHY_SECONDS).stdout)
+        for name in failed
+    }
+
+
+def telling_line(journal: str) -> str:
+    """The last line about a unit that says why it failed; that it did, systemd says in several more."""
+    lines = [printable(line).strip() for line in journal.splitlines() if line.strip()]
+    telling = [line for line in lines if not any(word in line for word in _SAYS_NO_REASON)]
+    return next(reversed(telling or lines), "")[:_LONGEST_LINE].encode("ascii", "replace").decode()
 
 
 def _is_wanted(bus: Any, name: str) -> bool:  # noqa: ANN401  pystemd has no types

@@ -373,9 +373,9 @@ def kill_agent() -> None:
     wait(lambda: main_pid(AGENT) not in (0, killed) and is_active(AGENT))
 
 
-def wait(so: Callable[[], bool]) -> None:
+def wait(so: Callable[[], bool], seconds: float = SECONDS) -> None:
     """Until something is so; an error where that takes longer than anything here may take."""
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + seconds
     while not so():
         if time.monotonic() > deadline:
             raise SystemExit(f"waited in vain: {state()} {agent_says()}\n{run('journalctl', '--no-pager', '-b')}")

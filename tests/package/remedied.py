@@ -206,6 +206,21 @@ def unmounted_by_systemd() -> guarded.Facts:
     return mended(of_check("mount.right"), lambda: os.path.ismount(guarded.MOUNT))
 
 
+def mount_fails() -> guarded.Facts:
+    """Whatever mount(8) says: nothing of the image stays attached, and Docker comes back with its mount."""
+    program, kept = Path("/usr/bin/mount"), Path("/usr/bin/mount.kept")
+    stop_all()
+    program.rename(kept)
+    program.write_text("#!/bin/sh\necho 'mount: for a test' >&2\nexit 32\n")
+    program.chmod(0o755)
+    start_all()
+    guarded.wait(lambda: guarded.agent_says()["state"] == "unmounted", 90)
+    guarded.wait(lambda: not guarded.run("losetup", "--associated", str(image())))
+    remedy, message = of_agent(), guarded.agent_says()["message"]
+    kept.rename(program)
+    return mended(remedy, guarded.whole, message=message)
+
+
 def mounted_over() -> guarded.Facts:
     guarded.run("mount", "-t", "tmpfs", "tmpfs", guarded.MOUNT)
     guarded.wait(lambda: guarded.agent_says()["state"] == "lost")
@@ -241,8 +256,8 @@ def hidden() -> guarded.Facts:
 
 
 STEPS: list[Callable[[], guarded.Facts]] = [
-    records, protected, fast_commit, errors_recorded, damaged_ext4, unmounted_by_systemd, mounted_over, agent_dead,
-    bind_read_only, not_verified, hidden, moved_away, another_image_there,
+    records, protected, fast_commit, errors_recorded, damaged_ext4, mount_fails, unmounted_by_systemd, mounted_over,
+    agent_dead, bind_read_only, not_verified, hidden, moved_away, another_image_there,
 ]  # fmt: skip
 
 if __name__ == "__main__":

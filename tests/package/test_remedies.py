@@ -39,4 +39,6 @@ def test_remedies_work_and_lose_nothing(deb: Path, release: str, subtests: pytes
             if "remedy" in facts:
                 assert facts["gone"], what
                 templates = [template for template, name in remedies.PASTED.items() if name == step]
+                if step == "mount_fails":
+                    assert "fails (mount: for a test); the image is let go of" in facts["message"], what
                 assert any(form_of(template).search(facts["remedy"]) for template in templates), what

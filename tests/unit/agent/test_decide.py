@@ -120,6 +120,32 @@ def test_the_second_agent_of_a_boot_looks_for_what_was_held_back(image: Image) -
     assert judge(image, first.memory, PLACE).memory.look == "", "systemd is not asked at an ordinary boot"
 
 
+def test_an_image_whose_mount_fails_is_let_go_of_after_some_tries(image: Image) -> None:
+    now, memory, started = NOW + 15, ATTACHED, 0
+    for _ in range(3):
+        made = judge(image, memory, GONE, now=now)
+        assert made.action == Action(Do.START, (MOUNT, KEPT))
+        memory, now, started = made.memory, made.memory.start_at, started + 1
+    asked = judge(image, memory, GONE, now=now)
+    assert asked.action is not None and asked.action.do is Do.ASK and MOUNT in asked.action.units
+    passing = judge(image, asked.memory, replace(GONE, result=answer(unit(MOUNT, "activating"))), now=now)
+    assert said(passing)[0] is State.ATTACHED and passing.action == Action(Do.START, (MOUNT, KEPT))
+    failed = replace(answer(unit(MOUNT, "failed")), said={MOUNT: "bad superblock"})
+    made = judge(image, asked.memory, replace(GONE, result=failed), now=now)
+    assert said(made) == (
+        State.UNMOUNTED, f"{MOUNT} fails (bad superblock); the image is let go of until that is started",
+        f"mend what it says, then: systemctl start {MOUNT}",
+    )  # fmt: skip
+    closed = judge(image, made.memory, GONE, now=now)
+    assert closed.action == Action(Do.UNPUBLISH), "nobody is to find it"
+    gone = judge(image, closed.memory, GONE, now=now)
+    assert gone.action == Action(Do.LET_GO, loop="loop3")
+    alone = judge(image, gone.memory, replace(GONE, result=LetGo(True)), now=now).memory
+    assert judge(image, alone, GONE, now=now + 9999).action is None, "a person may be at work on the file"
+    wanted = judge(image, alone, replace(GONE, requested=True), now=now + 9999)
+    assert wanted.action == Action(Do.PREPARE)
+
+
 def test_what_an_earlier_agent_has_published_is_held_whatever_the_share_does(image: Image) -> None:
     silent = replace(SHARE, state=ShareState.SILENT)
     proven = replace(PLACE, proven="loop3")

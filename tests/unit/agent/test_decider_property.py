@@ -54,6 +54,7 @@ EVENTS: dict[str, Event] = {
     "no room": lambda _, place: setattr(place, "trouble", TROUBLES[0]),
     "hostile file": lambda _, place: setattr(place, "trouble", TROUBLES[1]),
     "damaged": lambda _, place: setattr(place, "broken", True),
+    "mount fails": lambda _, place: setattr(place, "mount_fails", True),
     "mended": lambda _, place: setattr(place, "broken", False),
     "own lock": lambda _, place: setattr(place, "trouble", TROUBLES[2]),
 }

@@ -89,6 +89,7 @@ class Place:
     """Whether systemd has looked at the link, and mounts what it led to, whatever becomes of the link."""
     trouble: Refusal | None = None
     """What the next preparation meets."""
+    mount_fails: bool = False
     broken: bool = False
     """Whether every preparation is refused until a person has mended the file."""
     job: tuple[Action, bool] | None = None
@@ -308,7 +309,9 @@ class World:
             place.bound = True
 
     def start_mount(self, place: Place) -> None:
-        if place.published and place.attached and not place.mounted and not place.covered:
+        if place.mount_fails and place.published and not place.mounted:
+            place.mount.active = "failed"
+        elif place.published and place.attached and not place.mounted and not place.covered:
             self.mount_what_was_found(place)
 
     def mount_what_was_found(self, place: Place) -> None:
@@ -559,6 +562,11 @@ class World:
             place.trouble, place.broken = None, False
             self.thaw(place)
             self.uncover(place)
+            if place.mount_fails:
+                # And whoever mends that starts it, as he is told.
+                place.mount_fails = False
+                self.wait(60)
+                self.person_starts(place)
             self.other_gives_way(place)
 
     def wait(self, seconds: float = 240.0, tick: float = 5.0) -> None:

@@ -20,8 +20,8 @@ from rpinfs.health.questions import (
     _ask_space,
     _ask_superblock,
     _get,
-    telling_line,
 )
+from rpinfs.system import systemd
 from tests.support import TOP, make_tree
 
 
@@ -126,4 +126,4 @@ JOURNALS = {
 
 @pytest.mark.parametrize(("journal", "expected"), JOURNALS.values(), ids=JOURNALS)
 def test_the_line_that_says_why(journal: str, expected: str) -> None:
-    assert telling_line(journal) == expected
+    assert systemd.telling_line(journal) == expected
