@@ -207,7 +207,7 @@ class GaneshaNas(Nas):
 # No Bind_addr: it keeps ganesha from starting in a namespace. No 4.2: its READ_PLUS answers EIO for a hole.
 GANESHA_CONFIG = """\
 NFS_CORE_PARAM {{
-    # Debian 13's does not start in a container without CAP_SYS_RESOURCE else. Debian 12's warns that it does not know it.
+    # Without CAP_SYS_RESOURCE, as in containers, Debian 13's does not start else; Debian 12's warns of a word unknown.
     allow_set_io_flusher_fail = true;
     Protocols = 4;
     Enable_NLM = false;
