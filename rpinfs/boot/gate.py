@@ -345,6 +345,12 @@ def _check_bind(image: Image, bind: str, outer: Mount, mounts: "list[Mount]", by
     if mount is None:
         if not by_fstab and (error := _link_at(f"Image {image.name}", "Bind", bind, mounts, root)):
             raise error
+        # Its unit waits for that to be gone, see units.py.
+        kept = f"{image.where}/{KEPT_FOLDER}"
+        if os.path.islink(root + kept):
+            from rpinfs.boot.overlay import refused
+
+            raise refused(kept, "a symbolic link")
         raise RpinfsError(
             f"{bind} is not mounted from image {image.name}", f"systemctl start {quoted(mount_unit(bind))}"
         )

@@ -111,13 +111,13 @@ def _own_folder(parent: int, name: str, path: str) -> int:
     except OSError as error:
         if error.errno not in _ODD:
             raise
-        raise _refused(path, _ODD[error.errno], f"umount {quoted(path)}" if error.errno == _EXDEV else "") from error
+        raise refused(path, _ODD[error.errno], f"umount {quoted(path)}" if error.errno == _EXDEV else "") from error
     found = os.fstat(folder)
     # Writable for others, or for a group other than root's.
     if found.st_uid or found.st_mode & (0o022 if found.st_gid else 0o002):
         os.close(folder)
         whose = f"one of user {found.st_uid}" if found.st_uid else "one that others can write to"
-        raise _refused(
+        raise refused(
             path, whose, f"look at what is in it, then: chown root:root {quoted(path)}; chmod go-w {quoted(path)}"
         )
     return folder
@@ -131,7 +131,8 @@ def _make_folder(name: str, mode: int, parent: "int | None" = None) -> None:
         return
 
 
-def _refused(path: str, found: str, remedy: str = "") -> RpinfsError:
+def refused(path: str, found: str, remedy: str = "") -> RpinfsError:
+    """What to raise where something else lies in place of a folder of ours."""
     return RpinfsError(
         f"{path}: expected a folder that rpinfs made, found {found}; it is left alone",
         remedy
@@ -274,13 +275,13 @@ def _clear(folder: int, path: str) -> None:
         OSError: something cannot be removed.
     """
     if others := sorted(set(os.listdir(folder)).difference(_TRIED)):
-        raise _refused(path, f"{others[0]} in it")
+        raise refused(path, f"{others[0]} in it")
     _remove_all(folder, path, _DEEPEST)
 
 
 def _remove_all(folder: int, path: str, depth: int) -> None:
     if not depth:
-        raise _refused(path, "deeper folders in it")
+        raise refused(path, "deeper folders in it")
     with os.scandir(folder) as found:
         entries = list(found)
     for entry in entries:
@@ -292,7 +293,7 @@ def _remove_all(folder: int, path: str, depth: int) -> None:
         except OSError as error:
             if error.errno not in _ODD:
                 raise
-            raise _refused(path, f"{_ODD[error.errno]} in it") from error
+            raise refused(path, f"{_ODD[error.errno]} in it") from error
         try:
             _remove_all(inner, path, depth - 1)
         finally:

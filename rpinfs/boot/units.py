@@ -231,10 +231,11 @@ def _image_mount(config: "Config", image: "Image") -> str:
 
 
 def _bind_mount(image: "Image", bind: str) -> str:
-    outer = mount_unit(image.where)
+    outer, kept = mount_unit(image.where), f"{image.where}/{KEPT_FOLDER}"
     return _mount_text(
         f"Folder {bind}, kept in image {image.name}",
-        [f"BindsTo={outer}", f"After={outer}"],
+        # systemd would make the folder behind a link that whoever owns the top of the image has put there.
+        [f"BindsTo={outer}", f"After={outer}", f"ConditionPathIsSymbolicLink=!{specifier(kept)}"],
         what=kept_folder(image, bind),
         where=bind,
         kind="none",
