@@ -114,7 +114,7 @@ def verify(found: Probe) -> None:
             f"{found.path}: expected an ext4 or xfs file system, found {found.description}",
             found.remedy
             or "rpinfs leaves it alone; set another File=, or move it away:"
-            f" {command('mv', '-n', found.path, f'{found.path}.kept')}",
+            f" {command('mv', '-T', '--backup=numbered', found.path, f'{found.path}.kept')}",
         )
     if found.size < found.fs_size:
         # The loop device would read the missing end as zeros, without a word (zero_fill_bio).

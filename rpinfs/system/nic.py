@@ -209,7 +209,8 @@ def _ifupdown(interface: str, root: str) -> Manager | None:
         if not os.path.exists(f"{root}{GENERATED}/{unit}.d/{NIC_DROP_IN}"):
             return Manager(
                 IFUPDOWN_NAME, False, renews, f"{unit} runs ifdown when it stops",
-                f"echo no-auto-down {quoted(interface)} >>/etc/network/interfaces",
+                # The last line may lack its end, or go on in the next one.
+                f"printf '\\n\\nno-auto-down %s\\n' {quoted(interface)} >>/etc/network/interfaces",
             )  # fmt: skip
         for folder in ("/etc/systemd/system", "/run/systemd/system"):
             masking = f"{folder}/{unit}.d/{NIC_DROP_IN}"
@@ -239,7 +240,8 @@ def _interfaces(path: str, root: str, depth: int = 0) -> Iterator[list[str]]:
 
 def _dhcpcd(interface: str, root: str) -> Manager | None:
     allowed, persistent, top = True, False, True
-    for line in read_text(f"{root}/etc/dhcpcd.conf").splitlines():
+    text = read_text(f"{root}/etc/dhcpcd.conf")
+    for line in text.splitlines():
         words = line.partition("#")[0].replace(",", " ").split()
         if not words:
             continue
@@ -256,7 +258,9 @@ def _dhcpcd(interface: str, root: str) -> Manager | None:
         return Manager(DHCPCD, True, True, "persistent in /etc/dhcpcd.conf")
     return Manager(
         DHCPCD, False, True, "persistent is missing in /etc/dhcpcd.conf",
-        "it counts from the next boot on: sed -i '1i persistent' /etc/dhcpcd.conf",
+        # sed puts nothing before the first line of a file that has none.
+        "it counts from the next boot on: "
+        + ("sed -i '1i persistent' /etc/dhcpcd.conf" if text else "echo persistent >>/etc/dhcpcd.conf"),
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ while they are being started ("Failed to spawn executor", containers that end in
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import os
 import subprocess
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from tests.package import chroot
 
-SECONDS = 240.0
+SECONDS = 600.0
 CGROUPS = Path("/sys/fs/cgroup")
 INTO_GROUPS = 'for group in $0; do echo $$ > "$group/cgroup.procs"; done; exec "$@"'
 _numbers = itertools.count()
@@ -55,8 +56,26 @@ def own_groups(name: str) -> Iterator[list[Path]]:
                     os.rmdir(folder)
 
 
+_SPARE_LOOPS = 16
+_LOOP_CTL_ADD = 0x4C80
+
+
+def have_spare_loops() -> None:
+    """A container may open only the loop devices that are there when it starts, and other tests have some of them."""
+    there = {int(path.name.removeprefix("loop")) for path in Path("/sys/block").glob("loop*")}
+    free = [number for number in there if not Path(f"/sys/block/loop{number}/loop").exists()]
+    missing = (number for number in itertools.count() if number not in there)
+    with open("/dev/loop-control", "rb") as control:
+        for number in itertools.islice(missing, max(0, _SPARE_LOOPS - len(free))):
+            with contextlib.suppress(FileExistsError):
+                fcntl.ioctl(control, _LOOP_CTL_ADD, number)
+            with contextlib.suppress(FileExistsError):
+                os.mknod(f"/dev/loop{number}", 0o60660, os.makedev(7, number))
+
+
 def boot(root: chroot.Chroot, unit: str) -> str:
     """Boot up to a unit, until the container ends by itself; what its console showed."""
+    have_spare_loops()
     name = f"rpinfs-test-{os.getpid()}-{next(_numbers)}"
     with own_groups(name) as groups:
         return _boot(root, unit, name, " ".join(map(str, groups)))

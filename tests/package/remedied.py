@@ -25,7 +25,7 @@ else:
 
 
 RECORDS = Path(guarded.MOUNT) / "records"
-COUNT = 60
+COUNT = 200
 PASTED = Path("/run/pasted")
 
 
@@ -35,17 +35,17 @@ def image() -> Path:
     return Path(guarded.SHARE) / PurePath(line.removeprefix("File=")).name
 
 
-def write_records() -> None:
-    RECORDS.mkdir()
+def write_records(folder: Path = RECORDS) -> None:
+    folder.mkdir()
     for number in range(COUNT):
-        with (RECORDS / f"{number:03}").open("wb") as file:
+        with (folder / f"{number:03}").open("wb") as file:
             file.write(content(number))
             os.fsync(file.fileno())
     os.sync()
 
 
 def content(number: int) -> bytes:
-    return hashlib.sha256(str(number).encode()).digest() * (number + 1)
+    return hashlib.sha256(str(number).encode()).digest() * (number % 60 + 1)
 
 
 def are_whole(folder: Path = RECORDS) -> bool:
@@ -63,6 +63,21 @@ def of_check(name: str) -> str:
 
 def of_agent() -> str:
     return guarded.agent_says()["remedy"]
+
+
+def of_refusal(word: str) -> str:
+    """The remedy of the agent, once it has refused the image with a word in its sentence."""
+    guarded.wait(lambda: guarded.agent_says()["state"] == "refused" and word in guarded.agent_says()["message"])
+    return of_agent()
+
+
+def of_command(*words: str, out: bool = False) -> str:
+    """What a command that fails says is to be done; or the last line of one that does not."""
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    if out:
+        return done.stdout.splitlines()[-1] if done.stdout else f"it said {done.stderr}"
+    lines = [line.removeprefix("rpinfs: ") for line in done.stderr.splitlines() if line.startswith("rpinfs: ")]
+    return lines[1] if len(lines) == 2 else f"{words} ended with {done.returncode}, and said {done.stdout}{done.stderr}"
 
 
 def of_journal(word: str) -> str:
@@ -108,6 +123,11 @@ def stop_all() -> None:
 def start_all() -> None:
     guarded.systemctl("start", guarded.AGENT)
     guarded.systemctl("start", guarded.DOCKER)
+
+
+def is_usable() -> bool:
+    """Whether the agent has accepted the image, so that Docker can be started."""
+    return guarded.agent_says()["state"] in ("attached", "mounted")
 
 
 def has_feature(name: str) -> bool:

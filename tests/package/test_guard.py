@@ -74,7 +74,7 @@ def see(release: str, deb: Path, driver: str = "guarded", steps: list[Callable[[
     with chroot.chroot(release) as root:
         root.put(deb, "/tmp/rpinfs.deb")
         root.run("dpkg", "-i", "/tmp/rpinfs.deb")
-        for path in ("guarded.py", f"{driver}.py", "../remedies.py"):
+        for path in ("guarded.py", "remedied.py", f"{driver}.py", "../remedies.py"):
             root.put(Path(__file__).parent / path, f"/srv/{Path(path).name}")
         container.put_units(
             root, {name: text.replace(f"{INSIDE} drive", f"{inside} drive") for name, text in UNITS.items()}

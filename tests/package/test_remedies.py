@@ -1,6 +1,7 @@
 """Remedies, pasted under a real systemd in the state in which they are printed: they work, and nothing is lost.
 
-remedied.py is what happens, step by step; tests/remedies.py says which remedy belongs to which step.
+remedied.py and its like are what happens, step by step, a container each; tests/remedies.py says which remedy belongs
+to which step.
 """
 
 from __future__ import annotations
@@ -8,17 +9,21 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from tests import remedies
-from tests.package import remedied
+from tests.package import remedied, remedied_files, remedied_machine, remedied_share
 from tests.package.test_guard import see
+
+DRIVERS = (remedied, remedied_share, remedied_files, remedied_machine)
 
 
 def test_every_step_of_the_table_is_there() -> None:
-    steps = {step.__name__ for step in remedied.STEPS}
-    assert set(remedies.PASTED.values()) <= steps
+    steps = [step.__name__ for driver in DRIVERS for step in driver.STEPS if step.__name__ != "records"]
+    assert set(remedies.PASTED.values()) <= set(steps)
+    assert len(set(steps)) == len(steps)
 
 
 def form_of(template: str) -> re.Pattern[str]:
@@ -28,17 +33,21 @@ def form_of(template: str) -> re.Pattern[str]:
 
 @pytest.mark.root
 @pytest.mark.long
-def test_remedies_work_and_lose_nothing(deb: Path, release: str, subtests: pytest.Subtests) -> None:
+@pytest.mark.parametrize("driver", DRIVERS, ids=lambda driver: driver.__name__.rpartition(".")[2])
+def test_remedies_work_and_lose_nothing(deb: Path, release: str, driver: ModuleType, subtests: pytest.Subtests) -> None:
     if release == "bookworm" and not Path("/sys/fs/cgroup/cgroup.controllers").exists():
         pytest.skip("systemd 252 cannot keep order in a container's control groups on a host with cgroups v1")
-    seen = see(release, deb, "remedied", list(remedied.STEPS))
+    seen = see(release, deb, driver.__name__.rpartition(".")[2], list(driver.STEPS))
     for step, facts in seen.steps.items():
         with subtests.test(step):
             what = json.dumps(facts, indent=1)
             assert facts["whole"], what
-            if "remedy" in facts:
-                assert facts["gone"], what
-                templates = [template for template, name in remedies.PASTED.items() if name == step]
-                if step == "mount_fails":
-                    assert "fails (mount: for a test); the image is let go of" in facts["message"], what
-                assert any(form_of(template).search(facts["remedy"]) for template in templates), what
+            if step == "mount_fails":
+                assert "fails (mount: for a test); the image is let go of" in facts["message"], what
+            printed = facts.get("remedies") or [facts[key] for key in facts if key == "remedy"]
+            assert not printed or facts["gone"], what
+            templates = [form_of(template) for template, name in remedies.PASTED.items() if name == step]
+            for remedy in printed:
+                assert any(form_of(row).search(remedy) for row in remedies.PASTED if row != "{anew}"), (remedy, what)
+            # Each row says the truth: what it has was printed in this step.
+            assert [form.pattern for form in templates if not any(map(form.search, printed))] == [], what

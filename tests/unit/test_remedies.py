@@ -11,9 +11,9 @@ import pytest
 from rpinfs.errors import quoted
 from tests import remedies
 from tests.collected import collect, read
-from tests.support import make_tree
+from tests.support import TOP, make_tree
 
-TABLE = (*remedies.PASTED, *remedies.LOOKS, *remedies.NOT_PASTED, *remedies.WORDS)
+TABLE = (*remedies.PASTED, *remedies.ELSEWHERE, *remedies.LOOKS, *remedies.NOT_PASTED, *remedies.WORDS)
 INSIDE = (
     'mount -n -t "$1" -o "$2" "$3" "$4" && shift 4 && exec "$@"',
     "mount --bind {quoted} /mnt && ls -lA {quoted} && exec sh",
@@ -33,9 +33,15 @@ def test_every_row_of_the_table_is_in_the_source() -> None:
     assert len(set(TABLE)) == len(TABLE)
 
 
+@pytest.mark.parametrize("test", sorted(set(remedies.ELSEWHERE.values())))
+def test_what_pastes_it_elsewhere_is_there(test: str) -> None:
+    path, _, name = test.partition("::")
+    assert f"\ndef {name}(" in (TOP / path).read_text()
+
+
 def test_words_are_words_and_commands_are_commands() -> None:
     assert [text for text in remedies.WORDS if remedies.commands(text)] == []
-    pasted = (*remedies.PASTED, *remedies.LOOKS, *remedies.NOT_PASTED)
+    pasted = (*remedies.PASTED, *remedies.ELSEWHERE, *remedies.LOOKS, *remedies.NOT_PASTED)
     assert [text for text in pasted if text != "{anew}" and not remedies.commands(text)] == []
 
 

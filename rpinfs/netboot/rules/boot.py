@@ -40,12 +40,12 @@ def folder_names(seen: Seen) -> Iterator[Finding]:
         if _LONG_SERIAL.fullmatch(low):
             message = f"no board asks for {name}: it asks for the last eight digits"
             yield Finding(
-                17, Gravity.FAULT, folder.path, 0, message, f"mv -n {quoted(folder.path, f'{folder.top}/{low[-8:]}')}"
+                17, Gravity.FAULT, folder.path, 0, message, f"mv -nT {quoted(folder.path, f'{folder.top}/{low[-8:]}')}"
             )
         elif name != low and _SERIAL.fullmatch(low):
             message = f"no board asks for {name}: it asks in lower case"
             yield Finding(
-                17, Gravity.FAULT, folder.path, 0, message, f"mv -n {quoted(folder.path, f'{folder.top}/{low}')}"
+                17, Gravity.FAULT, folder.path, 0, message, f"mv -nT {quoted(folder.path, f'{folder.top}/{low}')}"
             )
 
 

@@ -83,7 +83,12 @@ def test_plans(look: Look, changes: dict[str, object], expected: str) -> None:
 @pytest.mark.parametrize(
     ("look", "changes", "message", "remedy"),
     [
-        (Look(SWAP), {}, "expected an ext4 or xfs file system, found swap space", f"mv -n {PATH} {PATH}.kept"),
+        (
+            Look(SWAP),
+            {},
+            "expected an ext4 or xfs file system, found swap space",
+            f"mv -T --backup=numbered {PATH} {PATH}.kept",
+        ),
         (
             Look(replace(EXT4, size=64 * MIB - 1)),
             {},

@@ -122,7 +122,7 @@ CASES: dict[str, Case] = {
         {"tftpboot/100000001a2b3c4d/cmdline.txt": LINE, "tftpboot/1a2b3c4d/cmdline.txt": LINE},
         17,
         FAULT,
-        "mv -n",
+        "mv -nT",
     ),
     "upper case": ({"tftpboot/1A2B3C4D/cmdline.txt": LINE}, 17, FAULT, "/1a2b3c4d"),
     "no folder": ({"tftpboot/99999999/cmdline.txt": LINE}, 17, FAULT, "copy the boot partition"),
@@ -363,4 +363,4 @@ def test_a_serial_number_that_is_a_link_to_a_name(tmp_path: Path) -> None:
 def test_names_are_quoted_for_a_shell(tmp_path: Path) -> None:
     make_tree(tmp_path, {"tftp $(reboot)/AABBCCDD/cmdline.txt": LINE})
     (finding,) = [one for one in check(look([str(tmp_path / "tftp $(reboot)")])) if one.rule == 17]
-    assert finding.write == f"mv -n '{tmp_path}/tftp $(reboot)/AABBCCDD' '{tmp_path}/tftp $(reboot)/aabbccdd'"
+    assert finding.write == f"mv -nT '{tmp_path}/tftp $(reboot)/AABBCCDD' '{tmp_path}/tftp $(reboot)/aabbccdd'"
