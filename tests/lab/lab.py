@@ -57,7 +57,7 @@ class Lab:
         self._undo = ExitStack()
 
     def __enter__(self) -> Lab:
-        self._base = root_with(self._release, self.machine, self._deb, self._progress)
+        self.base = root_with(self._release, self.machine, self._deb, self._progress)
         remove_leftovers(self.folder.parent)
         # Undone from the last to the first, once, whichever way this process ends; killed outright, by the janitor.
         self._undo.callback(dismiss, start_janitor(self.folder.parent))
@@ -87,14 +87,16 @@ class Lab:
     def pi(self, name: str = "pi1") -> Pi:
         """A new Pi, off, with a fresh root; or the one that has this name already."""
         if name not in self.pis:
-            copy_root(self._base, self.nas.root_of(name))
-            number = len(self.pis) + 1
-            folder = self.folder / name
-            pi = Pi(self.name, name, number, self.machine, self.switch, self.nas, folder)
-            pi.personalize()
-            self._undo.callback(pi.close)
-            self.pis[name] = pi
+            copy_root(self.base, self.nas.root_of(name))
+            self.board(name).personalize()
         return self.pis[name]
+
+    def board(self, name: str) -> Pi:
+        """A new Pi, off, with nothing on the NAS: its root and its boot files are the caller's to make."""
+        pi = Pi(self.name, name, len(self.pis) + 1, self.machine, self.switch, self.nas, self.folder / name)
+        self._undo.callback(pi.close)
+        self.pis[name] = pi
+        return pi
 
     def second_nas(self, disk: int = 0) -> GaneshaNas:
         """Another NAS at 10.77.0.2, off, for shares only: it can fail while the Pis' roots stay.
@@ -109,7 +111,7 @@ class Lab:
         On ext4 it has DEALLOCATE, on xfs CLONE as well.
         """
         name = "nas3"
-        nas = KernelNas(name, self.switch, 3, self.folder / name, self.machine, self._base, filesystem)
+        nas = KernelNas(name, self.switch, 3, self.folder / name, self.machine, self.base, filesystem)
         self._undo.callback(nas.pull_power)
         return nas
 
@@ -121,8 +123,8 @@ class Lab:
     def _fill_tftpboot(self) -> None:
         boot = self.nas.tftpboot
         (boot / "config.txt").write_text(CONFIG_TXT)
-        shutil.copyfile(self._base / "boot" / f"vmlinuz-{kernel_version(self._base)}", boot / "vmlinuz")
-        (boot / "initramfs.img").write_bytes(make_initramfs(self._base))
+        shutil.copyfile(self.base / "boot" / f"vmlinuz-{kernel_version(self.base)}", boot / "vmlinuz")
+        (boot / "initramfs.img").write_bytes(make_initramfs(self.base))
 
 
 def claim(folder: Path) -> IO[str]:

@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from tests.lab.machine import native_machine
+from tests.lab.root import base_root, quiet
+from tests.package.conftest import make_deb
 from tests.support import PYTHON, TOP, listing, make_tree
 from tests.tools.conftest import Mount, Traced, command
 from tests.tools.crash import kill_at, some
@@ -397,3 +400,59 @@ def test_killed_at_every_call(image: Path, here: Path, traced: Traced) -> None:
         assert whole(here), point
         completed += "completed what an interrupted attempt had made" in again.stdout
     assert completed, "no point lay between the record and the last name"
+
+
+def test_no_room_in_the_middle(here: Path, mounted: Mount) -> None:
+    """It was enough when it was looked at; another program took it meanwhile, as an ext4 whose blocks are reserved."""
+    root = make_root(here / "stock-root", {f"usr/share/{number}": bytes([number]) * 200_000 for number in range(20)})
+    made = make_image(here / "i.img", root, make_tree(here / "stock-boot", BOOT))
+    code = (
+        "from rpinfs.netboot.add import copying; copying.refuse_without_bytes = lambda *_: None; "
+        "from rpinfs.commands.cli import main; import sys; sys.exit(main(sys.argv[1:]))"
+    )
+    with mounted("-t", "tmpfs", "-o", "size=1m", "tmpfs") as small:
+        words = ["netboot", "add", made, *PI1, "--server", "192.168.1.10", "--root", small, "--tftp", here / "tftp"]
+        argv = [*PYTHON, "-c", code, *(str(word) for word in words)]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=TOP)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "No space left on device" in done.stderr.splitlines()[0]
+        assert (list(small.iterdir()), list((here / "tftp").iterdir())) == ([], [])
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    given = os.environ.get("RPINFS_DEB")
+    return Path(given) if given else make_deb(tmp_path_factory.mktemp("deb"))
+
+
+def test_packages_and_a_user_in_a_debian(here: Path, package: Path) -> None:
+    """The image's own apt and useradd, in a chroot; no service starts, and nothing of the way in is left."""
+    base = base_root("trixie", native_machine(), quiet)
+    make_tree(here / "boot", BOOT)
+    done = add(
+        here, base, *PI1, "--boot", "boot", "--user", "me", "--ssh-key", "key.pub", "--deb", str(package), "--docker"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    root = here / "roots/pi1"
+    record = json.loads((here / "roots/.pi1.rpinfs-board").read_text())
+    assert sorted(record["packages"]) == ["docker.io", "rpinfs"]
+    assert (root / "usr/bin/rpinfs").is_file()
+    assert (root / "home/me/.ssh/authorized_keys").read_text() == (here / "key.pub").read_text()
+    assert "\nme:" in (root / "etc/passwd").read_text()
+    assert not (root / "usr/sbin/policy-rc.d").exists()
+    assert (root / "etc/resolv.conf").read_bytes() == (base / "etc/resolv.conf").read_bytes()
+    for name in ("proc", "sys", "dev", "run", "tmp"):
+        assert sorted(os.listdir(root / name)) == sorted(os.listdir(base / name))
+
+
+def test_programs_of_another_machine(here: Path) -> None:
+    """What this kernel cannot run is said before anything is installed: the image is for another architecture."""
+    elf = bytearray(20)
+    elf[:6], elf[18] = b"\x7fELF\x02\x01", 0xF3
+    root = make_root(
+        here / "stock-root",
+        {"usr/bin/true": bytes(elf), "bin/sh": bytes(elf), **{f"boot/firmware/{k}": v for k, v in BOOT.items()}},
+    )
+    for name in ("usr/bin/true", "bin/sh"):
+        (root / name).chmod(0o755)
+    refused(here, add(here, root, *PI1, "--docker"), "the image's programs (riscv64) do not run on this machine")

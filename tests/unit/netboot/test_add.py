@@ -1,0 +1,136 @@
+"""What `netboot add` decides without touching anything: lines of progress, sizes, tables, records, seeds, orders."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from rpinfs.errors import RpinfsError
+from rpinfs.netboot.add import record, user
+from rpinfs.netboot.add.meter import line
+from rpinfs.netboot.add.order import Order, order
+from rpinfs.netboot.add.partitions import parse_table
+from rpinfs.netboot.add.unpack import zstd_size
+from rpinfs.netboot.model import PlanError
+from rpinfs.netboot.plan import parse
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "seconds", "said"),
+    [
+        (0, 1 << 30, 0.0, "w [                    ] 0 %, 0 bytes of 1 GiB"),
+        (1 << 29, 1 << 30, 10.0, "w [##########          ] 50 %, 512 MiB of 1 GiB, 10 s left"),
+        (1 << 20, 1 << 30, 1.0, "w [                    ] 0 %, 1 MiB of 1 GiB, 17 min left"),
+        (2 << 30, 1 << 30, 9.0, "w [####################] 100 %, 1 GiB of 1 GiB"),
+        (1 << 20, 0, 5.0, "w: 1 MiB"),
+    ],
+)
+def test_a_line_of_progress(done: int, total: int, seconds: float, said: str) -> None:
+    assert line("w", done, total, seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("head", "size"),
+    [
+        (f"28b52ffda400b8de01{'00' * 20}", 31373312),  # 4 bytes, single segment
+        (f"28b52ffd845800b8de01{'00' * 20}", 31373312),  # 4 bytes behind a window descriptor
+        (f"28b52ffd44580001{'00' * 20}", 512),  # 2 bytes: 256 more
+        (f"28b52ffd0458{'00' * 20}", 0),  # it does not say
+        ("28b52ffd", 0),
+    ],
+)  # fmt: skip
+def test_the_size_in_a_zstd_frame(head: str, size: int) -> None:
+    assert zstd_size(bytes.fromhex(head)) == size
+
+
+def test_a_table_with_large_sectors() -> None:
+    table = {
+        "label": "gpt",
+        "sectorsize": 4096,
+        "partitions": [{"node": "x1", "start": 256, "size": 1024, "type": "L"}],
+    }
+    (one,) = parse_table(json.dumps({"partitiontable": table}))
+    assert (one.number, one.offset, one.size) == (1, 1 << 20, 4 << 20)
+
+
+RECORD = record.Record("pi1", "a1b2c3d4", "", "4", "192.168.1.10", "/r/pi1", "/t/a1b2c3d4", "i.img", did=["all"])
+
+
+def test_a_record_and_what_is_none() -> None:
+    document = {"version": 1, **asdict(RECORD)}
+    assert record.parse(json.dumps(document).encode()) == RECORD
+    for key, value in (
+        ("version", 2), ("name", 1), ("did", "all"), ("did", [1]), ("packages", {"a": 1}), ("made", True),
+        ("staged", "../../etc"), ("more", ""),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r".+"):
+            record.parse(json.dumps({**document, key: value}).encode())
+
+
+def test_a_record_of_another_name(tmp_path: Path) -> None:
+    record.write(str(tmp_path), RECORD)
+    (tmp_path / ".pi1.rpinfs-board").rename(tmp_path / ".pi2.rpinfs-board")
+    with pytest.raises(record.RecordError, match=r"expected the record of pi2, found that of pi1"):
+        record.read(str(tmp_path), "pi2")
+    (tmp_path / ".pi3.rpinfs-board").symlink_to("/etc/passwd")
+    assert [(name, type(found)) for name, found in record.all_in(str(tmp_path))] == [
+        ("pi2", record.RecordError), ("pi3", record.RecordError),
+    ]  # fmt: skip
+
+
+def test_seeds_are_what_their_readers_read() -> None:
+    me = user.User("me", ('ssh-ed25519 AAAA "me"@here',))
+    seed = tomllib.loads(user.preseed(me, "pi1"))
+    assert (seed["user"]["name"], seed["ssh"]["authorized_keys"]) == ("me", list(me.keys))
+    first, _, rest = user.user_data(me, "pi1").partition("\n")
+    assert first == "#cloud-config"
+    (made,) = json.loads(rest)["users"]
+    assert (made["name"], made["lock_passwd"], made["ssh_authorized_keys"]) == ("me", True, list(me.keys))
+
+
+PLAN = {
+    "network": {"subnet": "192.168.1.0/24"},
+    "nas": {"address": "192.168.1.10"},
+    "pi": [{"name": "pi1", "board": "3B+", "serial": "a1b2c3d4"}],
+}
+
+
+def ordered(tmp_path: Path, planned: bool = True, **given: str) -> Order:
+    nothing = dict.fromkeys(("name", "serial", "mac", "board", "server", "version"), "")
+    folders = {"roots": str(tmp_path), "tftp": str(tmp_path)}
+    return order({**nothing, **folders, "name": "pi1", **given}, parse(PLAN, "plan") if planned else None)
+
+
+def test_the_plan_knows_the_board(tmp_path: Path) -> None:
+    made = ordered(tmp_path)
+    assert (made.pi.serial, made.pi.board.model, made.board_known) == ("a1b2c3d4", "3B+", True)
+    assert (made.place.folder, made.plan.nas.root) == ("a1b2c3d4", "/nfsroot")
+    made = ordered(tmp_path, name="pi2")
+    assert (made.board_known, made.place.folder) == (False, "pi2")
+    made = ordered(tmp_path, planned=False, server="192.168.1.10", version="4.2")
+    assert (made.plan.nas.root, made.plan.nas.version) == (str(tmp_path), "4.2")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"serial": "5e6f7a8b"}, "the plan has a1b2c3d4 for pi1"),
+        ({"board": "4"}, "the plan has 3B\\+ for pi1"),
+        ({"name": "pi2", "serial": "a1b2c3d4"}, "the plan has it for pi1"),
+        ({"name": "Pi"}, "expected a host name"),
+    ],
+)
+def test_what_the_plan_says_otherwise(given: dict[str, str], said: str, tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=said):
+        ordered(tmp_path, True, **given)
+
+
+def test_folders_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(RpinfsError, match="expected the folder with the roots of all boards, found none"):
+        ordered(tmp_path, roots=str(tmp_path / "x"))
+    with pytest.raises(PlanError, match="--server: is missing"):
+        ordered(tmp_path, planned=False)
