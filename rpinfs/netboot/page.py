@@ -65,7 +65,8 @@ def _steps(plan: Plan, file: str) -> list[Step]:
         )
     for pi in plan.pis:
         where = f"{boot_folder(plan, pi)} and {root_source(plan, pi)}"
-        steps.append((f"{pi.name}: its boot files and its root to {where}", "rpinfs netboot check names no fault"))
+        adding = f"rpinfs netboot add IMAGE --name {pi.name} --plan {file} --user U --ssh-key FILE --deb FILE --docker"
+        steps.append((f"{pi.name}, to {where}: {adding}", "rpinfs netboot check names no fault"))
         if pi.board.eeprom:
             steps.append((f"on {pi.name}, once, from an SD card: rpi-eeprom-config --apply boot.conf",
                           "rpi-eeprom-config shows BOOT_ORDER=0xf2"))  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -456,3 +457,23 @@ def test_programs_of_another_machine(here: Path) -> None:
     for name in ("usr/bin/true", "bin/sh"):
         (root / name).chmod(0o755)
     refused(here, add(here, root, *PI1, "--docker"), "the image's programs (riscv64) do not run on this machine")
+
+
+def test_progress_on_a_terminal(image: Path, here: Path) -> None:
+    """A bar with sizes, in one line that is gone at the end; a pipe gets none of it (test_what_a_copy_keeps)."""
+    master, slave = os.openpty()
+    words = ["netboot", "add", image, *PI1, *PLACE]
+    argv = [*PYTHON, "-c", MAIN, *(str(word) for word in words)]
+    with subprocess.Popen(argv, cwd=here, stdout=subprocess.PIPE, stderr=slave, text=True) as process:
+        os.close(slave)
+        shown = b""
+        # The terminal ends with an error when nobody has its other end any more.
+        with contextlib.suppress(OSError):
+            while chunk := os.read(master, 65536):
+                shown += chunk
+        out = process.communicate()[0]
+    os.close(master)
+    assert process.returncode == 0
+    assert b"copying the root [                    ] 0 %, 0 bytes of " in shown
+    assert shown.endswith(b"\r\x1b[K")
+    assert "\x1b" not in out
