@@ -477,3 +477,26 @@ def test_progress_on_a_terminal(image: Path, here: Path) -> None:
     assert b"copying the root [                    ] 0 %, 0 bytes of " in shown
     assert shown.endswith(b"\r\x1b[K")
     assert "\x1b" not in out
+
+
+@pytest.mark.parametrize(
+    ("program", "seeds"), [("cloud-init", {"user-data", "meta-data"}), ("rpi-preseed", {"rpi-preseed.toml"})]
+)
+def test_a_user_by_what_the_image_takes(program: str, seeds: set[str], here: Path) -> None:
+    """In the boot folder, and in the root below it as well: services read it before /boot/firmware is mounted."""
+    more = {f"usr/bin/{program}": "", **{f"boot/firmware/{name}": content for name, content in BOOT.items()}}
+    done = add(here, make_root(here / "that", more), *PI1, "--user", "me", "--ssh-key", "key.pub")
+    assert (done.returncode, done.stderr) == (0, "")
+    root, boot = here / "roots/pi1", here / "tftp/a1b2c3d4"
+    key = (here / "key.pub").read_text().strip()
+    assert any(key in (boot / name).read_text() for name in seeds)
+    assert {name: (root / "boot/firmware" / name).read_text() for name in seeds} == {
+        name: (boot / name).read_text() for name in seeds
+    }
+    assert (root / "etc/systemd/system/userconfig.service").readlink() == Path("/dev/null")
+    assert (root / "etc/systemd/system/multi-user.target.wants/ssh.service").is_symlink()
+    if program == "cloud-init":
+        assert run(here, "clone", "pi1", "pi2", *PLACE).returncode == 0
+        ids = [(here / f"roots/{pi}/var/lib/cloud/seed/nocloud/meta-data").read_text() for pi in ("pi1", "pi2")]
+        assert [text.splitlines()[1] for text in ids] == ["local-hostname: pi1", "local-hostname: pi2"]
+        assert ids[1] == (here / "tftp/pi2/meta-data").read_text()
