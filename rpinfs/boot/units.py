@@ -36,7 +36,8 @@ The rules, each with the trouble that it avoids:
    limit closes the socket: 20 in 2 s by default, which a gate that takes half a second or more never reaches (tried on
    systemd 252 and 257: the client waits for ever, and the gate runs without end). Docker itself may not be started more
    often than three times a minute either. When the storage comes, the agent starts Docker, which requires its socket.
-   Not a drop-in of the package: where rpinfs is not in use, Docker's socket is nobody's business.
+   Not a drop-in of the package: where rpinfs is not in use, Docker's socket is nobody's business. Where the generator
+   crashed, and so wrote none, the gate's refusal closes the socket (rpinfs-close.service).
 12. A line of fstab that depends on one of these mounts must not be ordered before local-fs.target: see ordering.py.
 """
 

@@ -275,15 +275,19 @@ def half_unpacked() -> Facts:
 
 
 def generator_crashed() -> Facts:
-    """No drop-ins but those of the package, and nothing is mounted."""
+    """No drop-ins but those of the package, nothing is mounted, and the gate is too slow for systemd's own limit."""
     generator = Path("/etc/systemd/system-generators/rpinfs-generator")
     right = generator.read_text()
     generator.write_text("#!/bin/false\n")
+    slow = Path("/etc/systemd/system/rpinfs-gate.service.d/slow.conf")
+    slow.parent.mkdir(exist_ok=True)
+    slow.write_text("[Service]\nExecStartPre=/usr/bin/sleep 1\n")
     systemctl("stop", DOCKER, CONTAINERD, SOCKET, "var-lib-docker.mount")
     systemctl("daemon-reload")
 
     def mend() -> None:
         generator.write_text(right)
+        slow.unlink()
         systemctl("daemon-reload")
 
     return refused(mend)
@@ -313,9 +317,9 @@ def ask_docker() -> str:
     """A client of Docker's socket that waits as long as it takes."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(SECONDS)
-        client.connect("/run/docker.sock")
-        client.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
         try:
+            client.connect("/run/docker.sock")
+            client.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
             return f"answered {client.recv(100)!r}"
         except TimeoutError:
             return "hangs"

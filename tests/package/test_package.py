@@ -21,6 +21,7 @@ INSTALLED = (
     "usr/lib/systemd/system/rpinfs-agent.service",
     "usr/lib/systemd/system/rpinfs-gate.service",
     "usr/lib/systemd/system/rpinfs-attach@.service",
+    "usr/lib/systemd/system/rpinfs-close.service",
     "usr/lib/systemd/system/rpinfs-thaw.service",
     "usr/lib/systemd/system/rpinfs-trim.service",
     "usr/lib/systemd/system/rpinfs-trim.timer",

@@ -14,8 +14,8 @@ from tests.package.conftest import TREE
 
 UNITS = TREE / "units"
 SERVICES = (
-    "rpinfs-agent.service", "rpinfs-attach@.service", "rpinfs-gate.service", "rpinfs-thaw.service",
-    "rpinfs-trim.service",
+    "rpinfs-agent.service", "rpinfs-attach@.service", "rpinfs-close.service", "rpinfs-gate.service",
+    "rpinfs-thaw.service", "rpinfs-trim.service",
 )  # fmt: skip
 SHIPPED = (*SERVICES, "rpinfs-trim.timer")
 GUARDED = ("docker.service", "containerd.service")
@@ -23,6 +23,7 @@ GUARDED = ("docker.service", "containerd.service")
 EXPOSURE = {
     "rpinfs-agent.service": 3.7,
     "rpinfs-attach@.service": 2.9,
+    "rpinfs-close.service": 2.9,
     "rpinfs-gate.service": 3.6,
     "rpinfs-thaw.service": 2.8,
     "rpinfs-trim.service": 3.5,
