@@ -91,7 +91,8 @@ def grow_found(found: Probe, size: int, *, progress: Tell = silent) -> Grown:
             if place:
                 _grow_mounted(found, place, size)
             else:
-                _grow_in_private(found, size, new_end_is_blank)
+                with loop.attached(path, block_size=found.sector_size) as device:
+                    _run(_private_command(found, device.path, size, new_end_is_blank=new_end_is_blank))
         # A file system that we have unmounted again is all in the file; of another the kernel knows best.
         after = _size_now(found, place) if place else probe(path).fs_size
         if not reaches(found, after, size):
@@ -262,21 +263,18 @@ _MOUNT_AND = 'mount -n -t "$1" -o "$2" "$3" "$4" && shift 4 && exec "$@"'
 _PRIVATE_OPTIONS = "nosuid,nodev,noexec,noatime"
 
 
-def _grow_in_private(found: Probe, size: int, new_end_is_blank: bool) -> None:
+def _private_command(found: Probe, device: str, size: int, *, new_end_is_blank: bool) -> list[str]:
     if found.kind is Kind.XFS:
         # Of an image and its copy, both have the same identity.
         kind, options = "xfs", f"{_PRIVATE_OPTIONS},nouuid"
     else:
         # What was a hole a moment ago needs no zeros written to it (1.6 % of it, in the background, for hours).
         kind, options = "ext4", _PRIVATE_OPTIONS + (",noinit_itable" if new_end_is_blank else "")
-    with loop.attached(found.path, block_size=found.sector_size) as device:
-        resize = _resize_command(found, device.path, _PRIVATE_FOLDER, size)
-        _run(
-            [
-                *("unshare", "--mount", "--propagation", "private"),
-                *("sh", "-c", _MOUNT_AND, "sh", kind, options, device.path, _PRIVATE_FOLDER, *resize),
-            ]
-        )
+    return [
+        *("unshare", "--mount", "--propagation", "private"),
+        *("sh", "-c", _MOUNT_AND, "sh", kind, options, device, _PRIVATE_FOLDER),
+        *_resize_command(found, device, _PRIVATE_FOLDER, size),
+    ]
 
 
 def _run(argv: list[str]) -> None:

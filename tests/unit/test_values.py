@@ -35,7 +35,7 @@ def changeable(room: str) -> set[str]:
         for _, found in inspect.getmembers(importlib.import_module(name), inspect.isclass)
         if found.__module__ == name
         and dataclasses.is_dataclass(found)
-        and not found.__dataclass_params__.frozen  # type: ignore[attr-defined]
+        and not vars(found)["__dataclass_params__"].frozen
     }
 
 

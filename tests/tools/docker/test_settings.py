@@ -18,6 +18,7 @@ from rpinfs.commands import cli
 from rpinfs.docker import change, settings
 from rpinfs.errors import RpinfsError
 from rpinfs.system import replace
+from rpinfs.system import run as running
 from tests.package.chroot import Chroot
 from tests.support import CMDLINE, TOP, Content, Installed, Tell, make_pi, make_tree
 from tests.tools.conftest import Traced
@@ -191,6 +192,32 @@ def test_docker_is_not_installed(pi: Pi, capsys: Captured) -> None:
     for words in ("apply --userns-remap=default", "show"):
         assert cli.main(["docker", *words.split()]) == 1
         assert complaint(capsys) == ["Docker is not installed", "apt install docker.io"]
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("echo Docker version 26.1.5+dfsg1, build a72d7cd", "26.1.5+dfsg1"),
+        ("echo Docker 26", "dockerd --version: expected a version, found Docker 26"),
+        ("true", "dockerd --version: expected a version, found nothing"),
+        ("echo libdevmapper not found >&2; exit 127", "dockerd --version: exit status 127: libdevmapper not found"),
+        ("", "Docker is not installed"),
+    ],
+)
+def test_the_version_of_the_docker_that_runs_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str
+) -> None:
+    """What went wrong is said: only a dockerd that is nowhere is not installed."""
+    monkeypatch.setattr(running, "PATH", str(tmp_path))
+    monkeypatch.setattr(running, "ENVIRONMENT", {"PATH": str(tmp_path)})
+    if script:
+        (tmp_path / "dockerd").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "dockerd").chmod(0o755)
+    try:
+        found = settings._version("")
+    except RpinfsError as error:
+        found = error.message
+    assert found == said
 
 
 def test_options_of_drop_ins_count(pi: Pi, capsys: Captured) -> None:

@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 
 from rpinfs.boot import storage
+from rpinfs.boot.config import load
+from rpinfs.boot.host import Host
 from rpinfs.errors import RpinfsError
 from rpinfs.system import bootedit
+from tests.support import make_pi
 from tests.tools.conftest import Mount, command, python, until
 
 pytestmark = pytest.mark.root
@@ -78,6 +81,20 @@ def test_a_mount_that_stays_writable(where: Path, lock_file: Path) -> None:
     with started(where, lock_file, f"echo x > {where}/file", stays=True) as process:
         process.communicate()
     assert (process.returncode, writable(where)) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "stays"),
+    [
+        ("", False),
+        ("[Boot]\nOptions=ro,acl\n", False),
+        ("[Boot]\nOptions=rw\n", True),
+        ("[Boot]\nOptions=\n", True),
+        ("[Boot]\nExport=\n", False),
+    ],
+)
+def test_whether_the_configuration_wants_it_writable(root: Path, text: str, stays: bool) -> None:
+    assert bootedit._stays_writable(load(Host.read(str(make_pi(root, text))))) is stays
 
 
 def test_what_is_not_to_be_found_or_run(where: Path, lock_file: Path) -> None:

@@ -6,6 +6,7 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -124,6 +125,35 @@ def test_buffered_where_blocks_are_too_small_for_direct_io(image: Path, mounted:
                 assert (device.direct_io, device.block_size) == (False, 512)
             with loop.attach(str(file)) as device:
                 assert (device.direct_io, device.block_size) == (True, 4096)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("by", ["nobody", "a passing look", "somebody for good", "another image meanwhile"])
+def test_at_the_end_it_is_detached(image: Path, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    """udev looks at it and has it open for a moment; what is not gone then is waited for, and not for ever."""
+    waits: list[float] = []
+    openers: list[int] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if by != "somebody for good":
+            os.close(openers.pop())
+        if by == "another image meanwhile":
+            command("losetup", device.path, sparse(image.with_name("other.img")))
+
+    with loop.attached(str(image)) as device:
+        if by != "nobody":
+            openers.append(os.open(device.path, os.O_RDONLY | os.O_CLOEXEC))
+        monkeypatch.setattr(loop, "time", SimpleNamespace(sleep=sleep))
+    try:
+        state = storage.loop_state(os.path.basename(device.path))
+        assert (state is None) is (by in ("nobody", "a passing look"))
+        assert len(waits) == {"nobody": 0, "somebody for good": loop._LOOKS}.get(by, 1)
+    finally:
+        for opener in openers:
+            os.close(opener)
+        if by == "another image meanwhile":
+            command("losetup", "-d", device.path)
 
 
 @pytest.mark.root

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from rpinfs.system import syscalls
-from tests.tools.conftest import Mount, command
+from tests.tools.conftest import Mount, command, python
 
 pytestmark = pytest.mark.root
 
@@ -85,3 +86,40 @@ def test_force_unmount(mounted: Mount) -> None:
         (folder / "above").touch()
         syscalls.force_unmount(str(folder))
         assert os.listdir(folder) == []
+
+
+OWN = """
+import os, sys
+from rpinfs.system import syscalls
+kinds = sorted(os.listdir("/proc/self/ns"))
+those = lambda: {{kind: os.readlink(f"/proc/self/ns/{{kind}}") for kind in kinds}}
+before = those()
+syscalls.mounts_of_our_own()
+print([kind for kind, there in those().items() if there != before[kind]], flush=True)
+os.system("mount -t tmpfs inner {folder}/inner")
+print(os.path.ismount("{folder}/outer"), flush=True)
+sys.stdin.readline()
+print(os.path.ismount("{folder}/outer"), os.path.ismount("{folder}/inner"))
+"""
+
+
+def test_mounts_of_our_own(mounted: Mount) -> None:
+    """Nobody else sees them; what others unmount is unmounted there too. Nothing but mounts is apart."""
+    with mounted("-t", "tmpfs", "shared") as folder:
+        command("mount", "--make-shared", folder)
+        for name in ("inner", "outer"):
+            (folder / name).mkdir()
+        command("mount", "-t", "tmpfs", "outer", folder / "outer")
+        try:
+            with python(OWN.format(folder=folder), stdin=subprocess.PIPE) as process:
+                assert process.stdin and process.stdout
+                assert [process.stdout.readline(), process.stdout.readline()] == ["['mnt']\n", "True\n"]
+                assert not (folder / "inner").is_mount()
+                command("umount", folder / "outer")
+                process.stdin.write("\n")
+                process.stdin.close()
+                assert process.stdout.read() == "False True\n"
+        finally:
+            # Also what a child has mounted here that had no mounts of its own.
+            for name in ("inner", "outer"):
+                subprocess.run(["umount", folder / name], check=False, stderr=subprocess.DEVNULL)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from rpinfs.boot import generator
-from rpinfs.boot.host import NIC_FILE
+from rpinfs.boot.config import load
+from rpinfs.boot.host import NIC_FILE, Host
 from rpinfs.boot.units import Units
 from tests.support import Content, listing, make_pi, make_tree
 
@@ -87,6 +88,27 @@ def test_installed_beside_a_running_docker_it_waits_for_the_next_boot(pi: Path, 
     make_pi(pi, files={generator.FROM_NEXT_BOOT: Path("/nonexistent")})
     assert generator.main([str(tmp_path / "units")]) == 0
     assert not (tmp_path / "units").exists()
+
+
+ROOT_ON = "20 1 0:20 / / rw - nfs4 n:/r rw\n"
+
+
+@pytest.mark.parametrize(
+    ("mountinfo", "looks"),
+    [
+        ("", True),
+        (ROOT_ON, True),
+        (ROOT_ON + "\n21 20 0:21 /\n21 20 0:21 / /nfs\n", True),
+        (ROOT_ON + "21 20 0:21 / /nfs rw\n", False),
+        (ROOT_ON + "21 20 0:21 /nfs /srv rw - nfs4 n:/nfs rw\n", True),
+        (ROOT_ON + "21 20 0:21 / /nf\\163 rw - nfs4 n:/nfs rw\n", False),
+    ],
+)
+def test_links_are_looked_for_up_to_the_first_mount(pi: Path, mountinfo: str, looks: bool) -> None:
+    """What is in a mount may be silent; a line that is cut short names none."""
+    make_pi(pi, files={"proc/self/mountinfo": mountinfo, "nfs/docker": Path("/srv")})
+    host = Host.read(str(pi))
+    assert generator._may_be_links(load(host), host) is looks
 
 
 def test_what_is_there_is_written_over(tmp_path: Path) -> None:

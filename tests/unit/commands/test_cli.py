@@ -58,6 +58,9 @@ WRONG_USAGE = [
     ("image creat x", "rpinfs image creat; did you mean rpinfs image create?", "see rpinfs image --help"),
     ("status --jsn", "unrecognized arguments: --jsn", "see rpinfs --help"),
     ("status --json --watch", "argument --watch: not allowed with argument --json", "see rpinfs status --help"),
+    ("status --js", "unrecognized arguments: --js", "see rpinfs --help"),
+    ("image create x --siz 64M", "the following arguments are required: --size", "see rpinfs image create --help"),
+    ("--vers", "the following arguments are required: COMMAND", "see rpinfs --help"),
     ("status now", "unrecognized arguments: now", "see rpinfs --help"),
     ("image create x", "the following arguments are required: --size", "see rpinfs image create --help"),
     ("image create x --size ten", "--size ten: expected a size such as 20G", "see rpinfs image create --help"),
@@ -245,8 +248,11 @@ def test_config_check_lists_every_error(pi: Path, capsys: Captured) -> None:
 def test_config_show(pi: Path, capsys: Captured) -> None:
     make_tree(pi, {"etc/rpinfs/rpinfs.conf": "[Image docker]\nSize=20G\n"})
     assert cli.main(["config", "show"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if line.startswith("[")] == ["[Server]", "[Boot]", "[Share]", "[Image docker]"]
+    shown = capsys.readouterr().out
+    assert shown.startswith("[Server]\n# ") and "\n\n\n" not in shown and not shown.endswith("\n\n")
+    parts = [part.partition("\n")[0] for part in shown.split("\n\n")]
+    assert parts == ["[Server]", "[Boot]", "[Share]", "[Image docker]"]
+    lines = shown.splitlines()
     pairs = itertools.pairwise(lines)
     origins = {setting: origin.removeprefix("# ") for origin, setting in pairs if origin.startswith("# ")}
     assert origins["Address=192.168.1.10"] == "nfsroot= on the kernel command line"

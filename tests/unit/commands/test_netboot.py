@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from rpinfs.commands import cli
-from rpinfs.netboot import place, plan
+from rpinfs.netboot import doctor, place, plan
+from rpinfs.netboot.finding import Gravity
+from rpinfs.netboot.judge import Remark, Verdict
+from rpinfs.netboot.model import Pi
 from rpinfs.netboot.render.text import Rendered
 
 FACTS = ("--nas", "192.168.1.10", "--subnet", "192.168.1.0/24", "--pi", "pi1,4,1a2b3c4d")
@@ -131,6 +134,34 @@ def test_names_on_the_share_are_made_printable(here: Path, capsys: pytest.Captur
     (folder / "cmdline.txt").write_text("root=/dev/sda\x1b[2J\n")
     run("check", str(folder.parent))
     assert "\x1b" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("gravity", "status"), [(Gravity.FAULT, 2), (Gravity.WARNING, 0)])
+def test_doctor(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], gravity: Gravity, status: int
+) -> None:
+    """What concerns all boards is said of each, behind what is wrong with itself; one that does not boot is enough."""
+    asked: list[tuple[object, ...]] = []
+
+    def offers_to(interface: str, pis: list[Pi], seconds: float) -> tuple[list[list[str]], list[Remark]]:
+        asked.append((interface, seconds))
+        return [[pi.name] for pi in pis], [Remark(12, Gravity.NOTE, "of all")]
+
+    def diagnose(pi: Pi, to_it: list[str], _: object, way: doctor.Way) -> doctor.Diagnosis:
+        asked.append((pi.name, *to_it, way))
+        of_it = Remark(1, gravity if pi.name == "a 3B" else Gravity.NOTE, f"of {pi.name}")
+        return doctor.Diagnosis(pi, Verdict(), remarks=[of_it])
+
+    monkeypatch.setattr(doctor, "offers_to", offers_to)
+    monkeypatch.setattr(doctor, "diagnose", diagnose)
+    assert run("doctor", "--interface", "eth9", "--seconds", "2", "--tftp", "/t", "--write", "--json") == status
+    found = json.loads(capsys.readouterr().out)
+    names = ["a 3B", "a 3B+", "a 4", "a 5"]
+    assert asked == [("eth9", 2.0), *((name, name, doctor.Way("eth9", "/t", True)) for name in names)]
+    assert [(one["name"], one["boots"]) for one in found] == [(name, name != "a 3B" or not status) for name in names]
+    assert [[remark["message"] for remark in one["remarks"]] for one in found] == [
+        [f"of {name}", "of all"] for name in names
+    ]
 
 
 class Terminal(io.StringIO):

@@ -118,6 +118,25 @@ def test_rules_are_in_order() -> None:
     assert [rules.rules_for(version).validate for version in ALL] == [False] + [True] * 6
 
 
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [
+        ("20.10.0", "22.99"),
+        ("23.0.0", "23.99"),
+        ("24.0.0", "24.99"),
+        ("25.0.0", "25.99"),
+        ("26.0.0", "26.99"),
+        ("27.0.0", "27.99"),
+        ("28.0.0", "28.99"),
+        ("29.0.0", "99.0"),
+    ],
+)
+def test_each_version_has_the_rules_of_its_own(first: str, last: str) -> None:
+    major, minor = first.split(".")[:2]
+    since = (int(major), int(minor))
+    assert (rules.rules_for(first).since, rules.rules_for(last).since) == (since, since)
+
+
 @pytest.mark.parametrize("version", ["5:29.0.1-1~debian.12~bookworm", "v29.0.1", "29.0"])
 def test_versions_of_packages(version: str) -> None:
     assert rules.short(version) == "29.0"

@@ -24,6 +24,7 @@ from rpinfs.health import checks, status
 from rpinfs.health.facts import Facts, Nas, facts_of
 from rpinfs.health.status import Paint
 from rpinfs.system.deadline import TimedOut
+from rpinfs.system.network import Route
 from tests.support import DOCKER_FILE, Installed, make_tree
 from tests.unit.health.pi import IMAGE, NAS, SHARE_LINE, WELL, agent, facts, live, mountinfo
 
@@ -127,6 +128,14 @@ def test_figures_of_the_document_are_as_exact_as_they_mean_something(
     told = document(live(found, monkeypatch))
     assert (told["share"]["answer_seconds"], told["network"]["connect_seconds"]) == (0.0025, 0.1234)
     assert told["host"]["uptime_seconds"] == 1234.6
+
+
+@pytest.mark.parametrize(("gateway", "source"), [("192.168.1.1", "192.168.2.77"), ("", "192.168.1.77"), ("", "")])
+def test_the_way_to_the_nas(root: Path, monkeypatch: pytest.MonkeyPatch, gateway: str, source: str) -> None:
+    """What is not there is null: an empty word would be taken for an address."""
+    answers = {"route": Route(NAS, "eth0", gateway, source)}
+    network = document(live(facts(root, answers=answers), monkeypatch))["network"]
+    assert (network["interface"], network["gateway"], network["source"]) == ("eth0", gateway or None, source or None)
 
 
 def test_a_silent_share(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

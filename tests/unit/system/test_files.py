@@ -34,6 +34,17 @@ def test_it_is_written_whole_and_read_again(own: str) -> None:
     assert os.stat(own).st_mode & 0o777 == 0o600
 
 
+def test_what_was_published_is_let_go_of_once(own: str) -> None:
+    """Its number may be another file's by then; standard input has a number, too."""
+    there = [os.fstat(number).st_ino for number in (0, 1, 2)]
+    with files.new_own(own) as new:
+        fd = new._fd
+        new.publish(b"x")
+        assert os.dup(0) == fd
+    assert [os.fstat(number).st_ino for number in (0, 1, 2, fd)] == [*there, there[0]]
+    os.close(fd)
+
+
 def test_what_is_not_there(own: str) -> None:
     with pytest.raises(FileNotFoundError):
         files.read_own(own)
