@@ -30,7 +30,8 @@ from cosmic_ray.mutating import mutate_code
 from tests.support import TOP
 
 ROOMS = ("boot", "system", "lease", "image", "docker", "health", "agent", "netboot", "commands")
-MORE_TESTS = {"boot": ("tests/golden",)}
+MORE_TESTS = {"boot": ("golden/test_*.py",), "docker": ("unit/boot/test_daemons.py",)}
+"""Of a room, beside those in the folders of its name."""
 FOR_ALL = "tests/unit/test_values.py"
 SLOW_TESTS = ("tests/tools/image/test_fence.py", "tests/tools/image/test_two_pis.py")
 """They wait for minutes, for other hosts' locks."""
@@ -148,9 +149,9 @@ def noticed_by(copy: Path, place: Place, tests: list[str], limit: float) -> Noti
 
 def quick_tests(copy: Path, room: str) -> list[str]:
     """The files of a room's tests that pass, and soon; the others are named."""
-    folders = (f"tests/unit/{room}", f"tests/tools/{room}", *MORE_TESTS.get(room, ()))
+    patterns = (f"unit/{room}/**/test_*.py", f"tools/{room}/**/test_*.py", *MORE_TESTS.get(room, ()))
     chosen = []
-    paths = [path for folder in folders for path in sorted(copy.glob(f"{folder}/**/test_*.py"))]
+    paths = [path for pattern in patterns for path in sorted((copy / "tests").glob(pattern))]
     for name in [FOR_ALL, *(str(path.relative_to(copy)) for path in paths)]:
         if name in SLOW_TESTS:
             print(f"left out: {name}: slow", flush=True)

@@ -93,6 +93,45 @@ def test_the_owner_comes_back_after_a_power_cut(image: str) -> None:
     assert since and found and found.since == since.since
 
 
+def test_what_a_client_believes_to_know_is_not_believed(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever decides by the record has the server asked: another Pi may have written one a moment ago."""
+    asked = []
+    real = owner.read
+
+    def read(image: str, name: str = "NAME", *, anew: bool = False) -> Owner | None:
+        asked.append(anew)
+        return real(image, name, anew=anew)
+
+    monkeypatch.setattr(owner, "read", read)
+    held = lease.acquire(image, ONE)
+    lease.still_ours(image, ONE, held)
+    held.close()
+    lease.adopt(image, ONE)
+    lease.release(image, ONE)
+    assert asked == [True] * 4
+
+
+def test_an_image_of_nobody_or_of_this_machine_is_not_refused(image: str) -> None:
+    lease.refuse_foreign(image, ONE)
+    take(image, ONE)
+    lease.refuse_foreign(image, ONE)
+    with pytest.raises(LeaseError, match=f"belongs to {NAMED}"):
+        lease.refuse_foreign(image, OTHER)
+
+
+def test_an_owner_that_nobody_has_seen(image: str) -> None:
+    """A share that was copied may lack the lock files."""
+    take(image, ONE)
+    os.unlink(lease.path_of(image))
+    found = lease.owner_of(image)
+    assert found and found.seen == 0 and found.with_times() == "pi1 (serial 10000000aaaaaaaa)"
+
+
+def test_how_long_an_owner_must_not_have_been_seen() -> None:
+    """README and man page say so."""
+    assert lease.QUIET_SECONDS == 15 * 60
+
+
 def test_nobody_has_an_image_without_a_lease(image: str) -> None:
     assert lease.owner_of(image) is None
     assert beside(image) == set()
@@ -607,6 +646,27 @@ def test_without_a_loop_device_there_is_no_lock_either(image: str, monkeypatch: 
         held.keep()
     lease.let_go(image, held)
     lease.adopt(image, OTHER, now=True)
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_only_a_pin_is_waited_for(image: str, monkeypatch: pytest.MonkeyPatch, pinned: bool) -> None:
+    """The kernel may be slow in giving up a device; a lock of our own process it is not."""
+    waits = []
+    monkeypatch.setattr(lock, "_wait_until", lambda done: waits.append(done()))
+    held = lease.acquire(image, ONE)
+    if pinned:
+        held.keep()
+    held.close()
+    assert len(waits) == pinned
+
+
+@pytest.mark.root
+def test_an_attachment_ends_with_it(image: str) -> None:
+    command("truncate", "--size", "1M", image)
+    with loop.attach(image) as device:
+        name = os.path.basename(device.path)
+        assert lock._attachment(name).startswith(f"{name} ")
+    assert lock._attachment(name) == lock._attachment("") == ""
 
 
 # --- Every crash point and every failing call --------------------------------------------------------------

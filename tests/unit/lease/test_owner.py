@@ -55,6 +55,19 @@ def test_what_this_machine_says_of_itself_can_be_read_again(serial: str, hostnam
         assert owner.parse(json.dumps(record).encode()) == mine
 
 
+@pytest.mark.parametrize(
+    ("serial", "mac", "told"),
+    [
+        ("1a2b", "dc-a6-32-00-00-01", "1a2b"),
+        ("", "dc-a6-32-00-00-01", "dc-a6-32-00-00-01"),
+        ("1a2b", "", "1a2b"),
+        ("", "", ""),
+    ],
+)
+def test_what_tells_a_board_from_others(serial: str, mac: str, told: str) -> None:
+    assert Owner.serial_of(Host(root="/nowhere", serial=serial, mac=mac)) == told
+
+
 @pytest.mark.parametrize("seconds", [0, 86400, 1e11, -1e18, 1e300, float("inf"), float("nan")])
 def test_every_time_has_words(seconds: float) -> None:
     assert owner.utc(seconds).isprintable()
