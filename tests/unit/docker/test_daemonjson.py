@@ -46,6 +46,8 @@ def test_nothing(version: tuple[int, int]) -> None:
     [
         ("{", "d.json:1: expected JSON: "),
         ('{\n"a": 1,\n}', "d.json:3: expected JSON: "),
+        ('{\n"a": 1\n}\n\n{"b": 2}\n', "d.json:5: expected JSON: text behind the object"),
+        ("{}\n}", "d.json:2: expected JSON: text behind the object"),
         ("[1]", "d.json:1: expected an object in braces, found "),
         ('{"a": Infinity}', "d.json: expected JSON: Infinity is no JSON"),
         ('{"a": ' + "[" * 100000, "d.json: expected JSON: it is nested too deeply"),

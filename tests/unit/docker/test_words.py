@@ -40,6 +40,24 @@ def test_split(text: str, in_unit: list[str], in_variable: list[str]) -> None:
     assert words.split(text, c_escapes=False) == in_variable
 
 
+@pytest.mark.parametrize(
+    ("escape", "character"),
+    [
+        ("\\x41b", "Ab"),
+        ("\\101b", "Ab"),
+        ("\\u0041b", "Ab"),
+        ("\\U0010ffffb", "\U0010ffffb"),
+        # No character has these numbers.
+        ("\\U00110000b", "\\U00110000b"),
+        ("\\Uffffffffb", "\\Uffffffffb"),
+        ("\\qb", "\\qb"),
+        ("\\x4", "\\x4"),
+    ],
+)
+def test_characters_by_number(escape: str, character: str) -> None:
+    assert words.split(f"a{escape} c", c_escapes=True) == [f"a{character}", "c"]
+
+
 def test_specifiers() -> None:
     assert words.specified("%n 100%% %i-", {"n": "a.service", "i": ""}) == "a.service 100% -"
     with pytest.raises(words.NotTold, match="%b"):

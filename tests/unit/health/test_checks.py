@@ -105,6 +105,11 @@ def test_select() -> None:
     assert names() == [check.name for check in checks.CHECKS]
     assert names("loop") == ["loop.direct-io", "loop.block-size"]
     assert names("share.space", "config.valid") == ["config.valid", "share.space"]
+    # A hint may change half of the letters, and no more.
+    with pytest.raises(RpinfsError, match=r"unknown check share.xxxxx; did you mean share.space\?$"):
+        names("share.xxxxx")
+    with pytest.raises(RpinfsError, match=r"unknown check sharexxxxxx$"):
+        names("sharexxxxxx")
     with pytest.raises(RpinfsError, match=r"unknown check share.spce; did you mean share.space\?") as caught:
         names("share.spce")
     assert caught.value.status == 2

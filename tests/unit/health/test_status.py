@@ -138,6 +138,28 @@ def test_the_way_to_the_nas(root: Path, monkeypatch: pytest.MonkeyPatch, gateway
     assert (network["interface"], network["gateway"], network["source"]) == ("eth0", gateway or None, source or None)
 
 
+@pytest.mark.parametrize(
+    ("answers", "known"),
+    [
+        ({"nas": Nas(NAS, 0.1), "share": WELL}, True),
+        ({"nas": OSError(errno.ECONNREFUSED, "Connection refused"), "share": WELL}, False),
+        # Time was up, and the share, by the same way, has answered.
+        ({"nas": TimedOut(1.4), "share": WELL}, None),
+        ({"nas": TimedOut(1.4), "share": TimedOut(1.4)}, False),
+    ],
+)
+def test_whether_the_nas_is_reachable(
+    root: Path, monkeypatch: pytest.MonkeyPatch, answers: dict[str, object], known: bool | None
+) -> None:
+    found = facts(root, answers=answers)
+    # A tree that is looked at from elsewhere: what this machine reaches says nothing of it.
+    assert document(found)["network"]["reachable"] is (True if known else None)
+    found = live(found, monkeypatch)
+    assert document(found)["network"]["reachable"] is known
+    del found.answers["nas"]
+    assert document(found)["network"]["reachable"] is None
+
+
 def test_a_silent_share(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = '{"share": {"state": "silent", "since": 940.0, "size": 2147483648, "free": 1073741824}}'
     silence = TimedOut(1.4)
