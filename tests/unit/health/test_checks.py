@@ -115,6 +115,27 @@ def test_select() -> None:
     assert caught.value.status == 2
 
 
+def test_what_a_wrong_configuration_leaves_to_be_judged() -> None:
+    """Without knowing what is wanted: the others would say what is there is not wanted, or is."""
+    assert {check.name for check in checks.CHECKS if check.without_config} == {
+        *("config.valid", "root.options", "kernel.version", "clock.sane", "memory.cgroup", "memory.swap"),
+        *("agent.running", "gate.passed", "docker.running", "docker.driver", "docker.userns"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "filled"),
+    [
+        ("", "docker.service containerd.service"),
+        ("[Image docker]\nBefore=podman.service\n[Image data]\nWhere=/srv/d\nBefore=x.service podman.service\n",
+         "podman.service x.service"),
+        ("[Image docker]\nBefore=\n", "docker.service"),
+    ],
+)  # fmt: skip
+def test_a_remedy_names_the_units_that_wait(root: Path, text: str, filled: str) -> None:
+    assert checks._filled("systemctl start {before}", facts(root, text), None) == f"systemctl start {filled}"
+
+
 def test_only_what_the_selected_checks_need_is_asked(root: Path) -> None:
     found = facts(root, files={"nfs/docker": None})
 
