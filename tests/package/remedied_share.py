@@ -158,6 +158,10 @@ def kept_folder_is_a_link() -> guarded.Facts:
     remedy = of_check("mount.right")
     said = paste(remedy)
     moved = KEPT_HERE.with_name(".rpinfs.odd").is_symlink()
+    # The agent may have started Docker by now, and systemd have made a new folder.
+    for unit in (guarded.SOCKET, guarded.DOCKER, guarded.CONTAINERD, "var-lib-containerd.mount"):
+        guarded.systemctl("stop", unit)
+    shutil.rmtree(KEPT_HERE, ignore_errors=True)
     kept.rename(KEPT_HERE)
     KEPT_HERE.with_name(".rpinfs.odd").unlink()
     facts = mended("systemctl start docker", guarded.whole)
