@@ -1,7 +1,9 @@
 """Running an image's own programs in it: apt, useradd. They get mounts and processes of their own, and start nothing.
 
-They are as trustworthy as the image: what keeps them from this machine is a chroot with fewer capabilities. For another
-architecture the kernel must know whom to call (qemu-user-static with binfmt_misc).
+They are as trustworthy as the image, and are root. What keeps them from this machine: it is not mounted where they run,
+the image's device nodes are none, /proc and /sys are read-only, and the capabilities are few, see inside.py; where
+nothing is fetched, there is no network either. For another architecture the kernel must know whom to call
+(qemu-user-static with binfmt_misc).
 """
 
 from __future__ import annotations
@@ -10,9 +12,11 @@ import contextlib
 import errno
 import os
 import stat
+import sys
 from collections.abc import Iterator, Sequence
 
 from rpinfs.errors import RpinfsError
+from rpinfs.netboot.add import inside
 from rpinfs.netboot.add.tree import Tree
 from rpinfs.system.files import open_regular
 from rpinfs.system.run import CommandError, Completed, Tell, run
@@ -22,17 +26,13 @@ NO_SERVICES = "#!/bin/sh\n# No service starts while rpinfs netboot add puts pack
 RESOLV = "etc/resolv.conf"
 DEB = "/tmp/rpinfs.deb"
 
-_DROPPED = (
-    "sys_module", "sys_rawio", "sys_boot", "sys_time", "sys_admin", "sys_ptrace", "sys_nice", "sys_resource", "syslog",
-    "mknod", "net_admin", "net_raw", "mac_admin", "mac_override", "wake_alarm", "block_suspend", "audit_control",
-    "linux_immutable", "ipc_lock", "lease",
-)  # fmt: skip
 _FOLDERS = ("proc", "sys", "dev", "run", "tmp")
 _ENTER = """\
 root=$0 boot=$1 inside=$2 deb=$3; shift 3
-mount -t proc -o nosuid,nodev,noexec proc "$root/proc"
+mount -o bind,nodev "$root" "$root"
+mount -t proc -o ro,nosuid,nodev,noexec proc "$root/proc"
 mount -t sysfs -o ro,nosuid,nodev,noexec sysfs "$root/sys" || :
-mount -t tmpfs -o mode=0755,nosuid dev "$root/dev"
+mount -t tmpfs -o mode=0755,nosuid,nodev dev "$root/dev"
 for name in full null random tty urandom zero; do
     : >"$root/dev/$name"
     mount --bind "/dev/$name" "$root/dev/$name"
@@ -44,9 +44,9 @@ ln -s /proc/self/fd "$root/dev/fd"
 for number in 0 1 2; do ln -s "fd/$number" "$root/dev/$(echo stdin stdout stderr | cut -d ' ' -f $((number + 1)))"; done
 mount -t tmpfs -o mode=0755,nosuid,nodev run "$root/run"
 mount -t tmpfs -o mode=1777,nosuid,nodev tmp "$root/tmp"
-mount --bind "$boot" "$root/$inside"
+mount -o bind,nosuid,nodev "$boot" "$root/$inside"
 test -z "$deb" || install -m 0644 -- "$deb" "$root/tmp/rpinfs.deb"
-exec setpriv --bounding-set "$DROPPED" chroot "$root" "$@"
+exec "$@"
 """
 _ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "HOME": "/root", "TERM": "dumb"}
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy")
@@ -67,16 +67,17 @@ class Image:
         self._boot = boot
         self._inside = inside
 
-    def run(self, *argv: str, deb: str = "", ok: Sequence[int] = (0,)) -> Completed:
+    def run(self, *argv: str, deb: str = "", network: bool = False) -> Completed:
         """Run a program in it, to which `deb` is DEB. Raises CommandError, RpinfsError, OSError."""
         for folder in (*_FOLDERS, self._inside):
             with self.root.folder(folder, make=True):
                 pass
         own = ["--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--propagation=slave"]
-        command = ["sh", "-euc", _ENTER, self.root.top, self._boot, self._inside, deb, *argv]
-        environment = {**_ENVIRONMENT, "DROPPED": ",".join(f"-{name}" for name in _DROPPED)}
-        environment |= {name: os.environ[name] for name in _PROXIES if name in os.environ}
-        return run(["unshare", *own, *command], ok=ok, env=environment, die_with_us=True)
+        own += [] if network else ["--net"]
+        command = ["sh", "-euc", _ENTER, self.root.top, self._boot, self._inside, deb]
+        command += [sys.executable, "-I", "-S", inside.__file__, self.root.top, *argv]
+        environment = _ENVIRONMENT | {name: os.environ[name] for name in _PROXIES if name in os.environ}
+        return run(["unshare", *own, *command], env=environment, die_with_us=True)
 
     def insist_it_runs(self) -> None:
         """See that its programs run on this machine. Raises RpinfsError."""
@@ -151,9 +152,9 @@ def install(image: Image, deb: str, names: Sequence[str], tell: Tell) -> dict[st
         except CommandError:
             try:
                 tell("asking the archives of the image for their packages")
-                image.run(*argv, "update", deb=deb)
+                image.run(*argv, "update", deb=deb, network=True)
                 tell(f"fetching and installing {what}")
-                image.run(*argv, "install", *wanted, deb=deb)
+                image.run(*argv, "install", *wanted, deb=deb, network=True)
             except CommandError as error:
                 raise RpinfsError(f"{what} cannot be installed: {_complaint(error)}") from error
         image.run("apt-get", "clean")

@@ -427,7 +427,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_packages_and_a_user_in_a_debian(here: Path, package: Path) -> None:
-    """The image's own apt and useradd, in a chroot; no service starts, and nothing of the way in is left."""
+    """The image's own apt and useradd; no service starts, and nothing of the way in is left."""
     base = base_root("trixie", native_machine(), quiet)
     make_tree(here / "boot", BOOT)
     done = add(
@@ -444,6 +444,28 @@ def test_packages_and_a_user_in_a_debian(here: Path, package: Path) -> None:
     assert (root / "etc/resolv.conf").read_bytes() == (base / "etc/resolv.conf").read_bytes()
     for name in ("proc", "sys", "dev", "run", "tmp"):
         assert sorted(os.listdir(root / name)) == sorted(os.listdir(base / name))
+
+
+def test_a_hostile_program_of_an_image(here: Path) -> None:
+    """What the image's own programs, which are root, find of this machine: nothing. Each is the same one here."""
+    root = make_root(
+        here / "stock-root",
+        {f"boot/firmware/{name}": content for name, content in BOOT.items()},
+        without=("usr/lib/userconf-pi/userconf",),
+    )
+    os.mknod(root / "var/lib/kmsg", 0o20666, os.makedev(1, 11))
+    source = TOP / "tests/tools/netboot/escape.c"
+    built = here / "escape"
+    command("gcc", "-static", f'-DTARGET="{here}/out"', "-o", built, source)
+    for name in ("usr/bin/true", "usr/sbin/useradd"):
+        (root / name).parent.mkdir(exist_ok=True)
+        shutil.copy(built, root / name)
+    done = add(here, root, *PI1, "--user", "me", "--ssh-key", "key.pub")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (here / "out").exists()
+    kept = sum(1 << number for number in (0, 1, 3, 4, 5, 6, 7, 8, 10, 29, 31))
+    one = ["NSpid:\t1", "CapInh:\t0000000000000000", f"CapEff:\t{kept:016x}"]
+    assert (here / "roots/pi1/report").read_text().splitlines() == one * 2
 
 
 def test_programs_of_another_machine(here: Path) -> None:
