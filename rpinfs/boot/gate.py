@@ -147,8 +147,8 @@ def _are_told_something(host: Host) -> bool:
     """Whether anything could have moved the folders of Docker and containerd. By few files: all are on the NAS."""
     root = host.root
     text = read_text(f"{root}/etc/docker/daemon.json")
-    # With a backslash any key can be written.
-    if any(word in text for word in ('root"', '"graph"', "\\")):
+    # With a backslash any key can be written. Of another containerd nobody knows the folder.
+    if any(word in text for word in ('root"', '"graph"', '"containerd"', "\\")):
         return True
     if any(line.strip()[:1] not in ("", "#") for line in read_text(f"{root}/etc/default/docker").split("\n")):
         return True

@@ -200,6 +200,12 @@ PLACES = [
     Place("another containerd", {**dpkg("29.1"), f"etc/systemd/system/{DROP_IN}":
           f"{EXEC}--containerd=/run/k3s/containerd/containerd.sock\n"},
           [f"{UNTOLD} dockerd is given another containerd"]),
+    *(Place(f"another containerd in daemon.json, {version}", {**dpkg(version),
+            JSON: '{"containerd": "/run/other/containerd.sock"' + feature + "}"},
+            [f"{UNTOLD} dockerd is given another containerd (/etc/docker/daemon.json:1)"])
+      for version, feature in (("29.1", ""), ("26.1.5", ', "features": {"containerd-snapshotter": true}'))),
+    Place("containerd's own socket in daemon.json", {**dpkg("29.1"),
+          JSON: '{"containerd": "/run/containerd/containerd.sock"}'}, []),
     Place("a containerd of Docker's own", {**dpkg("29.1"), "etc/systemd/system/containerd.service": Path("/dev/null"),
           TOML: 'root = "/srv/c"\n'}, []),
     Place("containerd elsewhere, a Docker of no package", {TOML: 'root = "/srv/c"\n'}, ["containerd's root /srv/c"]),
