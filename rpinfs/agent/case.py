@@ -27,7 +27,7 @@ SHARE_RETRY_SECONDS = 60.0
 """How often an image is tried again that the share has failed under: no room, no permission, a stale file handle."""
 
 TRIES = 3
-"""How often a mount that systemd cannot make is tried: it may lack memory, or a module that is loaded in a moment."""
+"""How often a mount is to fail while the NAS answers: it may lack memory, or a module that is loaded in a moment."""
 
 ASK_SECONDS = 1.0
 """How often systemd is asked again for what it had not settled."""
@@ -138,7 +138,7 @@ def start_mounts(case: Case) -> Decision:
         return case.stays()
     wait = case.memory.start_wait or RETRY_SECONDS[0]
     longer = min(wait * 1.5, RETRY_SECONDS[1])
-    return case.knowing(start_at=case.now + wait, start_wait=longer, tries=case.memory.tries + 1).does(Do.START, wanted)
+    return case.knowing(start_at=case.now + wait, start_wait=longer, ordered=True).does(Do.START, wanted)
 
 
 def in_place(case: Case) -> Case:

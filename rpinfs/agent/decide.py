@@ -24,7 +24,6 @@ from rpinfs.agent.case import (
     LEASE_RETRY_SECONDS,
     RETRY_SECONDS,
     SHARE_RETRY_SECONDS,
-    TRIES,
     Case,
     also_stopped,
     attached_sentence,
@@ -84,7 +83,8 @@ def _taken_in(case: Case) -> tuple[Case, tuple[str, ...]]:
     memory, facts, result = case.memory, case.facts, case.facts.result
     notes: tuple[str, ...] = ()
     if case.share.returns != memory.returns:
-        memory = replace(memory, returns=case.share.returns, look="can be reached again")
+        # Whatever was mounted meanwhile has failed with the NAS.
+        memory = replace(memory, returns=case.share.returns, look="can be reached again", ordered=False, tries=0)
     if memory.frozen and not facts.frozen:
         memory = replace(memory, look=memory.look or "is not frozen any more")
     memory = replace(memory, frozen=facts.frozen, asked=memory.asked or facts.requested)
@@ -190,7 +190,7 @@ def _attached(case: Case) -> Decision:
     if isinstance(facts.result, Failed):
         # Nothing is known of link and UUID then, nor of the mounts: all of it is done again.
         later = case.now + RETRY_SECONDS[0]
-        return case.knowing(published=False, start_at=later).stays(facts.result.message)
+        return case.knowing(published=False, ordered=False, start_at=later).stays(facts.result.message)
     if (news := _lease_news(case)) is not None:
         return news
     if not memory.published:
@@ -213,7 +213,10 @@ def _help_mounting(case: Case) -> Decision:
     patience = 0.0 if memory.late else GRACE_SECONDS
     if ready_at is None or case.now < max(ready_at, memory.since + patience):
         return case.stays()
-    if memory.tries >= TRIES and case.image.where in case.facts.free and not case.facts.in_use:
+    if case.share.state is ShareState.SILENT:
+        # What it could mount hangs, until systemd gives it up.
+        return case.stays()
+    if memory.ordered and case.image.where in case.facts.free and not case.facts.in_use:
         from rpinfs.agent import leaving
 
         return leaving.not_mounted(case)

@@ -10,6 +10,7 @@ from rpinfs.agent.case import (
     ASK_SECONDS,
     LEASE_RETRY_SECONDS,
     RETRY_SECONDS,
+    TRIES,
     Case,
     also_stopped,
     attached_sentence,
@@ -86,12 +87,19 @@ def missed(case: Case) -> Decision:
 
 
 def not_mounted(case: Case) -> Decision:
-    """Let go of an image that systemd cannot mount: whoever mends its file must have it for himself."""
+    """Let go of an image that systemd cannot mount: whoever mends its file must have it for himself.
+
+    Each order to start it counts once it was seen to fail. One that joins a mount which hangs with the NAS is no try of
+    its own, and a mount that fails while the share does says nothing of the image.
+    """
     result, name = case.facts.result, case.mounts[0]
     if not isinstance(result, Answer):
         return case.asks() if case.now >= max(case.memory.ask_at, case.memory.start_at) else case.stays()
-    if result.units[name].active != "failed":
-        return start_mounts(case.knowing(tries=0))
+    if result.units[name].active != "failed" or result.units[name].job or case.share.state is not ShareState.MOUNTED:
+        return start_mounts(case)
+    case = case.knowing(tries=case.memory.tries + 1)
+    if case.memory.tries < TRIES:
+        return start_mounts(case)
     why = f" ({result.said[name]})" if result.said.get(name) else ""
     message = f"{name} fails{why}; the image is let go of until that is started"
     remedy = f"mend what it says, then: systemctl start {quoted(name)}"

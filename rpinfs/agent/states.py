@@ -153,7 +153,8 @@ class Memory:
         retry_at: when a refused image is prepared again; None where only a person can change anything.
         start_at: when units are started again.
         start_wait: seconds until then, growing.
-        tries: how often its mounts were started since it was attached.
+        ordered: whether its mounts were told to start, and systemd was not asked since what came of it.
+        tries: how often its mount was seen to fail since it was attached, and since the share came back.
         late: whether it was attached only after the boot had been let go on: then, or by a later agent than the first.
         was_mounted: whether something of it has been in its place since it was attached.
         gone: whether it was noticed that it is not in its place any more, and systemd asked why.
@@ -182,6 +183,7 @@ class Memory:
     retry_at: float | None = None
     start_at: float = 0.0
     start_wait: float = 0.0
+    ordered: bool = False
     tries: int = 0
     late: bool = False
     was_mounted: bool = False
@@ -206,7 +208,7 @@ class Memory:
             return replace(self, message=message, remedy=remedy)
         assert state in FOLLOWS[self.state], f"{self.state} cannot be followed by {state}"
         # Whatever the agent before this one has said is over when this one has found out for itself.
-        fresh = replace(self, start_wait=0.0, start_at=0.0, tries=0, recall="")
+        fresh = replace(self, start_wait=0.0, start_at=0.0, ordered=False, tries=0, recall="")
         return replace(fresh, state=state, message=message, remedy=remedy, since=when)
 
 

@@ -120,18 +120,28 @@ def test_the_second_agent_of_a_boot_looks_for_what_was_held_back(image: Image) -
     assert judge(image, first.memory, PLACE).memory.look == "", "systemd is not asked at an ordinary boot"
 
 
-def test_an_image_whose_mount_fails_is_let_go_of_after_some_tries(image: Image) -> None:
-    now, memory, started = NOW + 15, ATTACHED, 0
-    for _ in range(3):
-        made = judge(image, memory, GONE, now=now)
-        assert made.action == Action(Do.START, (MOUNT, KEPT))
-        memory, now, started = made.memory, made.memory.start_at, started + 1
-    asked = judge(image, memory, GONE, now=now)
+def ask(image: Image, memory: Memory) -> Memory:
+    """Ask systemd what came of an order to start the mounts, when it is time to."""
+    assert judge(image, memory, GONE, now=memory.start_at - 0.1).action is None
+    asked = judge(image, memory, GONE, now=memory.start_at)
     assert asked.action is not None and asked.action.do is Do.ASK and MOUNT in asked.action.units
-    passing = judge(image, asked.memory, replace(GONE, result=answer(unit(MOUNT, "activating"))), now=now)
-    assert said(passing)[0] is State.ATTACHED and passing.action == Action(Do.START, (MOUNT, KEPT))
+    return asked.memory
+
+
+def test_an_image_whose_mount_fails_is_let_go_of_after_some_tries(image: Image) -> None:
     failed = replace(answer(unit(MOUNT, "failed")), said={MOUNT: "bad superblock"})
-    made = judge(image, asked.memory, replace(GONE, result=failed), now=now)
+    made = judge(image, ATTACHED, GONE, now=NOW + 15)
+    for _ in range(2):
+        assert made.action == Action(Do.START, (MOUNT, KEPT)) and said(made)[0] is State.ATTACHED
+        asked = ask(image, made.memory)
+        now = made.memory.start_at
+        for still in (unit(MOUNT, "activating"), unit(MOUNT, "failed", job="start"), unit(MOUNT)):
+            passing = judge(image, asked, replace(GONE, result=answer(still)), now=now)
+            assert passing.action == made.action and passing.memory.tries == asked.tries, "it has not failed yet"
+        made = judge(image, asked, replace(GONE, result=failed), now=now)
+    asked = ask(image, made.memory)
+    now = made.memory.start_at
+    made = judge(image, asked, replace(GONE, result=failed), now=now)
     assert said(made) == (
         State.UNMOUNTED, f"{MOUNT} fails (bad superblock); the image is let go of until that is started",
         f"mend what it says, then: systemctl start {MOUNT}",
@@ -144,6 +154,35 @@ def test_an_image_whose_mount_fails_is_let_go_of_after_some_tries(image: Image) 
     assert judge(image, alone, GONE, now=now + 9999).action is None, "a person may be at work on the file"
     wanted = judge(image, alone, replace(GONE, requested=True), now=now + 9999)
     assert wanted.action == Action(Do.PREPARE)
+
+
+@pytest.mark.parametrize("away", [ShareState.SILENT, ShareState.FAILING, ShareState.WAITING])
+def test_a_mount_that_fails_with_the_nas_is_no_reason_to_let_go(image: Image, away: ShareState) -> None:
+    """One mount hung until systemd gave it up; three orders had joined it, and Docker stayed down for ever."""
+    share, memory, now = replace(SHARE, state=away), replace(ATTACHED, tries=2), NOW + 15
+    for _ in range(400):
+        made = judge(image, memory, GONE, share=share, now=now)
+        memory, now = made.memory, now + 1
+        if made.action is not None:
+            assert away is not ShareState.SILENT, "what hangs is let be"
+        if made.action is not None and made.action.do is Do.ASK:
+            result = answer(unit(MOUNT, "failed"))
+            memory = judge(image, memory, replace(GONE, result=result), share=share, now=now).memory
+        assert memory.state is State.ATTACHED and memory.tries == 2
+    back = judge(image, memory, GONE, share=replace(SHARE, returns=1), now=now + 20)
+    assert back.action == Action(Do.START, (MOUNT, KEPT)) and back.memory.tries == 0, "all tries again"
+
+
+def test_one_failure_is_not_seen_twice(image: Image) -> None:
+    """The order after it never reached systemd, which still tells of the one before."""
+    asked = ask(image, judge(image, ATTACHED, GONE, now=NOW + 15).memory)
+    made = judge(image, asked, replace(GONE, result=answer(unit(MOUNT, "failed"))), now=NOW + 20)
+    assert made.action == Action(Do.START, (MOUNT, KEPT)) and made.memory.tries == 1
+    lost = judge(image, made.memory, replace(GONE, result=Failed("systemd does not answer")), now=NOW + 21).memory
+    published = judge(image, lost, GONE, now=NOW + 26)
+    assert published.action == Action(Do.PUBLISH)
+    again = judge(image, published.memory, GONE, now=NOW + 27)
+    assert again.action == Action(Do.START, (MOUNT, KEPT)) and again.memory.tries == 1
 
 
 def test_what_an_earlier_agent_has_published_is_held_whatever_the_share_does(image: Image) -> None:
@@ -283,7 +322,8 @@ def test_systemd_has_its_time_to_mount(image: Image) -> None:
     assert made.action == Action(Do.START, (MOUNT, KEPT)) and made.memory.late
     # With growing patience.
     assert judge(image, made.memory, GONE, now=NOW + 19.9).action is None
-    again = judge(image, made.memory, GONE, now=NOW + 20)
+    asked = ask(image, made.memory)
+    again = judge(image, asked, replace(GONE, result=answer(unit(MOUNT))), now=NOW + 20)
     assert again.action == made.action
     assert (again.memory.start_at, again.memory.start_wait) == (NOW + 27.5, 11.25)
     assert judge(image, replace(ATTACHED, late=True), GONE).action == Action(Do.START, (MOUNT, KEPT))
