@@ -18,6 +18,7 @@ from rpinfs.netboot.render import board
 from rpinfs.system.run import run
 
 UNITS = "etc/systemd/system"
+RPINFS_CONFIG = "etc/rpinfs/rpinfs.conf.d/netboot.conf"
 CARD_UNITS = (
     "rpi-resize.service", "resize2fs_once.service", "rpi-resize-swap-file.service", "dphys-swapfile.service",
     "rpi-swap.service", "rpi-zram-writeback.timer", "rpi-eeprom-update.service", "systemd-growfs-root.service",
@@ -58,9 +59,7 @@ def personalize(root: Tree, boot: Tree, plan: Plan, pi: Pi, *, eeprom: bool) -> 
         OSError, CommandError.
     """
     did = [*_names(root, pi.name), *_forget(root), *_keys(root, pi.name), *_no_card(root)]
-    text = board.fstab(plan, pi).text
-    root.write("etc/fstab", text.replace(" /boot/firmware ", f" /{boot_inside(root)} "))
-    did.append(f"/etc/fstab: the boot files of {plan.nas.address}, and no partition")
+    did += _mounts(root, plan, pi)
     stock = [word for word in boot.read("cmdline.txt").split() if word not in ("rw", "ro")]
     boot.write("cmdline.txt", board.command_line(plan, pi, " ".join(stock)) + "\n")
     did.append(f"cmdline.txt: root={board.root_source(plan, pi)}, NFS {plan.nas.version}")
@@ -74,6 +73,17 @@ def personalize(root: Tree, boot: Tree, plan: Plan, pi: Pi, *, eeprom: bool) -> 
         boot.write("boot.conf", settings.text)
         did.append("boot.conf: settings for its EEPROM")
     return did
+
+
+def _mounts(root: Tree, plan: Plan, pi: Pi) -> list[str]:
+    by_rpinfs = root.has("usr/share/rpinfs")
+    text = board.fstab(plan, pi, by_rpinfs).text
+    root.write("etc/fstab", text.replace(" /boot/firmware ", f" /{boot_inside(root)} "))
+    if not by_rpinfs:
+        return [f"/etc/fstab: the boot files of {plan.nas.address}, and no partition"]
+    # With a line in fstab for the same mount, `rpinfs status` was never without a warning: fstab wins.
+    root.write(RPINFS_CONFIG, board.rpinfs_config(plan, pi))
+    return ["/etc/fstab: no partition", f"/{RPINFS_CONFIG}: boot files and images of {plan.nas.address}"]
 
 
 def _names(root: Tree, name: str) -> list[str]:

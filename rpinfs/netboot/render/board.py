@@ -78,17 +78,37 @@ def eeprom(plan: Plan, pi: Pi) -> Rendered | None:
     return _file(plan, pi, "boot.conf", "\n".join(lines) + "\n")
 
 
-def fstab(plan: Plan, pi: Pi) -> Rendered:
-    """fstab of the root: no partition is left in it. The boot files are mounted by rpinfs, or by this line."""
+def fstab(plan: Plan, pi: Pi, by_rpinfs: bool = False) -> Rendered:
+    """fstab of the root: no partition is left in it. The boot files are mounted by rpinfs, or by a line of it."""
     version = plan.nas.version
     folder = boot_folder(plan, pi)
     lines = [
         *comment("Made by rpinfs netboot render. The root is mounted by the kernel (cmdline.txt)."),
         "proc  /proc  proc  defaults  0  0",
-        *comment("The TFTP folder of this board: what it boots from is what apt updates."),
-        f"{plan.nas.address}:{folder}  /boot/firmware  nfs  vers={version},proto=tcp,_netdev,nofail  0  0",
     ]
+    if not by_rpinfs:
+        lines += [
+            *comment("The TFTP folder of this board: what it boots from is what apt updates."),
+            f"{plan.nas.address}:{folder}  /boot/firmware  nfs  vers={version},proto=tcp,_netdev,nofail  0  0",
+        ]
     return Rendered(f"{pi.name}/fstab", f"{plan.nas.root}/{pi.name}/etc/fstab", pi.name, "\n".join(lines) + "\n")
+
+
+def rpinfs_config(plan: Plan, pi: Pi) -> str:
+    """Settings of rpinfs in a root that has it: what the plan says, which need not be what rpinfs takes by default."""
+    lines = [
+        *comment("Made by rpinfs netboot add, of the plan. To change the boot files: rpinfs boot run -- apt upgrade"),
+        "[Server]",
+        f"Address={plan.nas.address}",
+        f"Version={plan.nas.version}",
+        "",
+        "[Boot]",
+        f"Export={boot_folder(plan, pi)}",
+        "",
+        "[Share]",
+        f"Export={plan.nas.share}",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _file(plan: Plan, pi: Pi, name: str, text: str, owned: bool = True) -> Rendered:

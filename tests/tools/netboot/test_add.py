@@ -444,6 +444,17 @@ def test_packages_and_a_user_in_a_debian(here: Path, package: Path) -> None:
     assert (root / "etc/resolv.conf").read_bytes() == (base / "etc/resolv.conf").read_bytes()
     for name in ("proc", "sys", "dev", "run", "tmp"):
         assert sorted(os.listdir(root / name)) == sorted(os.listdir(base / name))
+    # rpinfs mounts what the plan says; a line of fstab for the boot files would win over it, and be warned of for ever.
+    make_tree(root, {"proc/device-tree/serial-number": "10000000a1b2c3d4\0"})
+    assert " /boot/firmware " not in (root / "etc/fstab").read_text()
+    settings = subprocess.run(
+        [*PYTHON, "-m", "rpinfs", "config", "show"],
+        capture_output=True, text=True, check=True, cwd=TOP,
+        env={"RPINFS_ROOT": str(root), "SYSTEMD_PROC_CMDLINE": (here / "tftp/a1b2c3d4/cmdline.txt").read_text()},
+    ).stdout.splitlines()  # fmt: skip
+    for setting in ("Address=192.168.1.10", "Version=4.1", f"Export={here}/tftp/a1b2c3d4", "Export=/docker"):
+        where = settings[settings.index(setting) - 1]
+        assert "/etc/rpinfs/rpinfs.conf.d/netboot.conf:" in where
 
 
 def test_a_hostile_program_of_an_image(here: Path) -> None:
