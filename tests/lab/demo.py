@@ -1,4 +1,6 @@
-"""`make demo`: a Pi boots for the first time, from an empty share to a container on overlay2 in an ext4 image.
+"""`make demo`: from a box to a booted Pi, from an empty share to a container on overlay2 in an ext4 image.
+
+Three commands make what it boots from, of a stock image.
 
 Every claim is checked; the exit status is 0 only when all of them held.
 """
@@ -10,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from .box import Shell, everything_from_the_nas, stock_image
 from .container import IMAGE, container_tar
 from .image import Space, is_clean, space, superblock
 from .lab import Lab, require_root
@@ -44,6 +47,9 @@ class Story:
 
     def quote(self, title: str, text: str) -> None:
         self.tell(title)
+        self.print(text)
+
+    def print(self, text: str) -> None:
         print("".join(f"    {line}\n" for line in text.splitlines()), flush=True)
 
 
@@ -66,22 +72,27 @@ def main() -> int:
 
 
 def demonstrate(story: Story, deb: Path, release: str) -> None:
-    """The first boot, what came of it, and what it left on the NAS."""
-    story.tell(f"a Debian {release} root with {deb.name}, and a NAS with an empty share")
-    with Lab(deb=deb, release=release, progress=story.tell) as lab:
-        pi = lab.pi()
+    """Three commands, the first boot from what they made, what came of it, and what it left on the NAS."""
+    story.tell(f"a stock image with Debian {release}, {deb.name}, and a NAS with an empty share")
+    with Lab(release=release, progress=story.tell) as lab:
+        pi = lab.board("pi1")
+        shell = Shell(lab, deb, stock_image(lab.base, story.tell))
+        for command in shell.three_commands(pi, lab.nas.address):
+            story.tell(f"# {command}")
+            story.print(shell.type(command))
         expect(not any(lab.nas.share.iterdir()), "the share is not empty")
-        first_boot(story, pi)
-        look_around(story, pi)
-        story.tell("power off")
-        pi.power_off()
+        with everything_from_the_nas(lab, pi, shell.proxy):
+            first_boot(story, pi)
+            look_around(story, pi)
+            story.tell("power off")
+            pi.power_off()
         story.tell("it is off")
         look_from_the_nas(story, only_image(lab.nas.share))
 
 
 def first_boot(story: Story, pi: Pi) -> None:
     """From power to a finished systemd, with a line for each stage."""
-    story.tell(f"power on: {pi.name}, {pi.mac}, nothing configured")
+    story.tell(f"power on: {pi.name}, {pi.mac}, nothing more configured")
     pi.power_on()
     story.quote("the boot ROM has what it needs", pi.boot_log.read_text())
     story.tell(f"kernel: {pi.cmdline}")

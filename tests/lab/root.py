@@ -1,7 +1,7 @@
 """The nfsroot: a Debian with systemd and Docker, made by mmdebstrap, kept in a cache, copied for each Pi.
 
 Two layers are cached: the bare Debian, by a hash of its recipe, and that Debian with one build of our package
-installed by dpkg, by a hash of the .deb.
+installed by dpkg, by a hash of the .deb. An image of the bare one (box.py) is a third.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ def forget_old(used: Path, pattern: str) -> None:
     os.utime(used)
     last_used = {path: path.stat().st_mtime for path in used.parent.glob(pattern)}
     for path in sorted(last_used, key=lambda path: last_used[path])[:-KEPT]:
-        for folder in (path, *path.parent.glob(f"{path.name}+deb-*")):
+        for folder in (path, *path.parent.glob(f"{path.name}+*")):
             shutil.rmtree(folder, ignore_errors=True)
 
 
