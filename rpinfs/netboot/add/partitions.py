@@ -117,7 +117,8 @@ def mounted(image: ImageFile, one: Partition, where: str) -> Iterator[str]:
     os.makedirs(where, exist_ok=True)
     with attach_part(image.fd, image.path, (one.offset, one.size)) as device:
         # The driver of ext4 is that of ext2 and ext3 as well.
-        argv = ["mount", "-t", "ext4", "-o", "ro,nosuid,nodev,noexec,noatime", device.path, where]
+        # Without errors= the image says what follows on a damage in it: a panic of this kernel, if it likes.
+        argv = ["mount", "-t", "ext4", "-o", "ro,nosuid,nodev,noexec,noatime,errors=remount-ro", device.path, where]
         try:
             run(argv)
         except CommandError as error:

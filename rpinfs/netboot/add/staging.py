@@ -15,15 +15,16 @@ import contextlib
 import errno
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from rpinfs.boot.storage import parse_mountinfo
 from rpinfs.errors import RpinfsError, quoted
 from rpinfs.image.publish import is_named
 from rpinfs.netboot.add import record as records
 from rpinfs.netboot.add.record import Record
 from rpinfs.system import files
+from rpinfs.system.run import run
 from rpinfs.system.syscalls import rename_to_free_name
 
 _DIGITS = 8
@@ -130,12 +131,14 @@ def remove_leftovers(folder: str, name: str) -> None:
 
 def _remove(folder: str) -> None:
     """Remove a folder of ours, unless something is mounted in it: what that is would go with it."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        busy = [line.split()[4] for line in file if f"{line.split()[4]}/".startswith(f"{os.path.realpath(folder)}/")]
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        mounts = [mount.where for mount in parse_mountinfo(file.read())]
+    busy = [where for where in mounts if f"{where}/".startswith(f"{os.path.realpath(folder)}/")]
     if busy:
         raise RpinfsError(f"{folder}: cannot be removed: {busy[0]} is mounted", f"umount {quoted(busy[0])}")
     if os.path.isdir(folder) and not os.path.islink(folder):
-        shutil.rmtree(folder)
+        # rm goes as deep as there are folders (Python 3.11 does not), and into nothing that is mounted meanwhile.
+        run(["rm", "--recursive", "--force", "--one-file-system", "--", folder], die_with_us=True)
 
 
 def refuse_taken(place: Place, found: Record | None) -> None:

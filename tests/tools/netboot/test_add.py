@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from rpinfs.netboot.add import partitions, unpack
+from rpinfs.system.run import silent
 from tests.lab.machine import native_machine
 from tests.lab.root import base_root, quiet
 from tests.package.conftest import make_deb
@@ -339,6 +341,35 @@ def test_file_systems_that_cannot(image: Path, here: Path, mounted: Mount) -> No
         assert (done.returncode, done.stderr) == (0, "")
         for word in ("capabilities of 1 file (usr/bin/ping)", "ACLs of 1 file (var/log/journal)"):
             assert f"lost: {word} cannot be kept by the file system of" in done.stdout
+
+
+def test_an_image_that_wants_a_panic(image: Path, here: Path) -> None:
+    """What follows on a damage in the image is said by us: the kernel shows the option where the image says another."""
+    own = here / "panic.img"
+    shutil.copy(image, own)
+    with unpack.opened(str(own), silent) as opened:
+        part = partitions.layout_of(opened).root
+        command("tune2fs", "-e", "panic", f"{own}?offset={part.offset}")
+        with partitions.mounted(opened, part, str(here / "where")):
+            shown = command("findmnt", "--noheadings", "--output", "OPTIONS", here / "where")
+    assert {"ro", "errors=remount-ro"} <= set(shown.strip().split(","))
+
+
+def test_a_leftover_in_which_something_is_mounted(image: Path, here: Path) -> None:
+    """Whatever the folder is called: the kernel's table of mounts has spaces, tabs, # and backslashes as numbers."""
+    make_tree(here / "precious", {"all": "I have"})
+    (here / "plan").write_text('[network]\nsubnet = "192.168.1.0/24"\n[nas]\naddress = "192.168.1.10"\n')
+    for number, name in enumerate(("my roots", "tab\troots", "back\\slash", "#1")):
+        inside = here / name / f".pi1.rpinfs-new-{number:016x}/image"
+        inside.mkdir(parents=True)
+        command("mount", "--bind", here / "precious", inside)
+        try:
+            done = run(here, "add", image, *PI1, "--plan", "plan", "--root", name, "--tftp", "tftp")
+            assert listing(here / "precious") == {"all": "I have"}
+        finally:
+            command("umount", inside)
+        assert done.returncode == 1
+        assert "is mounted" in done.stderr
 
 
 def test_needs_root(here: Path) -> None:
