@@ -205,8 +205,14 @@ def _with_foreign(seen: Probe, fd: int, first: int, parsed: Superblock | None, s
     if signatures:
         return replace(seen, description=" and ".join(signature.describe_type(one) for one in sorted(signatures)))
     if parsed:
-        # The magic number is there, but blkid does not believe it: wrong checksum, absurd sizes.
-        return replace(seen, description=f"{signature.describe_type(parsed.type)} with a damaged superblock")
+        # The magic number is there, but blkid does not believe it: wrong checksum (from 2.41 on), absurd sizes.
+        return replace(
+            seen,
+            description=f"{signature.describe_type(parsed.type)} with a damaged superblock",
+            remedy=f"make a copy if you can, then: {command('xfs_repair', '-f', seen.path)}"
+            if parsed.type == "xfs"
+            else f"make a copy if you can, then: {command('e2fsck', '-f', seen.path)}",
+        )
     backup = superblock.find_backup(lambda offset, length: _read_at(fd, offset, length))
     if backup:
         block, block_size = backup

@@ -214,7 +214,11 @@ class NewOwn:
         self._final = path
         self._path = f"{path}-new-{os.urandom(8).hex()}"
         self._fd = open_on_share(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW)
-        self.created = os.fstat(self._fd).st_mtime
+        try:
+            self.created = os.fstat(self._fd).st_mtime
+        except BaseException:
+            self.drop()
+            raise
 
     def publish(self, data: bytes) -> None:
         """Have it take its name, whole and synced, in place of the file of ours that has it.

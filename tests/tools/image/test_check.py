@@ -98,11 +98,11 @@ def test_damaged_superblock_is_refused_with_the_command(tmp_path: Path) -> None:
     path = tmp_path / "disk.img"
     ext4_with_wrong_checksum(path)
     before = fingerprint(path)
-    with pytest.raises(
-        ImageError, match=r"could not do its work \(exit status 8\): .*checksum does not match"
-    ) as caught:
+    # blkid of util-linux 2.41 takes it for none, before e2fsck is asked.
+    said = r"could not do its work \(exit status 8\): .*checksum does not match|with a damaged superblock$"
+    with pytest.raises(ImageError, match=said) as caught:
         check(str(path))
-    assert caught.value.remedy == f"e2fsck -f {path}"
+    assert str(caught.value.remedy).removeprefix("make a copy if you can, then: ") == f"e2fsck -f {path}"
     assert fingerprint(path) == before
 
 

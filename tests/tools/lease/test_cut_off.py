@@ -50,9 +50,9 @@ modprobe -d /run/kernel loop
 modprobe -d /run/kernel nfs nfs4_unique_id={name}
 modprobe -d /run/kernel nfsv4
 ip link set lo up && ip addr add {address}/{prefix} dev vec0 && ip link set vec0 up
-mount -t hostfs -o {folder} none /run/log
-# Under a name of its own: the tree may lie in /tmp.
-mount -t hostfs -o {root} none /mnt/tree
+LIBMOUNT_FORCE_MOUNT2=always mount -t hostfs -o {folder} none /run/log
+# Under a name of its own: the tree may lie in /tmp. By mount(2): it takes no option of newer calls.
+LIBMOUNT_FORCE_MOUNT2=always mount -t hostfs -o {root} none /mnt/tree
 until mount -t nfs -o vers=4.1,hard {nas}:/docker /mnt/docker; do sleep 1; done
 {python} /run/log/{name}.py >/run/log/{name}.said 2>&1
 echo "exit status $?" >>/run/log/{name}.said

@@ -194,7 +194,7 @@ PLACES = [
     Place("containerd in a shell, a Docker of no package", {"etc/systemd/system/containerd.service.d/a.conf":
           "[Service]\nExecStart=\nExecStart=/bin/sh -c 'exec containerd'\n"},
           [f"{UNTOLD} /etc/systemd/system/containerd"]),
-    Place("a NUL", {JSON: '{"data-root": "/srv/\\u0000"}'}, [f"{UNTOLD} embedded null byte"]),
+    Place("a NUL", {JSON: '{"data-root": "/srv/\\u0000"}'}, ["embedded null"]),
     Place("containerd's TOML that is none", {**dpkg("29.1"), TOML: "root = /srv\n"},
           [f"{UNTOLD} /{TOML}: expected TOML"]),
     Place("another containerd", {**dpkg("29.1"), f"etc/systemd/system/{DROP_IN}":

@@ -45,7 +45,7 @@ def test_nothing(version: tuple[int, int]) -> None:
     ("text", "message"),
     [
         ("{", "d.json:1: expected JSON: "),
-        ('{\n"a": 1,\n}', "d.json:3: expected JSON: "),
+        ('{\n"a": 1,\n}', ("d.json:3: expected JSON: ", "d.json:2: expected JSON: Illegal trailing comma")),
         ('{\n"a": 1\n}\n\n{"b": 2}\n', "d.json:5: expected JSON: text behind the object"),
         ("{}\n}", "d.json:2: expected JSON: text behind the object"),
         ("[1]", "d.json:1: expected an object in braces, found "),
@@ -53,7 +53,7 @@ def test_nothing(version: tuple[int, int]) -> None:
         ('{"a": ' + "[" * 100000, "d.json: expected JSON: it is nested too deeply"),
     ],
 )
-def test_no_json(text: str, message: str) -> None:
+def test_no_json(text: str, message: str | tuple[str, ...]) -> None:
     with pytest.raises(RpinfsError) as caught:
         parsed(text)
     assert caught.value.message.startswith(message)
