@@ -13,6 +13,7 @@ from rpinfs.errors import RpinfsError
 from rpinfs.netboot.add.copying import refuse_without_bytes
 from rpinfs.netboot.add.partitions import Partition
 from rpinfs.netboot.add.unpack import ImageError, ImageFile
+from rpinfs.system.files import walk
 from rpinfs.system.run import CommandError, Completed, run
 from rpinfs.system.trouble import REMEDIES
 
@@ -41,9 +42,7 @@ def copy_out(image: ImageFile, one: Partition, target: str) -> tuple[int, int]:
                 raise RpinfsError(f"{target}: {os.strerror(number)}", REMEDIES[number]) from error
         raise
     copied = {
-        f"{folder}/{name}"[len(target) + 1 :]
-        for folder, folders, files in os.walk(target)
-        for name in (*folders, *files)
+        f"{folder}/{name}"[len(target) + 1 :] for folder, folders, files in walk(target) for name in (*folders, *files)
     }
     if missing := names - copied:
         raise ImageError(f"{image.path}: {min(missing)} of partition {one.number} was not copied")

@@ -198,6 +198,7 @@ def _finish(
         copied.did += user.seed(wanted.user, root, boot, image, order.pi.name, made.digits)
     elif root.has("var/lib/cloud/seed/nocloud/meta-data"):
         user.anew(root, boot, order.pi.name, made.digits)
+    user.rename(root, boot, order.pi.name)
     copied.did += personalize(root, boot, order.plan, order.pi, eeprom=order.board_known)
     # A TFTP server gives out what everybody may read (rpi-eeprom#188).
     run(["chmod", "--recursive", "go+rX", made.boot])

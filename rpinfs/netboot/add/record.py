@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from rpinfs.errors import RpinfsError
@@ -17,6 +17,9 @@ from rpinfs.system import files
 
 _VERSION = 1
 _NAME = re.compile(r"\.([a-z0-9][a-z0-9-]{0,62})\.rpinfs-board")
+_LISTS = ("kernels", "did", "left", "lost")
+_LONGEST = 2000
+"""Characters. No sentence of a person's interest is longer; names in an image may be."""
 _STAGED = re.compile(r"[0-9a-f]{16}")
 
 
@@ -71,7 +74,25 @@ def path_of(roots: str, name: str) -> str:
 def write(roots: str, record: Record) -> None:
     """Write a record, whole and synced, in place of the one that is there. Raises OSError, OddFileError."""
     with files.new_own(path_of(roots, record.name)) as new:
-        new.publish(json.dumps({"version": _VERSION, **asdict(record)}, indent=1).encode())
+        new.publish(_bounded(record))
+
+
+def _bounded(record: Record) -> bytes:
+    """A record that can be read again: where an image has more than has room, the last of the longest list go."""
+    held = replace(record, system=_cut(record.system))
+    for name in _LISTS:
+        setattr(held, name, [_cut(text) for text in getattr(held, name)])
+    while len(data := json.dumps({"version": _VERSION, **asdict(held)}, indent=1).encode()) > files.LARGEST_OWN:
+        longest: list[str] = max((getattr(held, name) for name in _LISTS), key=len)
+        if not longest:
+            most = files.LARGEST_OWN
+            raise RecordError(f"{record.name}: expected a record of at most {most} bytes, found {len(data)}")
+        del longest[-(len(longest) // 8 + 1) :]
+    return data
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def read(roots: str, name: str) -> Record | None:

@@ -80,8 +80,18 @@ class Staging:
 
 @contextlib.contextmanager
 def alone(place: Place) -> Iterator[None]:
-    """Be the only one who makes this board, as far as the file system knows locks. Raises RpinfsError, OSError."""
-    path = f"{place.roots}/.{place.name}.rpinfs-lock"
+    """Be the only one who makes this board, as far as the file systems know locks. Raises RpinfsError, OSError.
+
+    In both folders: who makes one of this name below other roots may have the same TFTP folder.
+    """
+    with _locked(f"{place.roots}/.{place.name}.rpinfs-lock", place), contextlib.ExitStack() as stack:
+        if place.tftp != place.roots:
+            stack.enter_context(_locked(f"{place.tftp}/.{place.name}.rpinfs-lock", place))
+        yield
+
+
+@contextlib.contextmanager
+def _locked(path: str, place: Place) -> Iterator[None]:
     fd = files.open_own(path, os.O_RDWR | os.O_CREAT)
     try:
         with contextlib.suppress(files.NoLocks):
@@ -115,18 +125,27 @@ def settle(place: Place) -> Record | None:
                 f"run it again with: --tftp {quoted(tftp)}",
             )
         found = _give_names(replace(place, folder=folder), found)
-    for where in (place.roots, place.tftp):
-        remove_leftovers(where, place.name)
+    _remove_leftovers(place)
     files.remove_own_leftovers(records.path_of(place.roots, place.name))
     return found
 
 
-def remove_leftovers(folder: str, name: str) -> None:
-    """Remove what interrupted attempts to make a board have left in a folder. Raises OSError."""
-    ours = re.compile(rf"\.{re.escape(name)}\.rpinfs-new-[0-9a-f]{{{2 * _DIGITS}}}")
-    for entry in os.listdir(folder):
-        if ours.fullmatch(entry):
-            _remove(f"{folder}/{entry}")
+def _remove_leftovers(place: Place) -> None:
+    """Remove what interrupted attempts to make a board have left. Raises RpinfsError, OSError.
+
+    What is in the TFTP folder is theirs where these roots have its other half: the folder may serve other roots, in
+    which a whole board of the same name waits for its names. So roots are made first and removed last.
+    """
+    ours = re.compile(rf"\.{re.escape(place.name)}\.rpinfs-new-([0-9a-f]{{{2 * _DIGITS}}})")
+    for entry in os.listdir(place.roots):
+        if match := ours.fullmatch(entry):
+            _remove_staged(place, match[1])
+
+
+def _remove_staged(place: Place, digits: str) -> None:
+    for folder in reversed(place.staged(digits)):
+        if os.path.lexists(folder):
+            _remove(folder)
 
 
 def _remove(folder: str) -> None:
@@ -162,6 +181,7 @@ def staging(place: Place) -> Iterator[Staging]:
     try:
         for folder in outer:
             os.mkdir(folder, 0o700)
+            files.sync_folder(folder)
         for folder in (made.root, made.boot):
             os.mkdir(folder, 0o755)
         yield made
@@ -171,9 +191,7 @@ def staging(place: Place) -> Iterator[Staging]:
             found = records.read(place.roots, place.name)
         # Once the record names them, they are the board.
         if found is None or found.staged != made.digits:
-            for folder in outer:
-                if os.path.lexists(folder):
-                    _remove(folder)
+            _remove_staged(place, made.digits)
 
 
 def publish(made: Staging, record: Record) -> Record:
@@ -186,21 +204,22 @@ def publish(made: Staging, record: Record) -> Record:
 def _give_names(place: Place, staged: Record) -> Record:
     outer = place.staged(staged.staged)
     for source, target in ((f"{outer[0]}/root", place.root), (f"{outer[1]}/boot", place.boot)):
-        _give_name(source, target)
+        _give_name(source, target, records.path_of(place.roots, place.name))
         files.sync_folder(target)
     done = replace(staged, staged="")
     records.write(place.roots, done)
-    for folder in outer:
-        if os.path.lexists(folder):
-            _remove(folder)
+    _remove_staged(place, staged.staged)
     return done
 
 
-def _give_name(source: str, target: str) -> None:
+def _give_name(source: str, target: str, record: str) -> None:
     if not os.path.lexists(source):
         if os.path.isdir(target):
             return  # It has it already.
-        raise RpinfsError(f"{target}: expected what an earlier attempt has made, found neither it nor {source}")
+        raise RpinfsError(
+            f"{target}: expected what an earlier attempt has made, found neither it nor {source}",
+            f"to make the board anew: {files.move_away(record)}",
+        )
     try:
         try:
             rename_to_free_name(source, target)

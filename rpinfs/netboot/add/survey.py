@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from rpinfs.errors import RpinfsError
+from rpinfs.system.files import walk
 from rpinfs.system.run import Tell
 
 _BLOCK = 512
@@ -65,16 +66,12 @@ def survey(top: str, tell: Tell, what: str) -> Survey:
     """Look at all below a folder, and at the folder itself, whose name is ".". Raises OSError."""
     found = Survey()
     _add(found, ".", top)
-    for folder, folders, files in os.walk(top, onerror=_raise):
+    for folder, folders, files in walk(top):
         for name in (*folders, *files):
             path = f"{folder}/{name}"
             _add(found, path[len(top) + 1 :], path)
         tell(f"looking at {what}: {len(found.entries)} files")
     return found
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def _add(found: Survey, name: str, path: str) -> None:

@@ -22,6 +22,8 @@ from rpinfs.netboot.add.tree import Tree
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _TYPES = ("ssh-", "ecdsa-", "sk-ssh-", "sk-ecdsa-")
 _GROUPS = ("sudo", "docker", "adm", "video", "gpio", "i2c", "spi")
+_NO_ID = 2**32 - 1
+"""(uid_t) -1: to chown(2) it means "leave it as it is"."""
 NO_PASSWORD = "*"
 """What no password has as its hash."""
 
@@ -103,7 +105,7 @@ def _place(root: Tree, boot: Tree, texts: dict[str, str]) -> None:
 
 
 def user_data(user: User, host: str) -> str:
-    """cloud-init's user-data. JSON is YAML."""
+    """cloud-init's user-data. JSON is YAML, but for escapes in surrogate pairs."""
     document = {
         "hostname": host,
         "ssh_pwauth": False,
@@ -112,7 +114,7 @@ def user_data(user: User, host: str) -> str:
             "sudo": "ALL=(ALL) NOPASSWD:ALL", "ssh_authorized_keys": list(user.keys),
         }],
     }  # fmt: skip
-    return f"#cloud-config\n{json.dumps(document, indent=2)}\n"
+    return f"#cloud-config\n{json.dumps(document, indent=2, ensure_ascii=False)}\n"
 
 
 def meta_data(host: str, digits: str) -> str:
@@ -122,7 +124,8 @@ def meta_data(host: str, digits: str) -> str:
 
 def preseed(user: User, host: str) -> str:
     """rpi-preseed.toml. JSON's strings and lists are TOML's."""
-    keys = ",\n".join(f"  {json.dumps(key)}" for key in user.keys)
+    # TOML knows no escapes in surrogate pairs, as JSON has them beyond the BMP.
+    keys = ",\n".join(f"  {json.dumps(key, ensure_ascii=False)}" for key in user.keys)
     return f"""\
 config_version = "1.1"
 
@@ -174,8 +177,13 @@ def _useradd(user: User, root: Tree, image: Image) -> None:
 def _authorize(user: User, root: Tree, fields: list[str]) -> None:
     if not user.keys:
         return
-    owner, home = (int(fields[2]), int(fields[3])), fields[5].strip("/")
-    if not home or ".." in home.split("/"):
+    numbers, home = fields[2:4], fields[5].strip("/")
+    if not all(re.fullmatch(r"[0-9]{1,10}", number) and int(number) < _NO_ID for number in numbers):
+        raise RpinfsError(
+            f"user {fields[0]}: expected numbers of a user and a group in the image, found {':'.join(numbers)!r}"
+        )
+    owner = (int(numbers[0]), int(numbers[1]))
+    if "\0" in home or not home or ".." in home.split("/"):
         raise RpinfsError(f"user {fields[0]}: expected a home in the image, found {fields[5]!r}")
     if root.kind(home) != stat.S_IFDIR:
         root.make_folder(home, 0o755, owner)
@@ -187,3 +195,35 @@ def anew(root: Tree, boot: Tree, host: str, digits: str) -> None:
     """Have cloud-init take a clone for another board, which has its user already. Raises OSError."""
     _place(root, boot, {"meta-data": meta_data(host, digits)})
     root.write("var/lib/cloud/seed/nocloud/meta-data", meta_data(host, digits), 0o600)
+
+
+_SEEDS = ("user-data", "meta-data", "rpi-preseed.toml", "custom.toml")
+_HOST_KEYS = ("hostname", "fqdn", "local-hostname")
+_HOST_LINE = re.compile(
+    r"""^((?:hostname|fqdn|local-hostname)[ \t]*[:=][ \t]*)("[^"\n]*"|'[^'\n]*'|[^\s"'#]+)""", re.MULTILINE
+)
+
+
+def rename(root: Tree, boot: Tree, host: str) -> None:
+    """Give the board's host name to all seeds that say another one: theirs would win at boot. Raises OSError."""
+    inside = boot_inside(root)
+    for tree, folder in ((boot, ""), (root, f"{inside}/"), (root, "var/lib/cloud/seed/nocloud/")):
+        for name in _SEEDS:
+            text = tree.read(f"{folder}{name}")
+            renamed = seed_of(text, host)
+            if renamed != text:
+                tree.write(f"{folder}{name}", renamed, 0o600 if folder.startswith("var/") else 0o644)
+
+
+def seed_of(text: str, host: str) -> str:
+    """A seed for a host of this name: cloud-init's YAML, whose JSON is ours, or TOML of rpi-preseed."""
+    first, _, rest = text.partition("\n")
+    try:
+        document = json.loads(rest)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        return _HOST_LINE.sub(lambda found: found[0] if found[2].strip("\"'") == host else f'{found[1]}"{host}"', text)
+    there = [key for key in _HOST_KEYS if document.get(key, host) != host]
+    renamed = json.dumps(document | dict.fromkeys(there, host), indent=2, ensure_ascii=False)
+    return f"{first}\n{renamed}\n" if there else text

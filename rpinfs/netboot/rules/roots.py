@@ -10,6 +10,7 @@ from rpinfs.errors import quoted
 from rpinfs.netboot.finding import Finding, Gravity
 from rpinfs.netboot.read.source import inside, text_inside
 from rpinfs.netboot.seen import Seen
+from rpinfs.system.files import walk
 
 _KERNELS = {"kernel8.img": "-v8", "kernel_2712.img": "-2712"}
 """Raspberry Pi's kernels by file, and how the names of their modules' folders end."""
@@ -55,7 +56,7 @@ def leftovers_of_a_card(seen: Seen) -> Iterator[Finding]:
     """Units that are for an SD card, enabled in a root."""
     for root in seen.roots:
         units = inside(root, "etc/systemd/system/x")
-        for folder, _, names in os.walk(os.path.dirname(units)) if units else ():
+        for folder, _, names in walk(os.path.dirname(units), strict=False) if units else ():
             for name in sorted(set(names).intersection(_UNITS)):
                 path = f"{folder}/{name}"
                 enabled = folder.endswith((".wants", ".requires")) and os.path.islink(path)

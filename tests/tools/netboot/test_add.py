@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -372,6 +373,25 @@ def test_a_leftover_in_which_something_is_mounted(image: Path, here: Path) -> No
         assert "is mounted" in done.stderr
 
 
+def test_no_room_for_python(here: Path) -> None:
+    """What an image may have, and no program should fall over: folders in folders, numbers that are none."""
+    boot = {f"boot/firmware/{name}": content for name, content in BOOT.items()}
+    root = make_root(here / "deep", boot)
+    for start in ("var/lib", "etc/systemd/system"):
+        command("mkdir", "-p", root / start / "/".join("d" * 1300))
+    done = add(here, root)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (here / "roots/pi1/var/lib" / "/".join("d" * 1300)).is_dir()
+    command("rm", "-r", here / "deep", here / "roots", here / "tftp")
+    for name in ("roots", "tftp"):
+        (here / name).mkdir()
+    for number, fields in enumerate(
+        ("1000:g::/home/pi", f"1000:{2**32}::/home/pi", "1000:4294967295::/home/pi", "1000:1000::/home/\0pi")
+    ):
+        root = make_root(here / str(number), {**boot, "etc/passwd": f"pi:x:{fields}:/bin/sh\n"})
+        refused(here, add(here, root, *PI1, "--user", "me", "--ssh-key", "key.pub"), "user pi: expected")
+
+
 def test_needs_root(here: Path) -> None:
     words = ("netboot", "add", "x.img", *PLACE, *PI1)
     # Nobody, who may read the tree wherever it lies: a clone in /root is nobody else's to read.
@@ -432,6 +452,60 @@ def test_killed_at_every_call(image: Path, here: Path, traced: Traced) -> None:
         assert whole(here), point
         completed += "completed what an interrupted attempt had made" in again.stdout
     assert completed, "no point lay between the record and the last name"
+
+
+DIES = """
+import os, sys
+from rpinfs.commands.cli import main
+from rpinfs.netboot.add import staging
+staging._give_names = lambda *_: os._exit(9)
+main(sys.argv[1:])
+"""
+
+
+def dies_before_the_names(here: Path, image: Path, *words: str) -> None:
+    """A board that is whole, and lacks only its names."""
+    argv = [*PYTHON, "-c", f"import sys; sys.path.insert(0, {str(TOP)!r}){DIES}", "netboot", "add", str(image), *words]
+    assert subprocess.run(argv, check=False, cwd=here, capture_output=True).returncode == 9
+
+
+def test_one_name_below_other_roots(image: Path, here: Path) -> None:
+    """A whole board that waits for its names keeps its boot files, though the TFTP folder serves other roots too."""
+    (here / "others").mkdir()
+    dies_before_the_names(here, image, *PLACE, *PI1)
+    other = ("--server", "192.168.1.10", "--root", "others", "--tftp", "tftp", "--name", "pi1", "--serial", "5e6f7a8b")
+    done = run(here, "add", image, *other)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = add(here, image)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "completed what an interrupted attempt had made" in done.stdout
+    assert sorted(os.listdir(here / "tftp")) == ["5e6f7a8b", "a1b2c3d4"]
+
+
+def test_boot_files_that_are_gone(image: Path, here: Path) -> None:
+    """What was made is half lost: the remedy that is printed makes the board anew."""
+    dies_before_the_names(here, image, *PLACE, *PI1)
+    (lost,) = (here / "tftp").glob(".pi1.rpinfs-new-*")
+    shutil.rmtree(lost)
+    done = add(here, image)
+    assert (done.returncode, done.stdout) == (1, "")
+    remedy = done.stderr.splitlines()[1].removeprefix("rpinfs: to make the board anew: ")
+    command("sh", "-c", remedy)
+    done = add(here, image)
+    assert done.returncode == 1
+    command("sh", "-c", done.stderr.splitlines()[1].rpartition(": ")[2])
+    done = add(here, image)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_two_at_once(image: Path, here: Path) -> None:
+    """Who has the name in the TFTP folder is alone with it, whatever the roots."""
+    with (here / "tftp/.pi1.rpinfs-lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        done = add(here, image)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "another rpinfs is making it at this moment" in done.stderr
 
 
 def test_no_room_in_the_middle(here: Path, mounted: Mount) -> None:
@@ -559,8 +633,12 @@ def test_a_user_by_what_the_image_takes(program: str, seeds: set[str], here: Pat
     }
     assert (root / "etc/systemd/system/userconfig.service").readlink() == Path("/dev/null")
     assert (root / "etc/systemd/system/multi-user.target.wants/ssh.service").is_symlink()
+    assert run(here, "clone", "pi1", "pi2", *PLACE).returncode == 0
+    for name in seeds:
+        for seed in (here / "tftp/pi2" / name, here / "roots/pi2/boot/firmware" / name):
+            assert "pi2" in seed.read_text() and "pi1" not in seed.read_text()
     if program == "cloud-init":
-        assert run(here, "clone", "pi1", "pi2", *PLACE).returncode == 0
+        assert '"hostname": "pi2"' in (here / "roots/pi2/var/lib/cloud/seed/nocloud/user-data").read_text()
         ids = [(here / f"roots/{pi}/var/lib/cloud/seed/nocloud/meta-data").read_text() for pi in ("pi1", "pi2")]
         assert [text.splitlines()[1] for text in ids] == ["local-hostname: pi1", "local-hostname: pi2"]
         assert ids[1] == (here / "tftp/pi2/meta-data").read_text()

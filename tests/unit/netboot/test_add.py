@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -82,11 +82,43 @@ def test_a_record_of_another_name(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_record_of_very_much_can_be_read(tmp_path: Path) -> None:
+    """Names in an image are somebody else's: 300 long ones of modules, or a sentence that quotes them."""
+    for more in (
+        {"kernels": [f"{number:03}{'k' * 250}" for number in range(300)]},
+        {"lost": ["x" * 255_000], "did": ["\u20ac" * 4000] * 30},
+        {"system": "\\" * 100_000},
+    ):
+        record.write(str(tmp_path), replace(RECORD, **more))
+        found = record.read(str(tmp_path), "pi1")
+        assert found is not None
+        assert (found.name, found.made, bool(found.kernels)) == ("pi1", RECORD.made, "kernels" in more)
+    with pytest.raises(record.RecordError, match="expected a record of at most 65536 bytes"):
+        record.write(str(tmp_path), replace(RECORD, packages={"a": "x" * 70_000}))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("#cloud-config\nhostname: raspberrypi # mine\nfqdn: 'a.b'\nx:\n  hostname: other\n",
+         '#cloud-config\nhostname: "pi2" # mine\nfqdn: "pi2"\nx:\n  hostname: other\n'),
+        ("instance-id: a\nlocal-hostname: pi2\n", "instance-id: a\nlocal-hostname: pi2\n"),
+        ('[system]\nhostname = "pp1"\n', '[system]\nhostname = "pi2"\n'),
+        (user.user_data(user.User("me"), "ci1"), user.user_data(user.User("me"), "pi2")),
+        (user.preseed(user.User("me"), "pp1"), user.preseed(user.User("me"), "pi2")),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_a_seed_for_another_host(text: str, said: str) -> None:
+    assert user.seed_of(text, "pi2") == said
+
+
 def test_seeds_are_what_their_readers_read() -> None:
-    me = user.User("me", ('ssh-ed25519 AAAA "me"@here',))
+    me = user.User("me", ('ssh-ed25519 AAAA "me"@here \N{PERSONAL COMPUTER}',))
     seed = tomllib.loads(user.preseed(me, "pi1"))
     assert (seed["user"]["name"], seed["ssh"]["authorized_keys"]) == ("me", list(me.keys))
     first, _, rest = user.user_data(me, "pi1").partition("\n")
+    assert me.keys[0].rpartition(" ")[2] in rest, "YAML knows no surrogate pairs"
     assert first == "#cloud-config"
     (made,) = json.loads(rest)["users"]
     assert (made["name"], made["lock_passwd"], made["ssh_authorized_keys"]) == ("me", True, list(me.keys))
