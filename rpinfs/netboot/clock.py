@@ -7,7 +7,7 @@ import socket
 import struct
 import time
 
-from rpinfs.netboot.wire import tie
+from rpinfs.netboot.wire import received, tie
 
 NTP_PORT = 123
 WEB_PORTS = (80, 5000)
@@ -43,15 +43,18 @@ def _by_ntp(server: str, interface: str) -> float | None:
     return float(whole - _SINCE_1900 + part / (1 << 32)) - time.time()
 
 
-def _by_web(server: str, port: int, interface: str) -> float | None:
+def _by_web(server: str, port: int, interface: str, seconds: float = SECONDS) -> float | None:
+    deadline = time.monotonic() + seconds
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as wire:
         try:
             tie(wire, interface, server)
-            wire.settimeout(SECONDS)
+            wire.settimeout(seconds)
             wire.connect((server, port))
             wire.sendall(b"HEAD / HTTP/1.0\r\nHost: " + server.encode() + b"\r\n\r\n")
             answer = b""
-            while len(answer) < _LONGEST_ANSWER and b"\r\n\r\n" not in answer and (piece := wire.recv(1024)):
+            while len(answer) < _LONGEST_ANSWER and b"\r\n\r\n" not in answer:
+                if not (piece := received(wire, 1024, deadline)):
+                    break
                 answer += piece
         except OSError:
             return None

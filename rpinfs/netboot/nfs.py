@@ -1,22 +1,26 @@
 """What a NAS answers to the NFS calls of a kernel that mounts its root: NFS 3 (RFC 1813) and 4 (RFC 7530, 8881).
 
 Calls instead of a mount: nothing can hang or stay behind, this machine's kernel needs no NFS, and what the NAS says to
-user 0 comes unaltered. Nothing is written but by Session.written() and Mount.written().
+user 0 comes unaltered. Nothing is written but by written().
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import struct
 import time
 from dataclasses import dataclass
 from types import TracebackType
 
-from rpinfs.netboot.rpc import NFS_PORT, NFS_PROGRAM, Connection, RpcError, Words, numbers, opaque, port_of
+from rpinfs.netboot.rpc import NFS_PORT, NFS_PROGRAM, SECONDS, Connection, RpcError, Words, numbers, opaque, port_of
 
 VERSIONS = ("3", "4.0", "4.1", "4.2")
 READ, MODIFY, EXTEND = 1, 4, 8
 PROBE_BYTES = 4096
+WRITE_SECONDS = 60.0
+"""For each call where something is written: disks that sleep or are overloaded flush for half a minute."""
+
 _FILE_SYNC = 2
 
 NOT_THERE, NOT_ALLOWED, READ_ONLY, GRACE = "not there", "not allowed", "read-only", "in its time of grace"
@@ -31,6 +35,15 @@ class StatusError(RpcError):
     def __init__(self, server: str, what: str, status: int) -> None:
         self.why = _STATUS.get(status, f"NFS status {status}")
         super().__init__(f"{server}: {what}: {self.why}")
+
+
+class LeftError(RpcError):
+    """A file was made, or may have been, and is not removed. `before`: what had gone wrong already."""
+
+    def __init__(self, name: str, why: RpcError, before: BaseException | None) -> None:
+        self.name = name
+        self.before = before if isinstance(before, RpcError) else None
+        super().__init__(why.message)
 
 
 @dataclass(frozen=True)
@@ -81,10 +94,11 @@ _ATTRIBUTES = numbers(2, 0, 1 << (33 - 32) | 1 << (36 - 32) | 1 << (53 - 32))
 class Session:
     """NFS 4.0 to 4.2, from the root of all exports on. From 4.1 on in a session, which ends with the block."""
 
-    def __init__(self, server: str, minor: int, interface: str = "") -> None:
+    def __init__(self, server: str, minor: int, interface: str = "", seconds: float = SECONDS) -> None:
         self.server = server
         self.minor = minor
-        self.connection = Connection(server, NFS_PORT, interface=interface)
+        self.connection = Connection(server, NFS_PORT, interface=interface, seconds=seconds)
+        self.again = functools.partial(Session, server, minor, interface, seconds)
         self.client = self.session = b""
         self.sequence = 0
 
@@ -166,24 +180,23 @@ class Session:
         of_root = owner == "0" or owner.partition("@")[0] == "root"
         return Attributes(mode, of_root, owner, seconds + part / 1e9)
 
-    def written(self, folder: bytes, name: str) -> Written:
-        """Make a file, write it through to the disk, look at it, and remove it."""
-        put, coded = numbers(_PUTFH) + opaque(folder), opaque(name.encode())
+    def make(self, folder: bytes, name: str) -> bytes:
+        """Make a file that is not there yet; returns the state in which it is open."""
         mode = numbers(2, 0, 2) + opaque(numbers(0o600))
         owner = self.client + opaque(b"doctor")
-        begun = time.monotonic()
-        opened = numbers(_OPEN, 0, 0x402, 0) + owner + numbers(1, 1) + mode + numbers(0) + coded
-        state = self._compound(name, put, opened).raw(16)
-        try:
-            file = self.handle(name, folder)
-            data = numbers(_WRITE) + state + struct.pack("!QI", 0, _FILE_SYNC) + opaque(bytes(PROBE_BYTES))
-            self._compound(name, numbers(_PUTFH) + opaque(file), data)
-            seconds = time.monotonic() - begun
-            found = self.attributes(file)
-            self._compound(name, numbers(_PUTFH) + opaque(file), numbers(_CLOSE, 0) + state)
-        finally:
-            self._compound(name, put, numbers(_REMOVE) + coded)
-        return Written(found, seconds)
+        opened = numbers(_OPEN, 0, 0x402, 0) + owner + numbers(1, 1) + mode + numbers(0) + opaque(name.encode())
+        return self._compound(name, numbers(_PUTFH) + opaque(folder), opened).raw(16)
+
+    def write(self, file: bytes, state: bytes) -> None:
+        """Write through to the disk, and close."""
+        put = numbers(_PUTFH) + opaque(file)
+        data = numbers(_WRITE) + state + struct.pack("!QI", 0, _FILE_SYNC) + opaque(bytes(PROBE_BYTES))
+        self._compound("a file", put, data)
+        self._compound("a file", put, numbers(_CLOSE, 0) + state)
+
+    def remove(self, folder: bytes, name: str) -> None:
+        """Remove a file of a folder."""
+        self._compound(name, numbers(_PUTFH) + opaque(folder), numbers(_REMOVE) + opaque(name.encode()))
 
 
 _FIXED = {_SEQUENCE: 36}
@@ -197,10 +210,11 @@ _MOUNT_PROGRAM = 100005
 class Mount:
     """NFS 3: the export is mounted by a protocol of its own, and given back with the block."""
 
-    def __init__(self, server: str, interface: str = "") -> None:
+    def __init__(self, server: str, interface: str = "", seconds: float = SECONDS) -> None:
         self.server = server
         self.interface = interface
-        self.connection = Connection(server, NFS_PORT, interface=interface)
+        self.connection = Connection(server, NFS_PORT, interface=interface, seconds=seconds)
+        self.again = functools.partial(Mount, server, interface, seconds)
         self.mounted: list[tuple[int, str]] = []
 
     def __enter__(self) -> Mount:
@@ -254,17 +268,57 @@ class Mount:
         words.raw(52)
         return Attributes(mode, owner == 0, str(owner), words.number() + words.number() / 1e9)
 
-    def written(self, folder: bytes, name: str) -> Written:
-        """Make a file, write it through to the disk, look at it, and remove it."""
-        coded = opaque(folder) + opaque(name.encode())
-        begun = time.monotonic()
-        self._call(name, 8, coded + numbers(1, 1, 0o600, 0, 0, 0, 0, 0))
+    def make(self, folder: bytes, name: str) -> bytes:
+        """Make a file that is not there yet; returns nothing, as files are not open in NFS 3."""
+        self._call(name, 8, opaque(folder) + opaque(name.encode()) + numbers(1, 1, 0o600, 0, 0, 0, 0, 0))
+        return b""
+
+    def write(self, file: bytes, _: bytes) -> None:
+        """Write through to the disk."""
+        data = opaque(file) + struct.pack("!QII", 0, PROBE_BYTES, _FILE_SYNC) + opaque(bytes(PROBE_BYTES))
+        self._call("a file", 7, data)
+
+    def remove(self, folder: bytes, name: str) -> None:
+        """Remove a file of a folder."""
+        self._call(name, 12, opaque(folder) + opaque(name.encode()))
+
+
+Nas = Session | Mount
+
+
+def written(nas: Nas, folder: bytes, name: str) -> Written:
+    """Make a file, write it through to the disk, look at it, and remove it, whatever happens.
+
+    Raises:
+        StatusError: the NAS says no. RpcError: it says nothing in time. LeftError: the file may be there still.
+    """
+    made: bytes | None = None
+    begun = time.monotonic()
+    try:
+        made = nas.make(folder, name)
+        file = nas.handle(name, folder)
+        nas.write(file, made)
+        seconds = time.monotonic() - begun
+        found = nas.attributes(file)
+    except BaseException as error:
+        # An answer that did not come may have been a yes.
+        if made is not None or not isinstance(error, StatusError):
+            _remove(nas, folder, name, error)
+        raise
+    _remove(nas, folder, name)
+    return Written(found, seconds)
+
+
+def _remove(nas: Nas, folder: bytes, name: str, before: BaseException | None = None) -> None:
+    """By another connection where this one has ended: the slot of a session is taken while a call is not answered."""
+    try:
         try:
-            file = self.handle(name, folder)
-            data = opaque(file) + struct.pack("!QII", 0, PROBE_BYTES, _FILE_SYNC) + opaque(bytes(PROBE_BYTES))
-            self._call(name, 7, data)
-            seconds = time.monotonic() - begun
-            found = self.attributes(file)
-        finally:
-            self._call(name, 12, coded)
-        return Written(found, seconds)
+            nas.remove(folder, name)
+        except StatusError:
+            raise
+        except RpcError:
+            with nas.again() as another:
+                another.remove(folder, name)
+    except RpcError as error:
+        if not (isinstance(error, StatusError) and error.why == NOT_THERE):
+            raise LeftError(name, error, before) from error

@@ -11,10 +11,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from rpinfs.errors import quoted
 from rpinfs.netboot import clock, nfs
 from rpinfs.netboot.finding import Gravity
 from rpinfs.netboot.judge import Remark
-from rpinfs.netboot.rpc import RpcError
+from rpinfs.netboot.rpc import SECONDS, NoPortError, RpcError
 
 LONGEST_SKEW = 60.0
 """Seconds. A Pi without a clock of its own takes the time of its root until NTP answers."""
@@ -38,11 +39,14 @@ class Source:
         return int(self.version.partition(".")[2] or 0)
 
 
-def look_at(source: Source, interface: str = "", write: bool = False) -> Iterator[Remark]:
+def look_at(
+    source: Source, interface: str = "", write: bool = False, write_seconds: float = nfs.WRITE_SECONDS
+) -> Iterator[Remark]:
     """What keeps a board from its root, or is odd about it.
 
     Args:
         write: whether a file may be made in the root, and removed.
+        write_seconds: for each call where one is.
     """
     if not _is_address(source.server):
         message = f"nfsroot= names {source.server[:64]!r}: a kernel without an initramfs knows no names"
@@ -61,11 +65,13 @@ def look_at(source: Source, interface: str = "", write: bool = False) -> Iterato
         if write:
             # NFS 4.0 opens files in more steps: what 4.1 or 3 tell of the same folder is as true.
             able = next(version for version in ("4.1", "4.2", "3", "4.0") if version in offered)
-            with _opened(replace(source, version=able), interface) as nas:
+            with _opened(replace(source, version=able), interface, write_seconds) as nas:
                 yield from _on_writing(nas, source)
     except nfs.StatusError as error:
         message = f"{source.server} does not give {source.path} to this machine: {error.message}"
         yield Remark(30, Gravity.FAULT, message, f"export it on {source.server}: {source.path}  NETWORK{_EXPORT}")
+    except NoPortError as error:
+        yield Remark(30, Gravity.FAULT, error.message, "see who has them on this machine, and ask again: ss -tan")
     except RpcError as error:
         yield Remark(30, Gravity.FAULT, error.message, f"start the NFS server on {source.server}")
     yield from _on_clock(source.server, clock.skew(source.server, interface))
@@ -79,16 +85,13 @@ def _is_address(text: str) -> bool:
     return True
 
 
-Nas = nfs.Session | nfs.Mount
-
-
-def _opened(source: Source, interface: str) -> Nas:
+def _opened(source: Source, interface: str, seconds: float = SECONDS) -> nfs.Nas:
     if source.version == "3":
-        return nfs.Mount(source.server, interface)
-    return nfs.Session(source.server, source.minor, interface)
+        return nfs.Mount(source.server, interface, seconds)
+    return nfs.Session(source.server, source.minor, interface, seconds)
 
 
-def _look_inside(nas: Nas, source: Source) -> Iterator[Remark]:
+def _look_inside(nas: nfs.Nas, source: Source) -> Iterator[Remark]:
     top = nas.handle(source.path)
     where = f"{source.server}:{source.path}"
     if not (_is_there(nas, top, "etc") and _is_there(nas, top, "usr")):
@@ -98,7 +101,7 @@ def _look_inside(nas: Nas, source: Source) -> Iterator[Remark]:
     yield from _on_rights(nas, top, where, source)
 
 
-def _is_there(nas: Nas, top: bytes, path: str) -> bool:
+def _is_there(nas: nfs.Nas, top: bytes, path: str) -> bool:
     try:
         nas.handle(path, top)
     except nfs.StatusError as error:
@@ -108,7 +111,7 @@ def _is_there(nas: Nas, top: bytes, path: str) -> bool:
     return True
 
 
-def _on_rights(nas: Nas, top: bytes, where: str, source: Source) -> Iterator[Remark]:
+def _on_rights(nas: nfs.Nas, top: bytes, where: str, source: Source) -> Iterator[Remark]:
     """Nothing is written for it: the NAS is asked what user 0 may do to what belongs to user 0 alone."""
     found = nas.attributes(top)
     may_write = bool(nas.access(top) & nfs.MODIFY)
@@ -123,7 +126,7 @@ def _on_rights(nas: Nas, top: bytes, where: str, source: Source) -> Iterator[Rem
         yield Remark(30, Gravity.FAULT, f"{where}: is read-only, or not root's ({found.owner})", remedy)
 
 
-def _reads_what_is_roots(nas: Nas, top: bytes) -> bool | None:
+def _reads_what_is_roots(nas: nfs.Nas, top: bytes) -> bool | None:
     """Whether user 0 reads a file that nobody else may read; None where there is none."""
     for path in ("etc/shadow", "etc/gshadow", "etc/sudoers"):
         try:
@@ -136,14 +139,22 @@ def _reads_what_is_roots(nas: Nas, top: bytes) -> bool | None:
     return None
 
 
-def _on_writing(nas: Nas, source: Source) -> Iterator[Remark]:
+def _on_writing(nas: nfs.Nas, source: Source) -> Iterator[Remark]:
     where = f"{source.server}:{source.path}"
     remedy = f"on {source.server}: {source.path}  NETWORK{_EXPORT}"
     try:
-        written = nas.written(nas.handle(source.path), f".rpinfs-doctor-{os.urandom(4).hex()}")
-    except nfs.StatusError as error:
-        gravity = Gravity.NOTE if error.why == nfs.GRACE else Gravity.FAULT
-        yield Remark(30, gravity, f"{where}: a file cannot be written in it: {error.why}", remedy)
+        written = nfs.written(nas, nas.handle(source.path), f".rpinfs-doctor-{os.urandom(4).hex()}")
+    except NoPortError:
+        raise
+    except nfs.LeftError as error:
+        if error.before:
+            yield _not_written(error.before, source)
+        message = f"{where}: {error.name} was made in it to try that, and may be there still: {error.message}"
+        remedy = f"on {source.server}: rm {quoted(f'{source.path}/{error.name}')}"
+        yield Remark(30, Gravity.WARNING, message, remedy)
+        return
+    except RpcError as error:
+        yield _not_written(error, source)
         return
     owner = written.attributes
     if not owner.of_root:
@@ -154,6 +165,14 @@ def _on_writing(nas: Nas, source: Source) -> Iterator[Remark]:
     message = f"{where}: a file of {nfs.PROBE_BYTES} bytes is made, and on the disk by the NAS's word, within {took}"
     yield Remark(30, gravity, message)
     yield from _on_clock(source.server, owner.modified - time.time())
+
+
+def _not_written(error: RpcError, source: Source) -> Remark:
+    what = f"{source.server}:{source.path}: a file cannot be written in it"
+    if isinstance(error, nfs.StatusError):
+        gravity = Gravity.NOTE if error.why == nfs.GRACE else Gravity.FAULT
+        return Remark(30, gravity, f"{what}: {error.why}", f"on {source.server}: {source.path}  NETWORK{_EXPORT}")
+    return Remark(30, Gravity.FAULT, f"{what}: {error.message}", f"on {source.server}: see what its disks do: dmesg")
 
 
 def _on_clock(server: str, skew: float | None) -> Iterator[Remark]:

@@ -9,14 +9,15 @@ import errno
 import os
 import socket
 import struct
+import time
 
 from rpinfs.errors import RpinfsError
-from rpinfs.netboot.wire import tie
+from rpinfs.netboot.wire import received, tie
 
 NFS_PROGRAM, NFS_PORT = 100003, 2049
 PORTMAP_PROGRAM, PORTMAP_PORT = 100000, 111
 SECONDS = 5.0
-"""For each call. Nothing here can hang, as a mount of a NAS that is silent would."""
+"""For each call with its answer. Nothing here can hang, as a mount of a NAS that is silent would."""
 
 _CALL, _REPLY, _ACCEPTED, _SUCCESS, _PROG_MISMATCH = 0, 1, 0, 0, 2
 _LARGEST = 1 << 20
@@ -26,6 +27,13 @@ _RESERVED_PORTS = range(1023, 600, -1)
 
 class RpcError(RpinfsError):
     """A server that does not answer, or not as one of RPC."""
+
+
+class NoPortError(RpcError):
+    """This machine has no port below 1024 left. A NAS would refuse what comes from another, and nothing be learnt."""
+
+    def __init__(self) -> None:
+        super().__init__("this machine has no free port below 1024 to ask from: a NAS may refuse who asks from another")
 
 
 class Words:
@@ -69,30 +77,41 @@ def numbers(*values: int) -> bytes:
 
 
 class Connection:
-    """A connection to one program of a server. Raises RpcError where nobody answers."""
+    """A connection to one program of a server; `seconds` is for connecting, and for each call.
 
-    def __init__(self, server: str, port: int, what: str = "NFS", interface: str = "") -> None:
+    Raises RpcError where nobody answers, NoPortError where this machine cannot ask.
+    """
+
+    def __init__(
+        self, server: str, port: int, what: str = "NFS", interface: str = "", seconds: float = SECONDS
+    ) -> None:
         self.server = server
         self.what = f"port {port} ({what})"
+        self.seconds = seconds
         self.wire = self._connected(port, interface)
 
     def _connected(self, port: int, interface: str) -> socket.socket:
-        error = OSError("no port below 1024 is free")
-        for own in (*_RESERVED_PORTS[: 50 if os.geteuid() == 0 else 0], 0):
+        for own in _RESERVED_PORTS if os.geteuid() == 0 else (0,):
             wire = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
             try:
                 tie(wire, interface, self.server)
-                wire.settimeout(SECONDS)
+                wire.settimeout(self.seconds)
+                wire.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                # A port is free again as soon as it is closed: with a minute of TIME_WAIT each (tcp(7)), seventy boards
+                # use all of them up. Nothing is lost by it: whoever closes has its answer, or has given up on it.
+                wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 wire.bind(("", own))
                 wire.connect((self.server, port))
-            except OSError as found:
+            except OSError as error:
                 wire.close()
-                error = found
-                if found.errno in _PORT_IN_USE:
+                if error.errno in _PORT_IN_USE:
                     continue
-                break
+                raise self._silent(error) from error
             return wire
-        raise RpcError(f"{self.server} does not answer at {self.what}: {error.strerror or error}") from error
+        raise NoPortError
+
+    def _silent(self, error: OSError) -> RpcError:
+        return RpcError(f"{self.server} does not answer at {self.what}: {error.strerror or error}")
 
     def __enter__(self) -> Connection:
         return self
@@ -101,17 +120,25 @@ class Connection:
         self.wire.close()
 
     def call(self, program: int, version: int, procedure: int, body: bytes = b"") -> Words | None:
-        """Call a procedure; None where the server does not have this version. Raises RpcError."""
+        """Call a procedure; None where the server does not have this version. Raises RpcError.
+
+        Where no answer comes within the time, the connection ends: one that comes late is never taken for another's.
+        """
         transaction = int.from_bytes(os.urandom(4), "big")
         head = numbers(transaction, _CALL, 2, program, version, procedure) + _AS_ROOT
         message = head + body
+        deadline = time.monotonic() + self.seconds
         try:
+            self.wire.settimeout(self.seconds)
             self.wire.sendall(numbers(_LAST | len(message)) + message)
-            words = Words(self._record(), self.server)
-        except OSError as error:
-            raise RpcError(f"{self.server} does not answer at {self.what}: {error.strerror or error}") from error
-        if (words.number(), words.number()) != (transaction, _REPLY):
-            raise RpcError(f"{self.server}: expected a server of RPC at {self.what}, found something else")
+            words = Words(self._record(deadline), self.server)
+            if (words.number(), words.number()) != (transaction, _REPLY):
+                raise RpcError(f"{self.server}: expected a server of RPC at {self.what}, found something else")
+        except BaseException as error:
+            self.wire.close()
+            if isinstance(error, OSError):
+                raise self._silent(error) from error
+            raise
         if words.number() != _ACCEPTED:
             raise RpcError(f"{self.server} refuses a call at {self.what}: who asks as root is not let in")
         words.number()
@@ -121,20 +148,20 @@ class Connection:
             raise RpcError(f"{self.server} refuses a call at {self.what}: RPC status {status}")
         return words if status == _SUCCESS else None
 
-    def _record(self) -> bytes:
+    def _record(self, deadline: float) -> bytes:
         data = b""
         while True:
-            (mark,) = struct.unpack("!I", self._received(4))
+            (mark,) = struct.unpack("!I", self._received(4, deadline))
             if len(data) + (mark & ~_LAST) > _LARGEST:
                 raise RpcError(f"{self.server}: expected a server of RPC at {self.what}, found something else")
-            data += self._received(mark & ~_LAST)
+            data += self._received(mark & ~_LAST, deadline)
             if mark & _LAST:
                 return data
 
-    def _received(self, wanted: int) -> bytes:
+    def _received(self, wanted: int, deadline: float) -> bytes:
         data = b""
         while len(data) < wanted:
-            piece = self.wire.recv(wanted - len(data))
+            piece = received(self.wire, wanted - len(data), deadline)
             if not piece:
                 raise OSError("the connection was closed")
             data += piece

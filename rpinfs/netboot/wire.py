@@ -144,6 +144,21 @@ def tie(wire: socket.socket, interface: str, server: str) -> None:
         wire.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
 
 
+def received(wire: socket.socket, most: int, deadline: float) -> bytes:
+    """The next bytes of a connection; empty where it was closed.
+
+    One deadline (of time.monotonic()) for all that belongs together: each recv() that has a time of its own lets a
+    server that sends a byte now and then go on for ever.
+
+    Raises OSError: TimeoutError at the deadline.
+    """
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    wire.settimeout(left)
+    return wire.recv(most)
+
+
 def is_ours(address: str) -> bool:
     """Whether an address is this machine's own."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

@@ -97,6 +97,41 @@ def test_writing_is_tried_where_it_is_allowed(hosts: Lan, tftpboot: Path, export
     assert listed(exports) == before
 
 
+LATE = """\
+import socket, threading
+from rpinfs.netboot import root
+
+def carry(here, there, state, asks):
+    while data := here.recv(65536):
+        # What is as long is the WRITE: from then on nothing comes back on this connection.
+        if asks and len(data) > 4096:
+            state.append("late")
+        if asks or not state:
+            there.sendall(data)
+
+def serve(server):
+    while True:
+        here, there, state = server.accept()[0], socket.create_connection(("{server}", 2049)), []
+        threading.Thread(target=carry, args=(here, there, state, True), daemon=True).start()
+        threading.Thread(target=carry, args=(there, here, state, False), daemon=True).start()
+
+server = socket.create_server(("127.0.0.1", 2049))
+threading.Thread(target=serve, args=(server,), daemon=True).start()
+for one in root.look_at(root.Source("127.0.0.1", "/nfsroot/pi1", "4.1"), "", True, 2.0):
+    print(one.message)
+"""
+
+
+def test_nothing_stays_where_a_flush_takes_too_long(hosts: Lan, tftpboot: Path, exports: dict[str, Path]) -> None:
+    """The answer to the WRITE was taken for that of the removal, which the NAS had refused: its session was busy."""
+    assert tftpboot
+    before = listed(exports)
+    said = hosts.run_on_board(*PYTHON, "-c", LATE.format(server=lan.SERVER)).stdout
+    where = "127.0.0.1:/nfsroot/pi1: a file cannot be written in it"
+    assert said == f"{where}: 127.0.0.1 does not answer at port 2049 (NFS): timed out\n"
+    assert listed(exports) == before
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
