@@ -187,12 +187,14 @@ class Session:
         opened = numbers(_OPEN, 0, 0x402, 0) + owner + numbers(1, 1) + mode + numbers(0) + opaque(name.encode())
         return self._compound(name, numbers(_PUTFH) + opaque(folder), opened).raw(16)
 
-    def write(self, file: bytes, state: bytes) -> None:
-        """Write through to the disk, and close."""
+    def write(self, file: bytes, state: bytes) -> float:
+        """Write through to the disk, and close; returns when it was on the disk, by time.monotonic()."""
         put = numbers(_PUTFH) + opaque(file)
         data = numbers(_WRITE) + state + struct.pack("!QI", 0, _FILE_SYNC) + opaque(bytes(PROBE_BYTES))
         self._compound("a file", put, data)
+        on_disk = time.monotonic()
         self._compound("a file", put, numbers(_CLOSE, 0) + state)
+        return on_disk
 
     def remove(self, folder: bytes, name: str) -> None:
         """Remove a file of a folder."""
@@ -273,10 +275,11 @@ class Mount:
         self._call(name, 8, opaque(folder) + opaque(name.encode()) + numbers(1, 1, 0o600, 0, 0, 0, 0, 0))
         return b""
 
-    def write(self, file: bytes, _: bytes) -> None:
-        """Write through to the disk."""
+    def write(self, file: bytes, _: bytes) -> float:
+        """Write through to the disk; returns when it was there, by time.monotonic()."""
         data = opaque(file) + struct.pack("!QII", 0, PROBE_BYTES, _FILE_SYNC) + opaque(bytes(PROBE_BYTES))
         self._call("a file", 7, data)
+        return time.monotonic()
 
     def remove(self, folder: bytes, name: str) -> None:
         """Remove a file of a folder."""
@@ -297,8 +300,7 @@ def written(nas: Nas, folder: bytes, name: str) -> Written:
     try:
         made = nas.make(folder, name)
         file = nas.handle(name, folder)
-        nas.write(file, made)
-        seconds = time.monotonic() - begun
+        seconds = nas.write(file, made) - begun
         found = nas.attributes(file)
     except BaseException as error:
         # An answer that did not come may have been a yes.
