@@ -369,6 +369,14 @@ def test_import_fstab_sees_the_file(other: Path, capsys: Captured) -> None:
     assert "could not be seen" not in capsys.readouterr().out
 
 
+def test_import_fstab_into_a_file_says_what_became_of_the_lines_too(other: Path, capsys: Captured) -> None:
+    make_tree(other, {"etc/fstab": RECIPE})
+    assert cli.main(["config", "import-fstab", "--output", "/etc/rpinfs/rpinfs.conf"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert any("could not be seen" in line for line in said[:-1])
+    assert said[-1].startswith("/etc/rpinfs/rpinfs.conf: written; comment out in /etc/fstab: ")
+
+
 def test_import_fstab_into_a_file(other: Path, capsys: Captured) -> None:
     """Whole or not at all: an empty file would be a configuration, and mount what nobody asked for."""
     conf, file = "/etc/rpinfs/rpinfs.conf", other / "etc/rpinfs/rpinfs.conf"
@@ -468,6 +476,16 @@ def test_status_and_check_agree(capsys: Captured) -> None:
 
 
 @pytest.mark.usefixtures("pi")
+def test_a_root_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    """Even the configuration is on the NAS then."""
+    monkeypatch.setattr("rpinfs.commands.status.CHECK_SECONDS", 0.5)
+    monkeypatch.setattr(Host, "read", signal.pause)
+    assert cli.main(["check"]) == 2
+    first, second = complaint(capsys)
+    assert first.startswith("the root file system gave no answer within ")
+    assert second == "if the root is on NFS: look at the NAS and at the network to it"
+
+
 def test_check_of_some(capsys: Captured) -> None:
     assert cli.main(["check", "config", "fstab.conflicts"]) == 0
     assert capsys.readouterr().out.splitlines() == [

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs.commands import cli
+from rpinfs.commands import cli, image
 from rpinfs.commands.image import _tell_of_smaller_setting
+from rpinfs.errors import printable
 from rpinfs.image import grow
 from rpinfs.image.grow import Grown
+from rpinfs.image.probe import Kind, Probe
 from tests.support import make_pi
 
 GIB = 1 << 30
@@ -64,3 +66,19 @@ def test_what_was_grown(
     monkeypatch.setattr(grow, "grow_by_hand", grown)
     assert cli.main(["image", "grow", "/x.img", "--size", "20G"]) == 0
     assert (asked, capsys.readouterr().out) == ([("/x.img", 20 * GIB)], said)
+
+
+def test_what_is_in_a_file_is_a_table() -> None:
+    found = Probe(
+        "/i", Kind.EXT4, "an ext4 file system", 64 << 20, 4096, "u", "lab\nel", 32 << 20, 1024,
+        errors_recorded=3, obstacles=("a", "b"), remedy="do it",
+    )  # fmt: skip
+    rows = [line.split("  ", 1) for line in image._table(found).splitlines()]
+    assert {name: value.strip() for name, value in rows} == {
+        "File": "/i", "Holds": "an ext4 file system", "Length": "64 MiB (67108864 bytes)",
+        "Allocated": "4 KiB (4096 bytes)", "Size of the file system": "32 MiB (33554432 bytes)",
+        "Block size": "1024 bytes", "Label": printable("lab\nel"), "UUID": "u", "Errors recorded": "3",
+        "Cannot be mounted here": "a, b", "What to do": "do it",
+    }  # fmt: skip
+    bare = image._table(Probe("/i", Kind.EXT4, "x"))
+    assert [line.split("  ")[0] for line in bare.splitlines()] == ["File", "Holds", "Length", "Allocated"]
