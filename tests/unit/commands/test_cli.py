@@ -486,6 +486,7 @@ def test_a_root_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, capsys: Ca
     assert second == "if the root is on NFS: look at the NAS and at the network to it"
 
 
+@pytest.mark.usefixtures("pi")
 def test_check_of_some(capsys: Captured) -> None:
     assert cli.main(["check", "config", "fstab.conflicts"]) == 0
     assert capsys.readouterr().out.splitlines() == [
