@@ -8,7 +8,7 @@ import os
 import sys
 
 from rpinfs.boot.config import Config, Image, load
-from rpinfs.boot.host import Host, read_text, words
+from rpinfs.boot.host import Host, lines_of, read_text, words
 from rpinfs.boot.storage import (
     LOOP_MAJOR,
     NFS_KINDS,
@@ -26,10 +26,14 @@ from rpinfs.boot.units import (
     AGENT,
     DEFAULT_ROOTS,
     DROP_IN,
+    GENERATED,
     GUARDED,
     KEPT_FOLDER,
+    MANAGER_FOLDERS,
+    OLD_SYSTEM_UNITS,
     RUNTIME_FOLDER,
     SYSTEM_UNITS,
+    UNIT_FOLDERS,
     escape_path,
     fstab_mount_points,
     mount_unit,
@@ -45,29 +49,14 @@ if TYPE_CHECKING:
 REFUSED = 2
 """Exit status when Docker must not start: critical, as for checks."""
 
-_OVERRIDES = (
-    "/etc/systemd/system.control", "/run/systemd/system.control", "/run/systemd/transient",
-    "/run/systemd/generator.early", "/etc/systemd/system", "/etc/systemd/system.attached", "/run/systemd/system",
-    "/run/systemd/system.attached", "/usr/local/lib/systemd/system", "/run/systemd/generator.late",
-)  # fmt: skip
-"""Folders of units that have nothing of Docker's by default: all but those of packages and of generators, ours among
-these."""
-
-_GENERATED = "/run/systemd/generator"
-_WITH_ALIASES = ("/etc/systemd/system", "/run/systemd/system", _GENERATED)
-"""Where drop-ins of an alias lie. Nothing but a list of the folder tells: one more open on the NAS, for the first."""
-
-_OF_MANAGER = (
-    "/etc/systemd/system.conf.d", "/run/systemd/system.conf.d", "/usr/local/lib/systemd/system.conf.d",
-    "/run/systemd/system.conf",
-)  # fmt: skip
-"""Where DefaultEnvironment= is set by who changes no file of a package."""
-
-_OF_PACKAGES = (
-    "ExecStart=/usr/sbin/dockerd", "ExecStart=/usr/bin/dockerd", "-H", "fd://", "$DOCKER_OPTS",
-    "--containerd=/run/containerd/containerd.sock", "EnvironmentFile=-/etc/default/docker",
-)  # fmt: skip
-"""The words by which Debian and Docker start dockerd."""
+_OF_PACKAGES = {
+    "docker.service": (
+        "ExecStart=/usr/sbin/dockerd", "ExecStart=/usr/bin/dockerd", "-H", "fd://", "$DOCKER_OPTS",
+        "--containerd=/run/containerd/containerd.sock", "EnvironmentFile=-/etc/default/docker",
+    ),
+    "containerd.service": ("ExecStart=/usr/bin/containerd",),
+}  # fmt: skip
+"""The words by which Debian and Docker start them."""
 
 _MOVING = (
     "Exec", "Environment", "Pass", "Root", "Bind", "Temporary", "Mount", "Inaccessible", "Extension", "Private",
@@ -75,7 +64,9 @@ _MOVING = (
 )  # fmt: skip
 """How settings begin that could move a folder of a service."""
 
-_OURS = "rpinfs.conf"
+_OURS = {SYSTEM_UNITS: {"rpinfs.conf"}, GENERATED: {DROP_IN}}
+"""Our drop-ins for both, by folder. Who changes these could as well take the gate out of them."""
+
 STATE_FILE = f"{RUNTIME_FOLDER}/agent.json"
 _LOOK = "rpinfs status"
 
@@ -144,62 +135,100 @@ def misplaced(config: Config, host: Host, roots: "Callable[[Host], list[Told]]")
 
 
 def _are_told_something(host: Host) -> bool:
-    """Whether anything could have moved the folders of Docker and containerd. By few files: all are on the NAS."""
+    """Whether anything could have moved the folders of Docker and containerd. By few files: all are on the NAS.
+
+    It may pass only what daemons.refusals() would pass; tests/unit/boot/test_quick_look.py compares the two.
+    """
+    try:
+        return _are_told_by_files(host) or _manager_is_told(host.root) or _units_are_changed(host.root)
+    except OSError:
+        # Who looks closer says what cannot be read.
+        return True
+
+
+def _are_told_by_files(host: Host) -> bool:
     root = host.root
-    text = read_text(f"{root}/etc/docker/daemon.json")
+    text = _text(f"{root}/etc/docker/daemon.json")
     # With a backslash any key can be written. Of another containerd nobody knows the folder.
     if any(word in text for word in ('root"', '"graph"', '"containerd"', "\\")):
         return True
-    if any(line.strip()[:1] not in ("", "#") for line in read_text(f"{root}/etc/default/docker").split("\n")):
+    toml = _text(f"{root}/etc/containerd/config.toml")
+    if not text.isascii() or text.strip()[:1] not in ("", "{") or not toml.isascii():
+        # No text, or one that begins with a byte order mark.
         return True
-    toml = read_text(f"{root}/etc/containerd/config.toml").split("\n")
-    keys = [line.partition("=")[0].strip().strip("\"'") for line in toml]
+    if any(line.strip()[:1] not in ("", "#") for line in lines_of(_text(f"{root}/etc/default/docker"))):
+        return True
+    keys = [line.partition("=")[0].strip().strip("\"'") for line in toml.split("\n")]
     if any(key.startswith(("root", "imports")) or (key[:1] != "#" and "\\" in key) for key in keys):
         return True
-    return any(word == "systemd.setenv" for word, _ in words(host.cmdline)) or _units_are_changed(root)
+    return any(word == "systemd.setenv" for word, _ in words(host.cmdline))
+
+
+def _manager_is_told(root: str) -> bool:
+    """Whether systemd gives all services an environment."""
+    files = [f"{root}{folder}/system.conf" for folder in MANAGER_FOLDERS]
+    for folder in MANAGER_FOLDERS:
+        files += [f"{root}{folder}/system.conf.d/{name}" for name in _listed(f"{root}{folder}/system.conf.d")]
+    return any(line.lstrip().startswith("DefaultEnvironment") for file in files for line in lines_of(_text(file)))
 
 
 def _units_are_changed(root: str) -> bool:
     """Whether anybody has changed how systemd starts Docker and containerd, or any service."""
-    if any(os.path.lexists(root + folder) for folder in _OF_MANAGER):
-        return True
-    # Both may be changed in place, which no folder tells. systemd has just read them.
-    manager = read_text(f"{root}/etc/systemd/system.conf").split("\n")
-    if any(line.lstrip().startswith("DefaultEnvironment") for line in manager):
-        return True
-    lines = [line.strip() for line in read_text(f"{root}{SYSTEM_UNITS}/{GUARDED[0]}").split("\n")]
-    if any(set(line.split()) - set(_OF_PACKAGES) for line in lines if _could_move(line)):
-        return True
-    if any(os.path.islink(f"{root}{SYSTEM_UNITS}/{unit}") for unit in GUARDED) or _has_changed_alias(root):
-        return True
-    folders = (*_OVERRIDES, _GENERATED, SYSTEM_UNITS)
-    if any(os.path.lexists(f"{root}{folder}/service.d") for folder in folders):
-        return True
-    for unit in GUARDED:
-        if any(os.path.lexists(f"{root}{folder}/{unit}{end}") for folder in _OVERRIDES for end in ("", ".d")):
+    # Lists of the folders tell all names at once. systemd has just read these, and what does not exist costs nothing.
+    units = {folder: _listed(root + folder) for folder in UNIT_FOLDERS if not _is_merged(root, folder)}
+    every = {name for names in units.values() for name in names}
+    for folder, names in units.items():
+        if "service.d" in names or any(_is_told(root, folder, unit, names) for unit in GUARDED):
             return True
-        ours = ((SYSTEM_UNITS, _OURS), (_GENERATED, DROP_IN))
-        if any(set(_listed(f"{root}{folder}/{unit}.d")) - {name} for folder, name in ours):
+        # Drop-ins for a unit that is a link, and so may be Docker's by another name.
+        named = [name for name in names if name.endswith(".service") and f"{name}.d" in every]
+        if any(os.path.islink(f"{root}{folder}/{name}") for name in named):
             return True
-    return any(os.path.lexists(f"{root}{_GENERATED}/{unit}") for unit in GUARDED)
+    return False
+
+
+def _is_told(root: str, folder: str, unit: str, names: "list[str]") -> bool:
+    """Whether what a folder has for a unit is not what packages and our generator put there."""
+    if f"{unit}.d" in names and (folder not in _OURS or set(_listed(f"{root}{folder}/{unit}.d")) - _OURS[folder]):
+        return True
+    if unit not in names:
+        return False
+    path = f"{root}{folder}/{unit}"
+    # A package's may be changed in place, which no folder tells.
+    return folder != SYSTEM_UNITS or os.path.islink(path) or not _is_packaged(unit, _text(path))
+
+
+def _is_packaged(unit: str, text: str) -> bool:
+    lines = [line.strip() for line in lines_of(text)]
+    moving = {word for line in lines if _could_move(line) for word in line.split()}
+    started = [line for line in lines if line.startswith("ExecStart=")]
+    return len(started) == 1 and moving <= set(_OF_PACKAGES[unit])
 
 
 def _could_move(line: str) -> bool:
-    """Whether a line of a unit file says what is started, and with what in view."""
-    return line.startswith(_MOVING) and not line.startswith(("ExecStartP", "ExecReload", "ExecStop"))
+    """Whether a line of a unit file says what is started, and with what in view; or goes on in the next."""
+    is_other = line.startswith(("ExecStartP", "ExecReload", "ExecStop"))
+    return line.endswith("\\") or (line.startswith(_MOVING) and not is_other)
 
 
-def _has_changed_alias(root: str) -> bool:
-    """Whether there are drop-ins for a unit that is a link, and so may be Docker's by another name."""
-    found = {name[:-2] for folder in _WITH_ALIASES for name in _listed(root + folder) if name.endswith(".service.d")}
-    folders = (*_OVERRIDES, _GENERATED, SYSTEM_UNITS)
-    return any(os.path.islink(f"{root}{folder}/{name}") for name in found for folder in folders)
+def _is_merged(root: str, folder: str) -> bool:
+    """Whether a folder of units is another one by the link /lib, as on Debian since 12."""
+    return folder == OLD_SYSTEM_UNITS and os.path.islink(f"{root}/lib")
+
+
+def _text(path: str) -> str:
+    """The text of a file, empty where there is none. Raises OSError: it is there, and not to be read just so."""
+    text = read_text(path)
+    if os.path.islink(path) or (not text and os.path.lexists(path) and os.lstat(path).st_size):
+        # A link may lead to another file in a world below a folder.
+        raise OSError(f"{path}: cannot be read")
+    return text
 
 
 def _listed(folder: str) -> "list[str]":
     try:
         return os.listdir(folder)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 

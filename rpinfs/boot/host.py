@@ -154,6 +154,13 @@ def read_text(path: str) -> str:
         os.close(descriptor)
 
 
+def lines_of(text: str) -> "list[str]":
+    """The lines of a text as systemd ends them, by its read_line(): at a carriage return and at a NUL, too."""
+    for end in ("\r\n", "\r", "\0"):
+        text = text.replace(end, "\n")
+    return text.split("\n")
+
+
 def _read_all(descriptor: int) -> str:
     chunks = []
     # Files in /proc and /sys have no length to ask for, and give at most a page or so a read.

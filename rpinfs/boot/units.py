@@ -60,6 +60,18 @@ NETWORKMANAGER_FILE = "/run/NetworkManager/conf.d/50-rpinfs.conf"
 RUNTIME_FOLDER = "/run/rpinfs"
 GENERATED = "/run/systemd/generator"
 SYSTEM_UNITS = "/usr/lib/systemd/system"
+OLD_SYSTEM_UNITS = "/lib/systemd/system"
+UNIT_FOLDERS = (
+    "/etc/systemd/system.control", "/run/systemd/system.control", "/run/systemd/transient",
+    "/run/systemd/generator.early", "/etc/systemd/system", "/etc/systemd/system.attached", "/run/systemd/system",
+    "/run/systemd/system.attached", GENERATED, "/usr/local/lib/systemd/system", SYSTEM_UNITS, OLD_SYSTEM_UNITS,
+    "/run/systemd/generator.late",
+)  # fmt: skip
+"""Where systemd looks for units, highest precedence first: systemd.unit(5) "Unit File Load Path"."""
+
+MANAGER_FOLDERS = ("/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd")
+"""Where system.conf and system.conf.d/ lie, highest precedence first: systemd-system.conf(5)."""
+
 KEPT_FOLDER = ".rpinfs"
 """Folder at the top of an image that holds what Bind= keeps there."""
 

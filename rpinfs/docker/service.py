@@ -13,18 +13,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from rpinfs.boot.host import COMMAND_LINE, read_text, words
+from rpinfs.boot.units import MANAGER_FOLDERS, UNIT_FOLDERS
 from rpinfs.docker.words import NotTold, assignments, environment_file, is_name, specified, split, substituted
 from rpinfs.errors import RpinfsError
 
-FOLDERS = (
-    "/etc/systemd/system.control", "/run/systemd/system.control", "/run/systemd/transient",
-    "/run/systemd/generator.early", "/etc/systemd/system", "/etc/systemd/system.attached", "/run/systemd/system",
-    "/run/systemd/system.attached", "/run/systemd/generator", "/usr/local/lib/systemd/system",
-    "/usr/lib/systemd/system", "/lib/systemd/system", "/run/systemd/generator.late",
-)  # fmt: skip
-"""Highest precedence first."""
-
-_MANAGER = ("/etc/systemd", "/run/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd")
 _OTHER_ROOT = ("RootDirectory", "RootImage", "RootMStack")
 _OF_LISTS = {
     "BindPaths": 1, "BindReadOnlyPaths": 1, "TemporaryFileSystem": 0, "MountImages": 1, "InaccessiblePaths": 0,
@@ -254,12 +246,12 @@ def followed(root: str, file: str) -> str:
 
 def _unit_file(root: str, name: str) -> tuple[str, list[str]]:
     """The unit file in force, and all names of the unit: its own, what it is a link to, and links to it."""
-    file = next((path for folder in FOLDERS if os.path.lexists(root + (path := f"{folder}/{name}"))), "")
+    file = next((path for folder in UNIT_FOLDERS if os.path.lexists(root + (path := f"{folder}/{name}"))), "")
     names = [name]
     if file and os.path.islink(root + file):
         target = os.path.basename(os.readlink(root + file))
         names += [target] if target.endswith(".service") and target != name else []
-    for folder in FOLDERS:
+    for folder in UNIT_FOLDERS:
         for other in _names(root + folder):
             path = f"{root}{folder}/{other}"
             alias = other.endswith(".service") and other not in names and os.path.islink(path)
@@ -270,8 +262,8 @@ def _unit_file(root: str, name: str) -> tuple[str, list[str]]:
 
 def _drop_ins(root: str, names: list[str]) -> list[str]:
     """Drop-ins in their order: by name across the folders; of the same name the first folder's hides the others."""
-    folders = [f"{folder}/{name}.d" for name in names for folder in FOLDERS]
-    folders += [f"{folder}/service.d" for folder in FOLDERS]
+    folders = [f"{folder}/{name}.d" for name in names for folder in UNIT_FOLDERS]
+    folders += [f"{folder}/service.d" for folder in UNIT_FOLDERS]
     found: dict[str, str] = {}
     for folder in folders:
         for name in _names(root + folder):
@@ -313,9 +305,9 @@ def _settings(file: str, text: str) -> Iterator[_Setting]:
 
 def _of_manager(root: str, specifiers: Mapping[str, str]) -> dict[str, Word]:
     """DefaultEnvironment= of systemd-system.conf(5), and systemd.setenv= of kernel-command-line(7)."""
-    main = next((path for folder in _MANAGER if os.path.exists(root + (path := f"{folder}/system.conf"))), "")
+    main = next((path for folder in MANAGER_FOLDERS if os.path.exists(root + (path := f"{folder}/system.conf"))), "")
     drop_ins: dict[str, str] = {}
-    for folder in _MANAGER:
+    for folder in MANAGER_FOLDERS:
         for name in _names(f"{root}{folder}/system.conf.d"):
             if name.endswith(".conf"):
                 drop_ins.setdefault(name, f"{folder}/system.conf.d/{name}")

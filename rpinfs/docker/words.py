@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from rpinfs.boot.host import lines_of
+
 _SPACE = " \t\n\r"
 _COMMENT = "#;"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -38,7 +40,7 @@ def assignments(text: str) -> Iterator[tuple[str, str, str, int]]:
 def _logical_lines(text: str) -> Iterator[tuple[str, int]]:
     """Lines with their continuations; comments between them are left out, and count neither as one nor as an end."""
     held, begun = "", 0
-    for number, raw in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
+    for number, raw in enumerate(lines_of(text.removeprefix("\ufeff")), 1):
         line = raw.lstrip(_SPACE)
         if line[:1] and line[0] in _COMMENT:
             continue
@@ -154,7 +156,7 @@ def environment_file(text: str) -> dict[str, tuple[str, int]]:
 
 def _entries(text: str) -> Iterator[tuple[str, int]]:
     """The assignments of such a file with their quotes: a value goes on behind an escaped end of line, or in quotes."""
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    lines = lines_of(text)
     position = 0
     while position < len(lines):
         entry, begun = lines[position].lstrip(_SPACE), position + 1

@@ -42,13 +42,15 @@ READ = [
 TOLD = [
     "etc/containerd/config.toml",
     "etc/default/docker",
-    # Drop-ins for another name of docker.service, and what is changed in place: nothing else tells. systemd has just
-    # read these.
+    # Drop-ins for another name of docker.service, which may lie in each of the folders, and what is changed in place:
+    # nothing else tells. systemd has just read these.
     "etc/systemd/system",
     "etc/systemd/system.conf",
     "run/systemd/generator",
     "run/systemd/generator/containerd.service.d",
     "run/systemd/generator/docker.service.d",
+    "usr/lib/systemd/system",
+    "usr/lib/systemd/system/containerd.service",
     "usr/lib/systemd/system/docker.service",
     "usr/lib/systemd/system/containerd.service.d",
     "usr/lib/systemd/system/docker.service.d",

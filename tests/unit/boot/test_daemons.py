@@ -281,8 +281,12 @@ def test_where_docker_will_write(root: Path, place: Place) -> None:
         ({"etc/systemd/system/containerd.service.d": None}, True),
         ({f"usr/lib/systemd/system/{DROP_IN}": ""}, True),
         ({"usr/lib/systemd/system/containerd.service.d/a.conf": ""}, True),
-        ({"etc/systemd/system.conf.d": None}, True),
-        ({"run/systemd/system.conf.d": None}, True),
+        *(({f"{folder}/a.conf": "[Manager]\nDefaultEnvironment=A=b\n"}, True) for folder in (
+            "etc/systemd/system.conf.d", "run/systemd/system.conf.d", "usr/lib/systemd/system.conf.d")),
+        ({"usr/lib/systemd/system.conf.d/a.conf": "[Manager]\nRuntimeWatchdogSec=60\n"}, False),
+        ({"lib": Path("usr/lib")}, False),
+        ({"usr/lib/systemd/system/user@.service.d/a.conf": "[Service]\n",
+          "usr/lib/systemd/system/user@.service": "[Service]\n"}, False),
     ],
 )  # fmt: skip
 def test_where_all_is_at_its_default_nobody_is_asked(root: Path, files: Mapping[str, Content], is_asked: bool) -> None:

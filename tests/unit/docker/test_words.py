@@ -19,6 +19,8 @@ from rpinfs.docker import words
         ("[A]\nk=a\\", [("A", "k", "a", 2)]),
         ("[A]\n#k=1\nno assignment\n[B]\nk=a=b\n", [("B", "k", "a=b", 5)]),
         ("\ufeff[A]\nk=1\n", [("A", "k", "1", 2)]),
+        # systemd-analyze of 252 names these lines.
+        ("[A]\n#\rk=1\r\n#\0x=2\n", [("A", "k", "1", 3), ("A", "x", "2", 5)]),
     ],
 )
 def test_assignments(text: str, found: list[tuple[str, str, str, int]]) -> None:
