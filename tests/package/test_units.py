@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -70,6 +71,27 @@ def test_verify_is_silent_and_docker_follows_the_gate(release: str) -> None:
             assert unit, computed
             assert re.search(r"^\t\tRequires: rpinfs-gate\.service", unit[1], re.MULTILINE)
             assert re.search(r"^\t\tAfter: rpinfs-gate\.service", unit[1], re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("said", "closes"),
+    [
+        ("inactive", True), ("failed", True), ("active", False), ("activating", False), ("reloading", False),
+        ("deactivating", False), ("", False),
+    ],
+)  # fmt: skip
+def test_the_socket_is_closed_only_where_docker_is_down(tmp_path: Path, said: str, closes: bool) -> None:
+    """Nothing is said where systemctl itself fails. Docker that was starting lost its socket, and so was stopped."""
+    line = re.search(r"^ExecCondition=(.+)$", (UNITS / "rpinfs-close.service").read_text(), re.MULTILINE)
+    assert line
+    asked = "show --property=ActiveState --value docker.service"
+    program = tmp_path / "systemctl"
+    answer = f"echo {said}" if said else "exit 1"
+    program.write_text(f'#!/bin/sh\n[ "$*" = "{asked}" ] && {answer}\n')
+    program.chmod(0o755)
+    done = subprocess.run(shlex.split(line[1]), env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=False)
+    assert (done.returncode == 0) is closes
+    assert done.returncode < 255, "systemd takes that for a failure of the unit"
 
 
 @pytest.mark.parametrize("name", SERVICES)
