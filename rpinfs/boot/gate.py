@@ -182,7 +182,7 @@ def _units_are_changed(root: str) -> bool:
             return True
         # Drop-ins for a unit that is a link, and so may be Docker's by another name.
         named = [name for name in names if name.endswith(".service") and f"{name}.d" in every]
-        if any(os.path.islink(f"{root}{folder}/{name}") for name in named):
+        if any(_is_alias(f"{root}{folder}/{name}") for name in named):
             return True
     return False
 
@@ -209,6 +209,11 @@ def _could_move(line: str) -> bool:
     """Whether a line of a unit file says what is started, and with what in view; or goes on in the next."""
     is_other = line.startswith(("ExecStartP", "ExecReload", "ExecStop"))
     return line.endswith("\\") or (line.startswith(_MOVING) and not is_other)
+
+
+def _is_alias(path: str) -> bool:
+    """Whether a unit is a link, and not a masked one."""
+    return os.path.islink(path) and os.readlink(path) != "/dev/null"
 
 
 def _is_merged(root: str, folder: str) -> bool:

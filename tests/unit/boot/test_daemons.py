@@ -285,6 +285,8 @@ def test_where_docker_will_write(root: Path, place: Place) -> None:
             "etc/systemd/system.conf.d", "run/systemd/system.conf.d", "usr/lib/systemd/system.conf.d")),
         ({"usr/lib/systemd/system.conf.d/a.conf": "[Manager]\nRuntimeWatchdogSec=60\n"}, False),
         ({"lib": Path("usr/lib")}, False),
+        ({"etc/systemd/system/systemd-udevd.service": Path("/dev/null"),
+          "usr/lib/systemd/system/systemd-udevd.service.d/a.conf": "[Service]\n"}, False),
         ({"usr/lib/systemd/system/user@.service.d/a.conf": "[Service]\n",
           "usr/lib/systemd/system/user@.service": "[Service]\n"}, False),
     ],
