@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rpinfs.commands.cli import Group, UsageError, add_command
-from rpinfs.commands.common import Progress, print_document
+from rpinfs.commands.common import Progress, end_in_order, print_document
 from rpinfs.errors import printable
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def _add(options: argparse.Namespace, plan_of: PlanOf) -> int:
     made = _order(options, plan_of(options.plan))
     asked = user.user_of(options.user, options.ssh_key) if options.user else None
     make.insist_on_root("add")
+    end_in_order()
     wanted = make.Wanted(options.source, options.boot, asked, options.deb, options.docker)
     with Progress() as progress:
         done = make.add(made, wanted, progress)
@@ -108,6 +109,7 @@ def _clone(options: argparse.Namespace, plan_of: PlanOf) -> int:
 
     made = _order(options, plan_of(options.plan))
     make.insist_on_root("clone")
+    end_in_order()
     other = record.read(made.place.roots, options.other)
     if other is None or other.staged:
         raise PlanError("the options", options.other, "expected a board that add has made", "rpinfs netboot list")

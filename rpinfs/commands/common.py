@@ -80,3 +80,11 @@ class Progress:
         if self._on:
             sys.stderr.write(f"\r\x1b[K{printable(text)}")
             sys.stderr.flush()
+
+
+def end_in_order() -> None:
+    """Clear up also when systemd or the end of a session ends us: the same as Ctrl-C."""
+    import signal
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)

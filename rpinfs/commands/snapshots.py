@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import signal
 from typing import TYPE_CHECKING
 
 from rpinfs.commands.cli import UsageError, describe, tell
-from rpinfs.commands.common import Progress, image_on_share, load, print_document
+from rpinfs.commands.common import Progress, end_in_order, image_on_share, load, print_document
 from rpinfs.errors import quoted
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def _take(options: argparse.Namespace) -> int:
     from rpinfs.lease import lease
 
     host, image = image_on_share(options.name)
-    _end_in_order()
+    end_in_order()
     with Progress() as progress:
         taken = taking.take(image, lease.Owner.of(host), progress, freeze_limit=options.freeze_limit)
     for remark in taken.remarks:
@@ -93,17 +92,11 @@ def _delete(options: argparse.Namespace) -> int:
     from rpinfs.lease import lease
 
     host, image = image_on_share(options.name)
-    _end_in_order()
+    end_in_order()
     with Progress() as progress:
         deleted = snapshots.delete(image, lease.Owner.of(host), options.delete, progress)
     print(f"deleted {deleted.path}, which took {human_size(deleted.allocated)} on the NAS")
     return 0
-
-
-def _end_in_order() -> None:
-    """Clear up also when systemd or the end of a session ends us: the same as Ctrl-C."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -160,7 +153,7 @@ def _restore(options: argparse.Namespace) -> int:
     from rpinfs.lease import lease
 
     host, image = image_on_share(options.name)
-    _end_in_order()
+    end_in_order()
     with Progress() as progress:
         restored = restoring.restore(image, lease.Owner.of(host), options.snapshot, progress)
     print(f"{image.path} is as it was at {restored.snapshot.when}")

@@ -9,13 +9,13 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from rpinfs import __version__
 from rpinfs.boot.settings import human_size
 from rpinfs.errors import RpinfsError, quoted
-from rpinfs.netboot.add import fat, partitions, programs, record, staging, unpack, user
+from rpinfs.netboot.add import asked, fat, partitions, programs, record, staging, unpack, user
 from rpinfs.netboot.add.copying import copy, insist_on_a_roots_file_system
 from rpinfs.netboot.add.identity import boot_inside, personalize
 from rpinfs.netboot.add.order import Order
@@ -75,7 +75,16 @@ def add(order: Order, wanted: Wanted, tell: Tell) -> Record:
         OSError: the file systems failed; likewise.
     """
     _refuse_early(wanted)
-    with _in_place(order, tell) as (made, done):
+    folder = os.path.isdir(wanted.source)
+    words = {
+        "made of": os.path.realpath(wanted.source) if folder else os.path.basename(wanted.source),
+        "--boot": wanted.boot and os.path.realpath(wanted.boot),
+        "--user": wanted.user.name if wanted.user else "",
+        "--ssh-key": "\n".join(wanted.user.keys) if wanted.user else "",
+        "--docker": "yes" if wanted.docker else "",
+        "--deb": asked.digest_of(wanted.deb),
+    }
+    with _in_place(order, words, tell, "" if folder else wanted.source) as (made, done):
         if done is not None:
             return done
         with _readable(wanted.source):
@@ -90,7 +99,7 @@ def clone(order: Order, other: Record, tell: Tell) -> Record:
     for folder in (root, boot):
         if not os.path.isdir(folder):
             raise RpinfsError(f"{folder}: expected a folder of {other.name}, found none", "rpinfs netboot list")
-    with _in_place(order, tell) as (made, done):
+    with _in_place(order, {"made of": other.name}, tell) as (made, done):
         if done is not None:
             return done
         with _readable(root):
@@ -110,11 +119,16 @@ def _refuse_early(wanted: Wanted) -> None:
 
 
 @contextlib.contextmanager
-def _in_place(order: Order, tell: Tell) -> Iterator[tuple[Staging, Record | None]]:
+def _in_place(
+    order: Order, words: Mapping[str, str], tell: Tell, image: str = ""
+) -> Iterator[tuple[Staging, Record | None]]:
     """Be alone with the names of a board, and have folders for it; or its record, if it lacked only its names."""
     place = order.place
     with staging.alone(place):
         before = record.read(place.roots, place.name)
+        wanted = asked.asked(order, words)
+        if before is not None and before.staged:
+            asked.refuse_another(place, before, wanted, image)
         found = staging.settle(place)
         if before is not None and before.staged and found is not None:
             tell(f"{place.name} was whole but for its names")
@@ -125,6 +139,7 @@ def _in_place(order: Order, tell: Tell) -> Iterator[tuple[Staging, Record | None
         with staging.staging(place) as made:
             insist_on_a_roots_file_system(made.root)
             mounts_of_our_own()
+            asked.keep(place, made.digits, wanted)
             yield made, None
 
 
@@ -162,7 +177,8 @@ def _copy_folders(wanted: Wanted, made: Staging, version: str, tell: Tell) -> _M
             f"{boot}: expected a folder with boot files (config.txt, cmdline.txt), found none", "name it: --boot DIR"
         )
     for folder in (root, boot):
-        if f"{made.root}/".startswith(f"{folder}/"):
+        # The root of all has its slash already.
+        if any(f"{new}/".startswith(f"{folder.rstrip('/')}/") for new in (made.root, made.boot)):
             raise RpinfsError(f"{folder}: the new board would be a part of its own original", "choose another --root")
     copied = _Made(root)
     copied.lost += unseen(_copy(root, made.root, "the root", copied, tell), version)

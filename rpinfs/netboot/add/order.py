@@ -50,6 +50,8 @@ def order(given: Mapping[str, str], plan: Plan | None) -> Order:
                 f"mount the share that has it, or: mkdir -p {quoted(folder)}",
             )
     roots, tftp = os.path.realpath(roots), os.path.realpath(tftp)
+    if roots == tftp:
+        raise PlanError(OPTIONS, "--tftp", "is the folder with the roots: TFTP gives out all that is in it")
     plan = plan or _plan(given, roots, tftp)
     _refuse_another(plan, pi)
     place = Place(roots, pi.name, tftp, os.path.basename(boot_folder(plan, pi)))

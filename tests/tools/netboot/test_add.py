@@ -482,6 +482,34 @@ def test_one_name_below_other_roots(image: Path, here: Path) -> None:
     assert sorted(os.listdir(here / "tftp")) == ["5e6f7a8b", "a1b2c3d4"]
 
 
+@pytest.mark.parametrize("other", [
+    ("--serial", "5e6f7a8b"), ("--user", "you"), ("--ssh-key", "other.pub"), ("--server", "192.168.1.11"),
+    ("image", ""), ("source", ""), ("--mac", "dc:a6:32:00:00:01"), ("--nfs-version", "4.2"),
+])  # fmt: skip
+def test_another_order_completes_nothing(other: tuple[str, str], image: Path, here: Path) -> None:
+    """What waits for its names is what was asked for then; the remedy makes the other one."""
+    own = here / "own.img"
+    os.link(image, own)
+    command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", here / "other")
+    options = {"--serial": "a1b2c3d4", "--user": "me", "--ssh-key": "key.pub", "--server": "192.168.1.10"}
+    words = [word for option in options.items() for word in option]
+    dies_before_the_names(here, own, "--name", "pi1", *PLACE, *words)
+    if other[0] == "image":
+        own.unlink()
+        shutil.copy(image, own)
+        overwrite(own, 64, b"another")
+    elif other[0] == "source":
+        own = own.rename(here / "own2.img")
+    else:
+        words = [word for option in (options | dict([other])).items() for word in option]
+    done = run(here, "add", own, "--name", "pi1", *PLACE, *words)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "an interrupted attempt has made it whole, of something else" in done.stderr
+    command("sh", "-c", done.stderr.splitlines()[1].rpartition(": ")[2])
+    done = run(here, "add", own, "--name", "pi1", *PLACE, *words)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_boot_files_that_are_gone(image: Path, here: Path) -> None:
     """What was made is half lost: the remedy that is printed makes the board anew."""
     dies_before_the_names(here, image, *PLACE, *PI1)
@@ -496,6 +524,33 @@ def test_boot_files_that_are_gone(image: Path, here: Path) -> None:
     command("sh", "-c", done.stderr.splitlines()[1].rpartition(": ")[2])
     done = add(here, image)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_originals_around_the_copy(here: Path) -> None:
+    """A root or boot folder in which the copy would be; and roots that TFTP would give out."""
+    root = make_root(here / "stock", {f"boot/firmware/{name}": content for name, content in BOOT.items()})
+    refused(here, add(here, Path("/"), *PI1, "--boot", str(root / "boot/firmware")), "a part of its own original")
+    make_tree(here, {"config.txt": ""})
+    refused(here, add(here, root, *PI1, "--boot", str(here)), "a part of its own original")
+    done = run(here, "add", root, *PI1, "--server", "192.168.1.10", "--root", "roots", "--tftp", "roots")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is the folder with the roots" in done.stderr
+
+
+def test_ended_by_systemd(image: Path, here: Path) -> None:
+    """SIGTERM is as Ctrl-C: nothing stays of what was half made."""
+    code = f"""
+import sys; sys.path.insert(0, {str(TOP)!r})
+import os, signal
+from rpinfs.commands.cli import main
+from rpinfs.netboot.add import make
+make._finish = lambda *_: (os.kill(os.getpid(), signal.SIGTERM), signal.pause())
+sys.exit(main(sys.argv[1:]))
+"""
+    argv = [*PYTHON, "-c", code, "netboot", "add", str(image), *PLACE, *PI1]
+    done = subprocess.run(argv, check=False, cwd=here, capture_output=True)
+    assert done.returncode not in (0, -15)
+    assert nothing_left(here)
 
 
 def test_two_at_once(image: Path, here: Path) -> None:

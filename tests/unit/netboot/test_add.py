@@ -133,7 +133,8 @@ PLAN = {
 
 def ordered(tmp_path: Path, planned: bool = True, **given: str) -> Order:
     nothing = dict.fromkeys(("name", "serial", "mac", "board", "server", "version"), "")
-    folders = {"roots": str(tmp_path), "tftp": str(tmp_path)}
+    (tmp_path / "tftp").mkdir(exist_ok=True)
+    folders = {"roots": str(tmp_path), "tftp": str(tmp_path / "tftp")}
     return order({**nothing, **folders, "name": "pi1", **given}, parse(PLAN, "plan") if planned else None)
 
 
