@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -61,6 +62,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave the root there, to look at")
     parser.add_argument("targets", nargs="*", default=["test", "demo"], metavar="TARGET", help="of make (test demo)")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     commit = output("git", "-C", str(TOP), "log", "-1", "--format=%h %s").strip()
     if output("git", "-C", str(TOP), "status", "--porcelain"):
         print("not all of the tree is committed: what is tried is the last commit", flush=True)
@@ -124,11 +126,15 @@ def run_make(root: Path, targets: list[str]) -> tuple[int, list[str]]:
     )
     assert process.stdout is not None
     closing = []
-    for line in process.stdout:
-        print(line, end="", flush=True)
-        if found := CLOSING_LINE.fullmatch(line.strip()):
-            closing.append(found[1])
-    return process.wait(), closing
+    try:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            if found := CLOSING_LINE.fullmatch(line.strip()):
+                closing.append(found[1])
+        return process.wait(), closing
+    finally:
+        # unshare hears neither SIGINT nor SIGTERM, and a run that nobody waits for goes on for an hour.
+        process.kill()
 
 
 def named_paths(texts: Iterable[str]) -> list[str]:

@@ -18,9 +18,6 @@ from rpinfs.netboot.model import Pi, Plan
 from rpinfs.netboot.read.bootfiles import Value, applies, nfs_version, values, words
 from rpinfs.netboot.read.source import bytes_inside
 
-MISSING_IS_NORMAL = ("bootsig.bin", "pieeprom.upd", "recover4.elf", "recovery.elf", "pieeprom.sig", "vl805.sig")
-"""Files that a board asks for at every boot, and that are nowhere (nobodd, docs/explain-pi-netboot.rst)."""
-
 
 @dataclass(frozen=True)
 class Way:

@@ -1,7 +1,7 @@
 """Labs for tests: one with our package in its Pis' roots, one without. Both end with the test that asked for them.
 
 RPINFS_LAB_RELEASE=bookworm in the environment makes the Pis Debian 12. When a test fails, the report has what its Pis
-wrote to their consoles and what the NAS logged.
+wrote to their consoles and journals and what the NAS logged.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import pytest
 from tests.package.conftest import make_deb
 
 from .lab import Lab
-from .process import tail
+from .pi import Pi
+from .process import LabError, tail
 
 CONSOLE_LINES = 150
+JOURNAL_SECONDS = 30.0
 LABS = pytest.StashKey[list[Lab]]()
 FAILED = pytest.StashKey[str]()
 """Of a module whose tests share a lab: the last one that failed, and has left it who knows how."""
@@ -62,4 +64,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         for lab in item.stash.get(LABS, []):
             report.sections.append(("log of the NAS", tail(lab.nas.log(), CONSOLE_LINES)))
             report.sections += [(f"console of {pi.name}", tail(pi.console(), CONSOLE_LINES)) for pi in lab.pis.values()]
+            report.sections += [(f"journal of {pi.name}", journal(pi)) for pi in lab.pis.values() if pi.is_on()]
     return report
+
+
+def journal(pi: Pi) -> str:
+    """The end of a Pi's journal, if it still answers."""
+    try:
+        return pi.try_run(f"journalctl --no-pager --boot --lines={CONSOLE_LINES}", timeout=JOURNAL_SECONDS).stdout
+    except LabError as error:
+        return str(error)

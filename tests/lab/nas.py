@@ -174,10 +174,6 @@ class GaneshaNas(Nas):
     def log(self) -> str:
         return "".join(path.read_text(errors="replace") for path in sorted(self._work.glob("*.log")))
 
-    def remove_root(self, pi: str) -> None:
-        """Throw a Pi's root away."""
-        shutil.rmtree(self.root_of(pi))
-
     def _give_disk(self, file: Path, size: int) -> None:
         """Put the share for images on a small disk of its own, one that can be filled."""
         run(["truncate", f"--size={size}", file])

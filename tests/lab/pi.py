@@ -233,10 +233,6 @@ class Pi:
         """What it has written to its serial console since it was powered on."""
         return "" if self._qemu is None else self._qemu.output()
 
-    def wait_console(self, pattern: str, timeout: float = BOOT_SECONDS) -> None:
-        """Wait until its console shows what matches the pattern."""
-        self._on_once()[0].wait_for(pattern, timeout)
-
     def _on(self) -> tuple[Daemon, Agent, Monitor]:
         if not self.is_on():
             raise LabError(f"{self.name}: it is off\n{tail(self.console())}")

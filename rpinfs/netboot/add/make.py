@@ -23,7 +23,6 @@ from rpinfs.netboot.add.record import Record
 from rpinfs.netboot.add.staging import Staging
 from rpinfs.netboot.add.survey import Survey, unseen
 from rpinfs.netboot.add.tree import Tree
-from rpinfs.netboot.boards import folder_of
 from rpinfs.system.files import OddFileError
 from rpinfs.system.run import Tell, run
 from rpinfs.system.syscalls import mounts_of_our_own
@@ -266,8 +265,3 @@ def _left(order: Order, root: Tree, boot: Tree, packages: dict[str, str]) -> lis
         f"{nas.address} is to export {nas.root}, {nas.boot} and {nas.share}: rpinfs netboot render --for exports"
     )
     return left
-
-
-def folder_matches(serial: str, other: str) -> bool:
-    """Whether two ways to write a serial number mean one board."""
-    return bool(serial) and bool(other) and folder_of(serial) == folder_of(other)
