@@ -8,11 +8,13 @@ Every claim is checked; the exit status is 0 only when all of them held.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from pathlib import Path
 
 from .box import Shell, everything_from_the_nas, stock_image
+from .channel import Result
 from .container import IMAGE, container_tar
 from .image import Space, is_clean, space, superblock
 from .lab import Lab, require_root
@@ -132,10 +134,16 @@ def settled_status(pi: Pi) -> str:
     """
     for _ in range(STATUS_TRIES):
         result = pi.try_run("rpinfs status")
-        if result.status == 0:
+        if all_well(result):
             break
-    expect(result.status == 0, str(result))
+    expect(all_well(result), str(result))
     return result.stdout
+
+
+def all_well(status: Result) -> bool:
+    """Whether nothing is wrong, but that the disk which is the NAS here, this machine's own, may be rather full."""
+    named = re.findall(r"^  (?:critical|warning|unknown)  .*", status.stdout, re.MULTILINE)
+    return status.status == 0 or (status.status == 1 and all(line.endswith("  share.space") for line in named))
 
 
 def look_from_the_nas(story: Story, image: Path) -> None:

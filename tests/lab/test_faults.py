@@ -275,7 +275,7 @@ def test_nas_gone_for_minutes_while_containers_write(work: Workplace, tell: Tell
         told = re.findall(r"answers again after (\d+) s", work.told())
         assert told and int(told[-1]) > OUTAGE / 2, work.told()
         tell(f"{name} for {OUTAGE:.0f} s: the agent counted {told[-1]} s, records lost 0")
-    work.pi.run("rpinfs check mount share image.owner")
+    work.pi.run("rpinfs check mount share.answers share.mounted image.owner")
 
 
 @long
@@ -288,7 +288,7 @@ def test_server_that_has_forgotten_its_clients(work: Workplace) -> None:
     again = "its lock is held again"
     work.pi.run(f"until {work.journal} | grep -q '{again}'; do sleep 5; done", timeout=2 * RENEW_SECONDS)
     assert "its lock on the NAS is lost" in work.told()
-    work.pi.run("rpinfs check mount share image.owner")
+    work.pi.run("rpinfs check mount share.answers share.mounted image.owner")
     work.nothing_is_lost()
 
 
@@ -341,7 +341,7 @@ def test_export_removed_and_exported_again(work: Workplace) -> None:
     assert "DOES NOT ANSWER" not in report
     work.nas.export_share()
     work.pi.run(pasted(report, "nfs-docker.mount"), timeout=300)
-    work.pi.run("rpinfs check share mount.right mount.errors docker.running")
+    work.pi.run("rpinfs check share.answers share.mounted mount.right mount.errors docker.running")
     work.nothing_is_lost()
 
 
