@@ -53,6 +53,6 @@ def take(image: Image, owner: Owner, *, settled: bool = False, progress: Tell) -
     return Look(
         found,
         memory.recall(image.path, image.name, owner),
-        leftovers=bool(publish.leftovers(image.path)),
+        leftovers=bool(publish.known_leftovers(image.path, progress)),
         attached=attached[0].path if attached else "",
     )

@@ -45,12 +45,9 @@ def remove_leftovers(path: str, progress: Tell) -> list[str]:
 
     Returns:
         the paths that were removed.
-
-    Raises:
-        OSError: the folder cannot be read.
     """
     removed = []
-    for leftover in leftovers(path):
+    for leftover in known_leftovers(path, progress):
         try:
             done = _remove_leftover(leftover, path)
         except OSError as error:
@@ -66,6 +63,19 @@ def leftovers(path: str) -> list[str]:
     folder, name = os.path.split(path)
     ours = re.compile(rf"\.{re.escape(name)}\.rpinfs-new-[0-9a-f]{{16}}")
     return [os.path.join(folder, entry) for entry in sorted(os.listdir(folder)) if ours.fullmatch(entry)]
+
+
+def known_leftovers(path: str, progress: Tell) -> list[str]:
+    """The same; a folder that cannot be listed is told of, and nothing is known to be left there.
+
+    Files in it may be as well as ever: nfs-ganesha 6.5 answers a listing with "Stale file handle" for as long as it
+    remembers a file that was removed on the NAS itself.
+    """
+    try:
+        return leftovers(path)
+    except OSError as error:
+        progress(f"left over: {os.path.dirname(path)} cannot be listed: {error.strerror}")
+        return []
 
 
 def remove_second_names(path: str) -> None:

@@ -266,9 +266,9 @@ def remove_own_leftovers(path: str) -> None:
     """Remove what interrupted writers of a file of our own have left. Only for who has it locked against others."""
     folder, name = os.path.split(path)
     ours = re.compile(rf"{re.escape(name)}-new-[0-9a-f]{{16}}")
-    for entry in os.listdir(folder):
-        if ours.fullmatch(entry):
-            # A leftover that stays does no harm.
+    # A leftover that stays does no harm, in a folder that cannot be listed neither.
+    with contextlib.suppress(OSError):
+        for entry in filter(ours.fullmatch, os.listdir(folder)):
             with contextlib.suppress(OSError):
                 os.unlink(os.path.join(folder, entry))
 
