@@ -281,6 +281,8 @@ def _mount_text(
         f"Where={specifier(where)}",
         f"Type={kind}",
         f"Options={specifier(','.join([*options, '_netdev', 'nofail']))}",
+        # mount(8) reads the 14 files of systemd's own C.UTF-8 otherwise, over the network.
+        "Environment=LC_ALL=C",
         *(extra or []),
     ]
     if timeout:
