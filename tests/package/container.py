@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import itertools
+import json
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from rpinfs.boot import host
 from tests.package import chroot
 
 SECONDS = 600.0
@@ -77,8 +79,22 @@ def boot(root: chroot.Chroot, unit: str) -> str:
     """Boot up to a unit, until the container ends by itself; what its console showed."""
     have_spare_loops()
     name = f"rpinfs-test-{os.getpid()}-{next(_numbers)}"
-    with own_groups(name) as groups:
-        return _boot(root, unit, name, " ".join(map(str, groups)))
+    try:
+        with own_groups(name) as groups:
+            return _boot(root, unit, name, " ".join(map(str, groups)))
+    finally:
+        detach_orphans()
+
+
+def detach_orphans() -> None:
+    """Detach the locks that agents have left in loop devices, of containers whose share is mounted nowhere any more."""
+    tables = (host.read_text(str(path)) for path in Path("/proc").glob("[0-9]*/mountinfo"))
+    mounted = {line.split()[2] for table in tables for line in table.splitlines()}
+    asked = ["losetup", "--list", "--json", "--output", "NAME,BACK-FILE,BACK-MAJ:MIN"]
+    listed = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    for one in json.loads(listed or "{}").get("loopdevices", []):
+        if one["back-file"].endswith(".rpinfs-lock") and one["back-maj:min"].strip() not in mounted:
+            subprocess.run(["losetup", "--detach", one["name"]], check=False)
 
 
 def _boot(root: chroot.Chroot, unit: str, name: str, groups: str) -> str:
