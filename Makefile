@@ -35,10 +35,14 @@ PACKAGES := \
 # They run on Python 3.11 (Debian 12) and 3.13 (Debian 13).
 TOOLS := ruff==0.17.6 mypy==2.4.1 pytest==9.2.0 pytest-xdist==3.8.0 hypothesis==6.170.15
 
+# What people watch by, unpacked beside the caches and not installed: the packages start daemons, and want a mail server.
+WATCHERS := prometheus prometheus-node-exporter nagios4-core monitoring-plugins-common
+
 hash = $(firstword $(shell printf '%s' '$(1)' | sha256sum | cut -c -12))
 STAMP := $(CACHE)/packages-$(call hash,$(sort $(PACKAGES)))
 VENV := $(CACHE)/venv-$(call hash,$(TOOLS) $(WINDOWS) $(shell . /etc/os-release; echo $$VERSION_ID))
 PYTHON := $(VENV)/bin/python
+UNPACKED := $(CACHE)/watchers-$(call hash,$(WATCHERS) $(shell . /etc/os-release; echo $$VERSION_ID))
 # For make mutants alone.
 MUTATION := cosmic-ray==8.7.0
 MUTANTS_VENV := $(CACHE)/mutants-$(call hash,$(TOOLS) $(MUTATION) $(WINDOWS) $(shell . /etc/os-release; echo $$VERSION_ID))
@@ -52,7 +56,7 @@ LINTED := rpinfs tests units/man/build.py
 # An emulated Pi has one processor, and each of the test runner's workers at most two Pis.
 JOBS = $(shell nproc)
 # Who gets what: tests/conftest.py. ARGS are for pytest, such as make test ARGS="-m 'not lab'".
-PYTEST = $(AS_ROOT) RPINFS_DEB="$$(realpath '$(DIST)'/rpinfs_*_all.deb)" '$(PYTHON)' -m pytest \
+PYTEST = $(AS_ROOT) RPINFS_DEB="$$(realpath '$(DIST)'/rpinfs_*_all.deb)" RPINFS_WATCHERS='$(UNPACKED)' '$(PYTHON)' -m pytest \
   --numprocesses=$(JOBS) --durations=20 --durations-min=30 $(ARGS)
 
 # A Python environment, where it is missing: $(1) its folder, $(2) what pip installs in it.
@@ -67,7 +71,7 @@ define environment
 	fi
 endef
 
-.PHONY: help packages deps venv deb lint test test-fast test-fresh mutants test-crash test-lab demo bench clean
+.PHONY: help packages deps venv watchers deb lint test test-fast test-fresh mutants test-crash test-lab demo bench clean
 
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.* ## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r target text; do
@@ -85,6 +89,18 @@ deps: ## install the Debian packages that everything here needs
 
 venv: deps ## make the Python environment with the linters and pytest, outside of the tree
 	@$(call environment,$(VENV),$(TOOLS))
+
+watchers: deps
+	@if [ ! -e '$(UNPACKED)' ]; then
+	    work=$$(mktemp -d)
+	    trap 'rm -rf "$$work"' EXIT
+	    (cd "$$work" && apt-get download $(WATCHERS)) >&2
+	    for deb in "$$work"/*.deb; do dpkg-deb --extract "$$deb" "$$work/root"; done
+	    mkdir -p '$(CACHE)'
+	    cp -a "$$work/root" '$(UNPACKED)'.$$$$
+	    mv -T '$(UNPACKED)'.$$$$ '$(UNPACKED)'
+	fi
+	echo '$(UNPACKED)'
 
 # The build runs in a copy of what git tracks or would track, so that nothing is left in the tree or beside it.
 # A clone that belongs to somebody else is fine: root may build it.
@@ -111,15 +127,15 @@ lint: venv ## ruff and mypy
 	'$(PYTHON)' -m ruff format --check $(LINTED)
 	'$(PYTHON)' -m mypy $(LINTED)
 
-test: venv deb lint ## package, linters, tests of everything with the lab's boots (root)
+test: venv deb lint watchers ## package, linters, tests of everything with the lab's boots (root)
 	@$(PYTEST)
 
 test-crash: export RPINFS_ALL_POINTS := 1
-test-crash: venv deb ## every crash point, every failing call, all power cuts (root; hours)
+test-crash: venv deb watchers ## every crash point, every failing call, all power cuts (root; hours)
 	@$(PYTEST) -m crash
 
 test-lab: export RPINFS_ALL_POINTS := 1
-test-lab: venv deb ## all that the lab can do, each round of it (root; hours)
+test-lab: venv deb watchers ## all that the lab can do, each round of it (root; hours)
 	@$(PYTEST) -m 'lab or long'
 
 test-fresh: deps ## make test and make demo on a Debian made from nothing, SUITE=bookworm or trixie (root; an hour)

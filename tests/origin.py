@@ -49,7 +49,10 @@ def strangers() -> list[str]:
 
 def is_ours(path: Path) -> bool:
     """Whether it is the tree's, of the Python environment, or made by a test."""
-    ours = (TOP, Path(sys.prefix), Path(tempfile.gettempdir()), Path("/var/tmp"), Path("/proc"))
+    ours = [TOP, Path(sys.prefix), Path(tempfile.gettempdir()), Path("/var/tmp"), Path("/proc")]
+    if unpacked := os.environ.get("RPINFS_WATCHERS"):
+        # WATCHERS of the Makefile.
+        ours.append(Path(unpacked))
     return any(path.is_relative_to(folder) for folder in ours)
 
 

@@ -37,11 +37,15 @@ class Command(NamedTuple):
     module: str
     names: tuple[str, ...] = ()
     """Its own commands; none: it does something itself."""
+    bad_usage: int = BAD_USAGE
+    """Its exit status where its command line is wrong."""
 
 
 COMMANDS = {
     "status": Command("how things are, what is wrong and what to do", "status"),
-    "check": Command("all checks, or the named ones", "status"),
+    # Its 2 is an alarm: a typing error in the command of a monitoring system is to wake nobody.
+    "check": Command("all checks, or the named ones", "check", bad_usage=3),
+    "metrics": Command("what Prometheus takes, by the textfile collector of its node exporter", "metrics"),
     "units": Command("what the generator would write at boot, and why", "units"),
     "config": Command(
         "the settings: show, check, import from an fstab", "config", names=("show", "check", "import-fstab")
@@ -95,9 +99,15 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    _insist_on_command(arguments)
     called = next((word for word in arguments if not word.startswith("-")), None)
-    options = _parser(called).parse_args(arguments)
+    try:
+        _insist_on_command(arguments)
+        options = _parser(called).parse_args(arguments)
+    except UsageError as error:
+        # An option before the command has its value taken for one.
+        meant = next((word for word in arguments if word in COMMANDS), None)
+        error.status = COMMANDS[meant].bad_usage if meant else BAD_USAGE
+        raise
     handler: Handler = options.handler
     return handler(options)
 

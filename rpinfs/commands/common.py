@@ -12,10 +12,15 @@ from rpinfs.errors import RpinfsError, printable
 if TYPE_CHECKING:
     from rpinfs.boot.config import Config, Image
     from rpinfs.boot.host import Host
+    from rpinfs.health.facts import Facts
     from rpinfs.health.status import Paint
 
 HOST_SECONDS = 1.0
 """For reading the configuration and the machine, when the root is on a NAS that does not answer."""
+
+
+ROOT_REMEDY = "if the root is on NFS: look at the NAS and at the network to it"
+"""Where nothing can be read, not even the configuration."""
 
 
 def load() -> tuple[Host, Config]:
@@ -25,6 +30,23 @@ def load() -> tuple[Host, Config]:
 
     host = Host.read()
     return host, config.load(host)
+
+
+def facts_within(seconds: float) -> Facts:
+    """Read this machine in a child: with the root on a NAS that is gone, even the configuration cannot be read."""
+    from rpinfs.boot.host import Host
+    from rpinfs.health.facts import facts_of
+    from rpinfs.system import deadline
+
+    try:
+        host = deadline.within(seconds, Host.read)
+    except deadline.TimedOut as silence:
+        raise RpinfsError(
+            f"the root file system gave {silence.message}",
+            ROOT_REMEDY,
+            status=2,
+        ) from silence
+    return facts_of(host)
 
 
 def image_on_share(name: str) -> tuple[Host, Image]:
@@ -50,7 +72,12 @@ def image_named(config: Config, name: str) -> Image:
 
 def print_document(found: object) -> None:
     """Print a result as JSON."""
-    print(json.dumps(found, indent=2, ensure_ascii=True))
+    print(as_document(found), end="")
+
+
+def as_document(found: object) -> str:
+    """A result as JSON."""
+    return json.dumps(found, indent=2, ensure_ascii=True) + "\n"
 
 
 def paint() -> Paint:

@@ -81,9 +81,7 @@ def kind_of(question: str) -> str:
 
 def seconds_left() -> float:
     """What is left of the budget for questions, counted from the start of this process."""
-    fields = read_text("/proc/self/stat").rpartition(")")[2].split()
-    started = int(fields[19]) / os.sysconf("SC_CLK_TCK") if len(fields) > 19 else 0.0
-    elapsed = time.clock_gettime(time.CLOCK_BOOTTIME) - started if started else 0.0
+    elapsed = deadline.seconds_of_life()
     # The time that Python's own start took on the processor: this machine is slow, whatever the NAS does, and so are
     # the children. A Pi 3 or newer gets nothing from it, an emulated one some seconds.
     slow = 3 * time.process_time() - BUDGET_SECONDS

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NoReturn, TypeVar, cast
 
+from rpinfs.boot.host import read_text
 from rpinfs.errors import RpinfsError
 
 T = TypeVar("T")
@@ -46,7 +47,19 @@ def within(seconds: float, function: Callable[..., T], *args: object) -> T:
         Exception: whatever the function raised; an RpinfsError of the same text where the exception cannot
             travel between processes.
     """
-    answer = gather({"": lambda: function(*args)}, seconds)[""]
+    return _returned(gather({"": lambda: function(*args)}, seconds)[""])
+
+
+def as_a_whole(seconds: float, function: Callable[..., T], *args: object) -> T:
+    """As within(), for a function that asks questions in children itself: they are killed with it.
+
+    One that waited on would hold our standard output open, and a monitoring system that reads that to its end would
+    wait with it.
+    """
+    return _returned(_gather({"": lambda: function(*args)}, seconds, leads=True)[""])
+
+
+def _returned(answer: T | Exception) -> T:
     if isinstance(answer, Exception):
         raise answer
     return answer
@@ -58,12 +71,17 @@ def gather(questions: Mapping[str, Callable[[], T]], seconds: float) -> dict[str
     Returns:
         for each name what its function returned, or the exception that it raised, or TimedOut.
     """
+    return _gather(questions, seconds, leads=False)
+
+
+def _gather(questions: Mapping[str, Callable[[], T]], seconds: float, *, leads: bool) -> dict[str, T | Exception]:
+    """As gather(); `leads`: whether each child leads a group of its own, in which its children are killed with it."""
     _reap()
     deadline = time.monotonic() + seconds
     children: dict[str, _Child] = {}
     try:
         for name, question in questions.items():
-            children[name] = _Child(question)
+            children[name] = _Child(question, leads)
         _listen(children.values(), deadline)
         return {name: cast("T | Exception", child.answer(seconds)) for name, child in children.items()}
     finally:
@@ -72,15 +90,30 @@ def gather(questions: Mapping[str, Callable[[], T]], seconds: float) -> dict[str
         _reap()
 
 
+def seconds_of_life() -> float:
+    """How long ago this process was started: a limit for all that it does counts from there. 0 where nothing tells."""
+    fields = read_text("/proc/self/stat").rpartition(")")[2].split()
+    if len(fields) <= 19:
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
 class _Child:
     """One forked process that answers one question through a pipe."""
 
-    def __init__(self, question: Callable[[], object]) -> None:
+    def __init__(self, question: Callable[[], object], leads: bool) -> None:
         self.reader, writer = os.pipe()
         with _closed_on_error(self.reader, writer):
             self.pid = os.fork()
             if self.pid == 0:
+                if leads:
+                    os.setpgid(0, 0)
                 _live(question, writer)
+        if leads:
+            # Here as well: whichever of the two comes first.
+            with contextlib.suppress(OSError):
+                os.setpgid(self.pid, self.pid)
+        self._kill = os.killpg if leads else os.kill
         os.close(writer)
         self._received = bytearray()
         self._complete = False
@@ -103,7 +136,7 @@ class _Child:
         """Kill it, whether it still runs or has answered; its number is its own until it is reaped."""
         os.close(self.reader)
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+            self._kill(self.pid, signal.SIGKILL)
         _unreaped.add(self.pid)
 
 

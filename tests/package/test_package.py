@@ -126,16 +126,20 @@ def test_completion_offers_the_commands(deb: Path) -> None:
             "source /usr/share/bash-completion/completions/rpinfs;"
             'complete_at() { COMP_WORDS=(rpinfs "$@"); COMP_CWORD=$#; COMPREPLY=(); _rpinfs; echo "${COMPREPLY[*]}"; };'
             'complete_at ""; complete_at image ""; complete_at image create file --f; complete_at config i;'
-            "complete_at image create file --filesystem x; complete_at docker apply --userns-remap d"
+            "complete_at image create file --filesystem x; complete_at docker apply --userns-remap d;"
+            "complete_at check --format n; complete_at check --format nagios --t; complete_at metrics --o"
         )
         offered = root.run("bash", "-euc", script).stdout.splitlines()
         assert offered == [
-            "status check units config image adopt release snapshot restore docker trim boot netboot",
+            "status check metrics units config image adopt release snapshot restore docker trim boot netboot",
             "create grow show check",
             "--filesystem",
             "import-fstab",
             "xfs",
             "default",
+            "nagios",
+            "--timeout",
+            "--output",
         ]
         for command in offered[0].split():
             assert root.run("rpinfs", command, "--help").stdout

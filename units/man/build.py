@@ -26,8 +26,9 @@ PLACES = re.compile(r"\{(\w+)\}")
 sys.path.insert(0, str(TREE))
 
 from rpinfs.boot.settings import SETTINGS, Setting  # noqa: E402
-from rpinfs.commands.status import CHECK_SECONDS  # noqa: E402
+from rpinfs.commands.check import CHECK_SECONDS  # noqa: E402
 from rpinfs.health.checks import CHECKS, Check  # noqa: E402  the tree is in the path only now
+from rpinfs.health.metrics import METRICS, Metric  # noqa: E402
 from rpinfs.netboot.boards import BOARDS  # noqa: E402
 from rpinfs.netboot.check import RULES  # noqa: E402
 from rpinfs.netboot.model import NASES, ROUTERS  # noqa: E402
@@ -40,6 +41,7 @@ def main(folder: Path) -> None:
     fields = {"VERSION": version(), "DATE": date()}
     fields |= {"SETTINGS": settings_as_roff(SETTINGS), "CHECKS": checks_as_roff(CHECKS)}
     fields |= {"EXPLANATIONS": explanations_as_roff(CHECKS), "SECONDS": f"{CHECK_SECONDS:g}"}
+    fields |= {"METRICS": metrics_as_roff(METRICS)}
     fields |= {"ROUTERS": ", ".join(ROUTERS), "NASES": ", ".join(NASES), "BOARDS": ", ".join(BOARDS)}
     fields |= {"TARGETS": "\n".join(tagged(name, target.help) for name, target in TARGETS.items())}
     fields |= {"RULES": "\n".join(f".IP \\(bu 2\n{roff(' '.join((rule.__doc__ or '').split()))}" for rule in RULES)}
@@ -94,6 +96,14 @@ def explanations_as_roff(checks: Iterable[Check]) -> str:
         parts += [".PP", f".I {roff(remark)}"] if (remark := " ".join(remarks(check))) else []
         parts += [".PP", f"To do: {roff(PLACES.sub(lambda found: found[1].upper(), check.remedy))}."]
     return "\n".join(parts)
+
+
+def metrics_as_roff(metrics: Iterable[Metric]) -> str:
+    """A tagged paragraph for each metric, with its labels as they are written in a query."""
+    return "\n".join(
+        tagged(metric.name + (f"{{{', '.join(metric.labels)}}}" if metric.labels else ""), metric.help)
+        for metric in metrics
+    )
 
 
 def tagged(name: str, text: str) -> str:

@@ -76,7 +76,7 @@ def select(names: Sequence[str]) -> list[Check]:
     """Find checks by name, or by what stands before the dot for all of them: `share`. No names: all.
 
     Raises:
-        RpinfsError: exit status 2, there is no such check.
+        RpinfsError: exit status 3, there is no such check; by 2 a monitoring system would take that for an alarm.
     """
     if not names:
         return list(CHECKS)
@@ -85,7 +85,7 @@ def select(names: Sequence[str]) -> list[Check]:
             known = [check.name for check in CHECKS]
             nearest = min(known, key=lambda candidate: distance(name, candidate))
             hint = f"; did you mean {nearest}?" if distance(name, nearest) <= len(name) // 2 else ""
-            raise RpinfsError(f"unknown check {name}{hint}", "all of them: rpinfs check", status=2)
+            raise RpinfsError(f"unknown check {name}{hint}", "all of them: rpinfs check", status=Status.UNKNOWN.value)
     return [check for check in CHECKS if any(_is_named(check, name) for name in names)]
 
 

@@ -112,7 +112,7 @@ def test_select() -> None:
         names("sharexxxxxx")
     with pytest.raises(RpinfsError, match=r"unknown check share.spce; did you mean share.space\?") as caught:
         names("share.spce")
-    assert caught.value.status == 2
+    assert caught.value.status == 3
 
 
 def test_what_a_wrong_configuration_leaves_to_be_judged() -> None:
