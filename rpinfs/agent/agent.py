@@ -104,7 +104,7 @@ class Agent:
         self._lock_lost: dict[str, str] = {}
         self._lock_taken: dict[str, Refusal] = {}
         self._clean: dict[str, bool] = {}
-        self._next_thaw = 0.0
+        self._asked_to_thaw: float | None = None
         self._requests: Requests | None = None
         owner = Owner.of(host)
         self.worker = Worker(owner, self.post, self._worker_done, self._progress.__setitem__)
@@ -155,8 +155,8 @@ class Agent:
         acted = False
         for name in self.images:
             acted |= self._decide(name, replace(seen, worker=self.worker.busy))
-        if action := shares.is_to_thaw(seen, self._next_thaw):
-            self._next_thaw = now() + shares.THAW_RETRY_SECONDS
+        if action := shares.is_to_thaw(seen, self._asked_to_thaw):
+            self._asked_to_thaw = seen.now
             tell.journal(4, f"a snapshot died while the file system was frozen; starting {THAW}")
             self._with_systemd(action)
         return acted or any(self._results.values())

@@ -32,9 +32,14 @@ def is_ready(images: Iterable[Memory], share: ShareMemory) -> bool:
     return not any(decide.holds_up_boot(memory, share) for memory in images)
 
 
-def is_to_thaw(picture: Picture, next_thaw: float) -> Action | None:
-    """Have thawed what a dead snapshot has left frozen, by a service of its own."""
-    return Action(Do.START, (THAW,)) if picture.abandoned and picture.now >= next_thaw else None
+def is_to_thaw(picture: Picture, asked: float | None) -> Action | None:
+    """Have thawed what a dead snapshot has left frozen, by a service of its own.
+
+    Args:
+        asked: when that was asked for last, in seconds since the boot; None where it never was.
+    """
+    is_due = asked is None or picture.now - asked >= THAW_RETRY_SECONDS
+    return Action(Do.START, (THAW,)) if picture.abandoned and is_due else None
 
 
 def remedy(config: Config) -> str:

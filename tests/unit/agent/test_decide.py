@@ -625,6 +625,17 @@ def test_mounted_in_the_moment_in_which_it_is_unpublished(image: Image, before: 
     assert judge(image, refused.memory, held, now=NOW + 15).action == Action(Do.LEASE)
 
 
+def test_whose_mount_goes_again_before_it_was_leased_has_it_prepared(image: Image) -> None:
+    """He has asked for it by mounting it; umount -l while the lease was pending is no word against that."""
+    found = replace(UNMOUNTED, published=False, lock=Lock.NONE)
+    asking = judge(image, found, PLACE)
+    assert asking.action == Action(Do.LEASE)
+    leased = judge(image, asking.memory, replace(GONE, result=Leased()))
+    assert leased.action == Action(Do.LET_GO, loop="loop3")
+    free = judge(image, leased.memory, replace(GONE, result=LetGo(True)))
+    assert judge(image, free.memory, GONE).action == Action(Do.PREPARE)
+
+
 def test_a_lost_image_is_brought_back_when_nothing_runs_any_more(image: Image) -> None:
     assert judge(image, LOST, GONE).action == Action(Do.ASK, (MOUNT, *BOTH))
     assert judge(image, replace(LOST, ask_at=NOW + 1), GONE).action is None

@@ -108,10 +108,12 @@ def test_the_boot_goes_on() -> None:
 
 
 def test_what_a_dead_snapshot_has_frozen_is_thawed() -> None:
-    assert shares.is_to_thaw(Picture(NOW), 0.0) is None
-    frozen = Picture(NOW, abandoned=("docker",))
-    assert shares.is_to_thaw(frozen, NOW) == Action(Do.START, ("rpinfs-thaw.service",))
-    assert shares.is_to_thaw(frozen, NOW + 1) is None
+    frozen, thaw = Picture(NOW, abandoned=("docker",)), Action(Do.START, ("rpinfs-thaw.service",))
+    for asked, action in ((None, thaw), (NOW - 29.9, None), (NOW - 30, thaw), (NOW, None)):
+        assert shares.is_to_thaw(frozen, asked) == action
+        assert shares.is_to_thaw(Picture(NOW), asked) is None
+    early = replace(frozen, now=1.0)
+    assert shares.is_to_thaw(early, None) == thaw, "also in the first seconds of a boot"
 
 
 TABLE = [
