@@ -1,4 +1,4 @@
-"""What is decided for the share, and when the boot goes on; what is told of it."""
+"""What is decided for the share, and when the boot goes on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from rpinfs.agent import share as shares
-from rpinfs.agent import tell
 from rpinfs.agent.picture import Picture, ShareFacts, share_facts
 from rpinfs.agent.states import Action, Do, Memory, ShareMemory, ShareState, State
 from rpinfs.boot import storage
@@ -133,33 +132,3 @@ def test_what_is_taken_for_the_share(config: Config, table: str, by_fstab: dict[
     facts = share_facts(config, storage.parse_mountinfo(table), by_fstab)
     assert (facts.mount, facts.device, facts.found) == (41, (0, 38), found)
     assert share_facts(config, [], by_fstab).mount is None
-
-
-# What is told
-
-
-def test_status_line() -> None:
-    facts = replace(THERE, size=100, free=25)
-    images = {"docker": Memory(State.MOUNTED, message="mounted at /var/lib/docker")}
-    assert tell.status_line(UP, facts, images, NOW) == "docker: mounted at /var/lib/docker; share 75% full"
-    late = ShareMemory(ShareState.WAITING, NOW - 25, "not there yet")
-    assert tell.status_line(late, facts, images, NOW) == "not there yet, since 20 s"
-    silent = ShareMemory(ShareState.SILENT, NOW - 125, "no answer")
-    assert tell.status_line(silent, facts, images, NOW) == "no answer, since 2 min; docker: mounted at /var/lib/docker"
-    assert tell.status_line(UP, THERE, {}, NOW) == "nothing to do: all mount points are in /etc/fstab"
-    hostile = {"docker": Memory(State.REFUSED, message="a\nMAINPID=1 \x1b[31m ü")}
-    assert tell.status_line(UP, THERE, hostile, NOW) == "docker: a MAINPID=1  [31m ?"
-
-
-def test_the_journal_hears_what_is_new(capsys: pytest.CaptureFixture[str]) -> None:
-    before = Memory()
-    after = replace(before, state=State.REFUSED, message="no\n<0>")
-    tell.news_of_image("docker", before, after)
-    tell.news_of_image("docker", after, after)
-    tell.news_of_image("docker", before, replace(before, state=State.PREPARING, message="looking"))
-    tell.news_of_image("docker", before, replace(before, state=State.MOUNTED, message="mounted"))
-    tell.news_of_share(ShareMemory(), UP)
-    tell.news_of_share(UP, UP)
-    tell.news_of_share(UP, ShareMemory(ShareState.SILENT, 1.0, "silent"))
-    said = capsys.readouterr().err.splitlines()
-    assert said == ["<4>image docker: no <0>", "<6>image docker: mounted", f"<6>{UP.message}", "<4>silent"]

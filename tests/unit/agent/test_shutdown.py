@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +13,8 @@ import pytest
 from rpinfs.agent import shutdown
 from rpinfs.boot.config import load
 from rpinfs.boot.host import Host
-from tests.support import make_pi, make_tree
+from rpinfs.errors import RpinfsError
+from tests.support import TOP, make_pi, make_tree
 
 
 def group(root: Path, path: str, populated: int) -> Path:
@@ -72,6 +77,85 @@ def test_a_nas_is_given_up_when_a_shutdown_has_waited_for_it(monkeypatch: pytest
     with pytest.raises(EnoughError):
         shutdown.give_up_waiting(lambda: True, "/nfs/docker", print)
     assert forced[0] >= shutdown.GONE_SECONDS
+
+
+@pytest.mark.parametrize(("stopping_from", "given_up_at"), [(0, 60.0), (3, 75.0), (None, None)])
+def test_a_shutdown_counts_from_its_own_beginning(
+    monkeypatch: pytest.MonkeyPatch, stopping_from: int | None, given_up_at: float | None
+) -> None:
+    """A minute of shutdown, not of silence; a state that systemd does not tell is none of shutdown."""
+    slept: list[float] = []
+    aborting: list[tuple[float, float]] = []
+    said: list[str] = []
+
+    def state() -> str:
+        if stopping_from is None:
+            raise RpinfsError("systemd does not answer")
+        return "stopping" if len(slept) > stopping_from else "running"
+
+    def abort(waiting: Callable[[], bool], _share: str, seconds: float = math.inf) -> None:
+        assert waiting()
+        aborting.append((sum(slept), seconds))
+
+    monkeypatch.setattr("time.sleep", slept.append)
+    monkeypatch.setattr("rpinfs.system.systemd.system_state", state)
+    monkeypatch.setattr("rpinfs.agent.shutdown._may_abort", lambda _: True)
+    monkeypatch.setattr("rpinfs.agent.shutdown._abort_while", abort)
+    shutdown.give_up_waiting(lambda: sum(slept) < 500, "/nfs/docker", said.append)
+    assert aborting == ([] if given_up_at is None else [(given_up_at, math.inf)])
+    text = "after 60 s of shutdown, what waits for it is aborted; the next boot replays the journal"
+    assert said == ([] if given_up_at is None else [text])
+
+
+@pytest.mark.parametrize(
+    ("state", "may_abort", "aborts"), [("running", True, 0), ("stopping", False, 0), ("stopping", True, 3)]
+)
+def test_at_the_stop_what_is_let_go_of_is_aborted_until_it_is_detached(
+    monkeypatch: pytest.MonkeyPatch, state: str, may_abort: bool, aborts: int
+) -> None:
+    aborted: list[str] = []
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    monkeypatch.setattr("rpinfs.system.systemd.system_state", lambda: state)
+    monkeypatch.setattr("rpinfs.agent.shutdown._may_abort", lambda _: may_abort)
+    monkeypatch.setattr("rpinfs.agent.shutdown._abort_requests", aborted.append)
+    monkeypatch.setattr("rpinfs.boot.storage.loop_state", lambda loop: loop == "loop4" and len(aborted) < 3)
+    shutdown.abort_until_detached(["loop3", "loop4"], "/nfs/docker")
+    assert aborted == ["/nfs/docker"] * aborts
+
+
+def test_aborting_ends_in_time_for_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once every second, and for twenty: twice, and after a minute of waiting, is less than its time to stop."""
+    clock, aborted = 0.0, list[float]()
+
+    def sleep(seconds: float) -> None:
+        nonlocal clock
+        clock += seconds
+
+    monkeypatch.setattr("time.sleep", sleep)
+    monkeypatch.setattr("time.monotonic", lambda: clock)
+    monkeypatch.setattr("rpinfs.system.systemd.system_state", lambda: "stopping")
+    monkeypatch.setattr("rpinfs.agent.shutdown._may_abort", lambda _: True)
+    monkeypatch.setattr("rpinfs.agent.shutdown._abort_requests", lambda _: aborted.append(clock))
+    monkeypatch.setattr("rpinfs.boot.storage.loop_state", lambda _: True)
+    shutdown.abort_until_detached(["loop3"], "/nfs/docker")
+    assert aborted == [float(second) for second in range(20)]
+    unit = (TOP / "units/rpinfs-agent.service").read_text()
+    [minutes] = re.findall(r"^TimeoutStopSec=(\d+)min$", unit, re.MULTILINE)
+    assert float(minutes) * 60 > shutdown.GONE_SECONDS + 2 * len(aborted)
+
+
+@pytest.mark.parametrize("error", [None, RpinfsError("no answer"), OSError(116, "Stale file handle")])
+def test_whether_the_nas_answers(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def within(*arguments: object) -> None:
+        asked.append(arguments)
+        if error:
+            raise error
+
+    monkeypatch.setattr("rpinfs.system.deadline.within", within)
+    assert shutdown._answers("/nfs/docker") is (error is None)
+    assert asked == [(5.0, os.statvfs, "/nfs/docker")]
 
 
 def test_leftovers_are_killed_and_then_given_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
