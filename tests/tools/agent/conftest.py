@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs.boot import storage
+from rpinfs.system import loop
 from tests.support import TOP, make_pi
 from tests.tools.conftest import command
 
@@ -105,6 +105,15 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
     finally:
         for agent in agents:
             agent.close()
-        for lock in storage.loops_on(f"{tmp_path}/share/.docker.img.rpinfs-lock"):
-            subprocess.run(["losetup", "--detach", lock.path], check=False)
+        detach_lock(tmp_path / "share")
         command("umount", "--lazy", str(tmp_path / "share"))
+
+
+def detach_lock(share: Path) -> None:
+    """Let go of the lock that a killed agent has left, as the next boot does.
+
+    By device and inode: the path that the kernel tells is of the agent's mount namespace, and ended with that.
+    """
+    lock = share / ".docker.img.rpinfs-lock"
+    for found in loop.find(str(lock)) if lock.exists() else ():
+        command("losetup", "--detach", found.path)

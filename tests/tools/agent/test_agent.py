@@ -12,7 +12,7 @@ import pytest
 
 from rpinfs.agent import request
 from rpinfs.boot import storage
-from tests.tools.agent.conftest import SECONDS, Started
+from tests.tools.agent.conftest import SECONDS, Started, detach_lock
 from tests.tools.conftest import command
 
 pytestmark = pytest.mark.root
@@ -54,6 +54,7 @@ def test_a_killed_agents_link_is_not_left_to_whoever_has_the_device_next(start: 
     first.end(signal.SIGKILL)
     assert os.path.lexists(first.run / "docker")
     # The share is late for the next one: it has nothing to publish.
+    detach_lock(first.share)
     command("umount", "--lazy", str(first.share))
     second = start()
     second.hears("READY=1")
