@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from rpinfs.commands import cli
-from rpinfs.netboot import doctor, place, plan
+from rpinfs.netboot import doctor, place, plan, seen, watch, wire
 from rpinfs.netboot.finding import Gravity
 from rpinfs.netboot.judge import Remark, Verdict
 from rpinfs.netboot.model import Pi
@@ -162,6 +163,138 @@ def test_doctor(
     assert [[remark["message"] for remark in one["remarks"]] for one in found] == [
         [f"of {name}", "of all"] for name in names
     ]
+
+
+BOOTS = "pi1 boots: files from 192.168.1.2 (option 66 of 192.168.1.1), /1a2b3c4d"
+DIAGNOSED = [
+    ({}, BOOTS),
+    ({"remarks": [Remark(1, Gravity.NOTE, "good\x1b to know", "look"), Remark(2, Gravity.WARNING, "slow")]},
+     f"note     good  to know\n         look\nwarning  slow\n{BOOTS}"),
+    ({"remarks": [Remark(3, Gravity.FAULT, "no answer", "start it")]},
+     "fault    no answer\n         start it\npi1 does not boot: no answer; to do: start it"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("more", "said"), DIAGNOSED)
+def test_doctor_in_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: dict[str, list[Remark]], said: str
+) -> None:
+    """Of the boards of the plan; the offers are waited for five seconds."""
+    asked: list[tuple[object, ...]] = []
+
+    def offers_to(interface: str, pis: list[Pi], seconds: float) -> tuple[list[list[str]], list[Remark]]:
+        asked.append((interface, seconds))
+        return [[] for _ in pis], []
+
+    def diagnose(pi: Pi, _to_it: list[str], made: object, way: doctor.Way) -> doctor.Diagnosis:
+        asked.append((pi.name, made, way))
+        verdict = Verdict("192.168.1.50", "192.168.1.1", "192.168.1.2", "option 66")
+        return doctor.Diagnosis(pi, verdict, folder="1a2b3c4d", files={"start4.elf": 7}, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(doctor, "offers_to", offers_to)
+    monkeypatch.setattr(doctor, "diagnose", diagnose)
+    run("plan", *FACTS)
+    capsys.readouterr()
+    status = 2 if "does not boot" in said else 0
+    assert run("doctor", "--interface", "eth0") == status
+    assert capsys.readouterr().out == f"{said}\n"
+    made = plan.load("rpinfs-netboot.toml")
+    assert asked == [("eth0", 5.0), ("pi1", made, doctor.Way("eth0", "", False))]
+    assert run("doctor", "--interface", "eth0", "--json") == status
+    [document] = json.loads(capsys.readouterr().out)
+    sentence = said.splitlines()[-1]
+    remarks = [
+        {"rule": one.rule, "gravity": one.gravity.name.lower(), "message": one.message, "remedy": one.remedy}
+        for one in more.get("remarks", [])
+    ]
+    assert document == {
+        "name": "pi1", "board": "4", "boots": not status, "sentence": sentence, "address": "192.168.1.50",
+        "says_boot": "192.168.1.1", "tftp": "192.168.1.2", "why": "option 66", "folder": "1a2b3c4d",
+        "files": {"start4.elf": 7}, "remarks": remarks,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("seconds", "taken"), [("0", False), ("0.1", True), ("60", True), ("60.1", False), ("nan", False), ("x", False)]
+)
+def test_how_long_offers_may_be_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seconds: str, taken: bool
+) -> None:
+    asked: list[float] = []
+
+    def offers_to(_: str, pis: list[Pi], how_long: float) -> tuple[list[list[str]], list[Remark]]:
+        asked.append(how_long)
+        return [[] for _ in pis], []
+
+    monkeypatch.setattr(doctor, "offers_to", offers_to)
+    monkeypatch.setattr(doctor, "diagnose", lambda pi, *_: doctor.Diagnosis(pi, Verdict()))
+    assert run("doctor", "--interface", "eth0", "--seconds", seconds) == (0 if taken else 2)
+    assert asked == ([float(seconds)] if taken else [])
+    assert ("argument --seconds" in capsys.readouterr().err) is not taken
+
+
+def test_each_line_of_watch_is_there_when_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also through a pipe, which holds lines back."""
+    said, shown = io.StringIO(), list[str]()
+    monkeypatch.setattr(said, "flush", lambda: shown.append(said.getvalue()))
+    monkeypatch.setattr(sys, "stdout", said)
+    monkeypatch.setattr(wire, "listen", lambda interface: f"what comes at {interface}")
+
+    def lines(heard: str, tftp: str) -> Iterator[str]:
+        yield f"{heard}, {tftp}"
+        assert shown == ["what comes at eth0, /t\n"]
+        yield "more"
+        assert shown[1:] == ["what comes at eth0, /t\nmore\n"]
+
+    monkeypatch.setattr(watch, "lines", lines)
+    assert run("watch", "--interface", "eth0", "--tftp", "/t") == 0
+
+
+def test_where_nothing_is_wrong_it_says_in_what(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "exports").write_text("/x 10.0.0.0/8(rw,sync,no_root_squash,no_subtree_check)\n")
+    assert run("check", "exports") == 0
+    assert capsys.readouterr().out == "nothing is wrong in exports\n"
+    monkeypatch.setattr(seen, "PLACES", ())
+    assert run("check") == 0
+    assert capsys.readouterr().out == "nothing is wrong in what is here: there is nothing to look at\n"
+
+
+def test_rendered_is_shown_or_told_where_it_was_written(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = [
+        Rendered("exports", "/etc/exports", "the NAS", "a line\n", owned=False),
+        Rendered("pi1/cmdline.txt", "", "pi1", "root=\n"),
+    ]
+    asked: list[object] = []
+
+    def render(_: object, targets: list[str]) -> list[Rendered]:
+        asked.append(targets)
+        return made
+
+    monkeypatch.setattr("rpinfs.netboot.render.targets.render", render)
+    run("plan", *FACTS)
+    capsys.readouterr()
+    assert run("render", "--for", "kea", "--for", "exports") == 0
+    assert capsys.readouterr().out == (
+        "# ---- exports: for the NAS -> /etc/exports\na line\n\n# ---- pi1/cmdline.txt: for pi1\nroot=\n\n"
+    )
+    assert run("render", "--output", "out") == 0
+    assert capsys.readouterr().out == (
+        "out/exports: for the NAS -> /etc/exports (a part of it)\nout/pi1/cmdline.txt: for pi1\n"
+    )
+    assert asked == [["kea", "exports"], []]
+    (here / "exports").write_text("mine\n")
+    made[0] = Rendered("exports", str(here / "exports"), "the NAS", "a line\n", owned=False)
+    assert run("render", "--apply", "the NAS", "--yes") == 1
+    assert capsys.readouterr().out.endswith(f"{here}/exports: left alone: this is a part of a file\n")
+    assert run("render", "--apply", "a NAS") == 2
+    assert 'there is something for "the NAS"' in capsys.readouterr().err
+    made.clear()
+    assert run("render", "--apply", "a NAS") == 2
+    assert "there is something for nobody" in capsys.readouterr().err
 
 
 class Terminal(io.StringIO):
