@@ -22,6 +22,10 @@ AS_ROOT = $(SUDO) env PATH="$$PATH" PYTHONDONTWRITEBYTECODE=1 PYTHONNOUSERSITE=1
 QEMU := $(if $(filter arm64,$(shell dpkg --print-architecture)),qemu-system-arm,qemu-system-x86)
 # ext4 grows only where root may do all, which it may not in a container: the tests then boot a kernel of their own.
 UML := $(if $(filter amd64,$(shell dpkg --print-architecture)),user-mode-linux)
+# The C headers of the Pis' architectures, and of their compilers what reads these (cc1): 30 MB.
+CROSS := $(foreach cross,$(if $(filter amd64,$(shell dpkg --print-architecture)),aarch64-linux-gnu/arm64) \
+  $(if $(filter amd64 arm64,$(shell dpkg --print-architecture)),arm-linux-gnueabihf/armhf),\
+  cpp-$(patsubst %/,%,$(dir $(cross))) libc6-dev-$(notdir $(cross))-cross)
 # The modules of Debian's that rpinfs and the tests import, with lxml for pystemd: the environment has these and no more.
 WINDOWS := python3-psutil python3-pyroute2 python3-pystemd python3-lxml python3-sdnotify
 # What building, linting and the tests run; the names are the same in Debian 12 and 13.
@@ -31,7 +35,7 @@ PACKAGES := \
   e2fsprogs xfsprogs btrfs-progs strace kmod mount util-linux util-linux-extra nfs-common systemd systemd-container \
   fdisk dosfstools mtools acl attr libcap2-bin xz-utils zstd openssh-client \
   procps bash-completion mmdebstrap debian-archive-keyring busybox-static dnsmasq-base iproute2 \
-  nfs-ganesha nfs-ganesha-vfs $(QEMU) $(UML)
+  nfs-ganesha nfs-ganesha-vfs $(QEMU) $(UML) xfslibs-dev $(CROSS)
 # They run on Python 3.11 (Debian 12) and 3.13 (Debian 13).
 TOOLS := ruff==0.17.6 mypy==2.4.1 pytest==9.2.0 pytest-xdist==3.8.0 hypothesis==6.170.15
 
