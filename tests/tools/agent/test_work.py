@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -218,6 +220,30 @@ def test_what_another_pi_has_is_not_recognised(place: Place) -> None:
     command("umount", place.image.where)
 
 
+@pytest.mark.parametrize("fence", ["lease", "mmp"])
+def test_what_cannot_be_opened_is_left_without_a_lease(
+    place: Place, monkeypatch: pytest.MonkeyPatch, fence: str
+) -> None:
+    place.do(Do.PREPARE)
+    name = place.prepared.loop
+    command("mount", place.prepared.path, place.image.where)
+    place.prepared.close()
+    left: list[Lease] = []
+    monkeypatch.setattr(place.image, "fence", fence)
+
+    def hold(*_: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "hold", hold)
+        patch.setattr(Lease, "leave", lambda one: left.append(one))  # noqa: PLW0108 - a method is bound
+        result = place.do(Do.RECOGNISE, loop=name)
+    assert isinstance(result, Refusal) and "Cannot allocate memory" in result.message
+    assert len(left) == (fence == "lease")
+    for one in left:
+        one.leave()
+
+
 def test_a_restarted_agent_finds_its_image_by_the_device(place: Place) -> None:
     """Renamed on the NAS while it is mounted: link and UUID prove it, and its name proves nothing."""
     place.do(Do.PREPARE)
@@ -302,7 +328,95 @@ def failing(number: int) -> Callable[[Lease], None]:
     return fail
 
 
+# The pulse
+
+
+class Ticking(threading.Event):
+    """The clock of a pulse: nothing waits, and after some rounds it is stopped."""
+
+    def __init__(self, rounds: int, *, answers_after: float = 0.0) -> None:
+        super().__init__()
+        self.now, self.rounds, self.answers_after = 1000.0, rounds, answers_after
+        self.waited: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waited.append(timeout)
+        self.now += timeout or 0.0
+        if len(self.waited) == self.rounds:
+            self.set()
+        return self.is_set()
+
+    def statvfs(self, _path: str) -> os.statvfs_result:
+        self.now += self.answers_after
+        return os.statvfs_result((4096, 1024, 100, 50, 40, 0, 0, 0, 0, 255))
+
+
+def a_pulse(monkeypatch: pytest.MonkeyPatch, ticking: Ticking) -> tuple[Pulse, list[float]]:
+    """A pulse and when it renews the leases."""
+    renewed: list[float] = []
+    monkeypatch.setattr(work, "now", lambda: ticking.now)
+    monkeypatch.setattr(os, "statvfs", ticking.statvfs)
+    monkeypatch.setattr(Pulse, "renew", lambda *_: renewed.append(ticking.now))
+    pulse = Pulse("/share", OWNER, lambda event, *args: event(*args), list, lambda *_: None)
+    pulse.mount = 1
+    return pulse, renewed
+
+
+def test_the_share_is_asked_every_half_minute_and_leases_are_renewed_every_three(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ticking = Ticking(13)
+    pulse, renewed = a_pulse(monkeypatch, ticking)
+    pulse._run(Share("/share", 1, None), ticking)
+    assert ticking.waited == [30.0] * 13 and renewed == [1000.0, 1180.0, 1360.0]
+    assert (pulse.size, pulse.free, pulse.answer) == (100 * 1024, 40 * 1024, 0.0), "in fragments"
+    assert (pulse.asked, pulse.error) == (None, "")
+
+
+@pytest.mark.parametrize(("seconds", "times"), [(2.0, 1), (2.1, 3)])
+def test_after_a_silence_leases_are_renewed_at_once(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, times: int
+) -> None:
+    """Another Pi may have been given the lock meanwhile."""
+    ticking = Ticking(3, answers_after=seconds)
+    pulse, renewed = a_pulse(monkeypatch, ticking)
+    pulse._run(Share("/share", 1, None), ticking)
+    assert len(renewed) == times and renewed[0] == 1000.0 + seconds
+    assert pulse.answer == pytest.approx(seconds)
+
+
+def test_an_error_is_an_answer_and_the_figures_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    pulse, renewed = a_pulse(monkeypatch, Ticking(1))
+    pulse.size, pulse.free = 10, 4
+    ticking = Ticking(1)
+    monkeypatch.setattr(os, "statvfs", failing(errno.ESTALE))
+    pulse._run(Share("/share", 1, None), ticking)
+    assert (pulse.asked, pulse.error) == (None, "/share: Stale file handle")
+    assert (pulse.size, pulse.free) == (10, 4) and len(renewed) == 1
+
+
 # Threads
+
+
+def test_what_is_told_of_how_an_image_is_attached(place: Place) -> None:
+    place.do(Do.PREPARE)
+    made = place.prepared
+    kinds = {True: ", direct I/O", False: ", buffered (no direct I/O)"}
+    for direct, words in kinds.items():
+        made.device.direct_io = direct
+        for not_grown, more in (("", ""), ("it is frozen", "; not grown: it is frozen")):
+            made.not_grown = not_grown
+            assert work.how_of(made) == words + more
+
+
+def test_what_the_worker_says_counts_for_what_it_is_at() -> None:
+    told: list[tuple[str, str]] = []
+    image = cast("Image", SimpleNamespace(name="docker"))
+    worker = Worker(OWNER, lambda *_: None, lambda *_: None, lambda *said: told.append(said))
+    worker._job = job = (image, Action(Do.PREPARE), Share("", 1, None))
+    worker._progress(job, "checking")
+    worker._progress((image, Action(Do.PREPARE), Share("", 2, None)), "of before")
+    assert told == [("docker", "checking")]
 
 
 def test_one_pulse_for_each_mount_and_its_answers_are_its_own(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

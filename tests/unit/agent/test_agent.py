@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import select
@@ -201,6 +202,49 @@ def test_what_a_dead_snapshot_has_frozen_is_thawed_by_a_service(
         assert pi.told == [thaw] * told
     said = "<4>a snapshot died while the file system was frozen; starting rpinfs-thaw.service"
     assert capsys.readouterr().err.splitlines().count(said) == 2
+
+
+class Polled:
+    """In place of select.poll: what is waited for, and for how many milliseconds; the second time, a signal comes."""
+
+    def __init__(self, pi: Pi) -> None:
+        self.pi = pi
+        self.waited: list[float] = []
+        self.registered: dict[int, int] = {}
+
+    def register(self, what: int | io.IOBase, events: int) -> None:
+        self.registered[what if isinstance(what, int) else what.fileno()] = events
+
+    def poll(self, milliseconds: float) -> list[tuple[int, int]]:
+        self.waited.append(milliseconds)
+        if len(self.waited) == 2:
+            os.write(self.pi.wakeup, b"\x0f")
+        return []
+
+
+@pytest.mark.parametrize(("state", "milliseconds"), [(State.UNMOUNTED, 5000), (State.LOST, 1000)])
+def test_it_waits_for_what_happens_and_looks_again_when_something_is_to_be_done(
+    pi: Pi, monkeypatch: pytest.MonkeyPatch, state: State, milliseconds: float
+) -> None:
+    polled = Polled(pi)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(select, "poll", lambda: polled)
+    monkeypatch.setattr(agents, "Requests", lambda: request.Requests(str(pi.run / "agent.sock")))
+    loaded: list[bool] = []
+    monkeypatch.setattr("rpinfs.agent.whole.soon", lambda: loaded.append(True))
+    monkeypatch.setattr(Agent, "_recall", lambda _: loaded.append(False))
+    monkeypatch.setattr(Agent, "_stop", lambda _: 0)
+    pi.agent.memories["docker"] = Memory(state, message="as it was", look="is back" if state is State.LOST else "")
+    pi.agent.memories["data"] = Memory(State.UNMOUNTED)
+    assert pi.agent.run() == 0
+    assert polled.waited == [milliseconds] * 2
+    assert loaded == [False, True], "what the last one has left, before the first look"
+    requests = pi.agent._requests
+    assert requests is not None and threading.excepthook is agents.give_up
+    mountinfo = {number: events for number, events in polled.registered.items() if events != select.POLLIN}
+    assert list(mountinfo.values()) == [select.POLLPRI | select.POLLERR]
+    assert set(polled.registered) - set(mountinfo) == {pi.agent._event_fd, pi.reader, requests.fileno()}
+    requests.close()
 
 
 # What comes in
