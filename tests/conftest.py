@@ -17,7 +17,7 @@ from tests.support import Installed, Tell, thorough
 origin.watch()
 
 # A test that is slow on a busy machine is not wrong.
-hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("untimed")
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and nohup the end of a session, and all that

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rpinfs.boot.settings import parse_export
@@ -45,7 +45,7 @@ def test_names_of_mount_units(path: str, name: str) -> None:
     assert systemd_escape([path]) == [name]
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50)
 @given(st.lists(PATHS.filter(lambda path: len(mount_unit(path)) <= 255), min_size=1, max_size=20))
 def test_the_same_as_systemd_escape(paths: list[str]) -> None:
     assert [mount_unit(path) for path in paths] == systemd_escape(paths)
