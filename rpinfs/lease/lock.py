@@ -178,13 +178,13 @@ def _mounts() -> list[storage.Mount]:
 
 
 def pinned(image: str) -> Lease | None:
-    """The pin that an earlier process has left, if there is one; None where another process has it."""
+    """The pin that an earlier process has left, if there is one; None where another process has it, or it goes."""
     pinned = storage.loops_on(path_of(image))
     if not pinned:
         return None
     from rpinfs.system import loop
 
-    with contextlib.suppress(loop.BusyError):
+    with contextlib.suppress(loop.BusyError, loop.GoneError):
         return Lease(path_of(image), pin=loop.hold(pinned[0].path, exclusive=True))
     return None
 

@@ -57,6 +57,10 @@ class BusyError(LoopError):
     """A loop device that another process has for itself."""
 
 
+class GoneError(LoopError):
+    """A loop device that is being detached or removed, or that nothing is attached to."""
+
+
 class LoopDevice:
     """An attached loop device that we hold open.
 
@@ -83,7 +87,7 @@ class LoopDevice:
         """Read the device's state anew; updates direct_io and block_size."""
         now = loop_state(os.path.basename(self.path))
         if now is None:
-            raise LoopError(f"{self.path}: expected an attached image, found none")
+            raise GoneError(f"{self.path}: expected an attached image, found none")
         self.direct_io = now.direct_io
         self.block_size = now.block_size
         return now
@@ -221,7 +225,8 @@ def hold(device: str, *, exclusive: bool = False) -> LoopDevice:
 
     Raises:
         BusyError: another has it exclusively.
-        LoopError: there is no such device, or nothing is attached to it.
+        GoneError: there is no such device, or nothing is attached to it.
+        LoopError: it cannot be opened, or is no loop device.
     """
     held = LoopDevice(device, _open_device(device, exclusive))
     try:
@@ -287,7 +292,8 @@ def _bind(
     for _ in range(_ATTEMPTS):
         try:
             device = _free_device(exclusive)
-        except BusyError:
+        except (BusyError, GoneError):
+            # Taken, or being detached by whoever had taken it since we were told that it is free.
             continue
         try:
             device.configure(
@@ -347,7 +353,8 @@ def _open_device(path: str, exclusive: bool = False) -> int:
             raise BusyError(
                 f"{path}: another process has it for itself", f"find /proc/[0-9]*/fd -lname {quoted(path)}"
             ) from error
-        raise LoopError(f"{path}: cannot be opened: {error.strerror}") from error
+        kind = GoneError if error.errno in (errno.ENXIO, errno.ENODEV, errno.ENOENT) else LoopError
+        raise kind(f"{path}: cannot be opened: {error.strerror}") from error
     found = os.fstat(fd)
     if not stat.S_ISBLK(found.st_mode) or os.major(found.st_rdev) != LOOP_MAJOR:
         os.close(fd)

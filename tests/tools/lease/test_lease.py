@@ -519,6 +519,16 @@ def test_a_kept_lock_outlives_its_holder_and_is_taken_up(image: str, elsewhere: 
 
 
 @pytest.mark.root
+def test_a_pin_that_goes_while_it_is_looked_at_is_none(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(lease.path_of(image)).write_bytes(bytes(4096))
+    with loop.attach(lease.path_of(image)):
+        seen = storage.loops_on(lease.path_of(image))
+    assert len(seen) == 1
+    monkeypatch.setattr(storage, "loops_on", lambda _: seen)
+    assert lock.pinned(image) is None
+
+
+@pytest.mark.root
 def test_the_lock_stays_as_long_as_the_image_is_attached(image: str, elsewhere: str) -> None:
     command("truncate", "--size", "1M", image)
     with loop.attach(image):

@@ -301,6 +301,25 @@ def test_many_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("gone", [errno.ENXIO, errno.ENODEV, errno.ENOENT])
+def test_a_free_device_that_others_let_go_of_meanwhile(image: Path, monkeypatch: pytest.MonkeyPatch, gone: int) -> None:
+    """The kernel opens no device that is just being detached: seen beside other programs with loop devices."""
+    open_ = os.open
+    refused: list[str] = []
+
+    def open_once_it_is_free(path: str, flags: int, *more: int) -> int:
+        if re.fullmatch(r"/dev/loop\d+", str(path)) and flags & os.O_RDWR and len(refused) < 2:
+            refused.append(path)
+            raise OSError(gone, os.strerror(gone), path)
+        return open_(path, flags, *more)
+
+    monkeypatch.setattr(os, "open", open_once_it_is_free)
+    with loop.attach(str(image)) as device:
+        assert [one.path for one in storage.loops_on(str(image))] == [device.path]
+    assert len(refused) == 2
+
+
+@pytest.mark.root
 def test_node_is_made_where_dev_lacks_it(image: Path) -> None:
     """As in a container or an old initramfs: /dev with loop-control and no loop device."""
     code = (
