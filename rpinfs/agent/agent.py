@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from rpinfs.agent import decide, do, loss, picture, tell, whole
 from rpinfs.agent import share as shares
@@ -27,11 +28,14 @@ from rpinfs.agent.work import Pulse, Share, Worker, now, refusal_of
 from rpinfs.boot import gate
 from rpinfs.boot.config import Config, Image, load
 from rpinfs.boot.host import Host
-from rpinfs.boot.units import RUNTIME_FOLDER, THAW, fstab_mount_points, units
+from rpinfs.boot.units import METRICS_FILE, RUNTIME_FOLDER, THAW, fstab_mount_points, units
 from rpinfs.errors import ConfigError
 from rpinfs.image import freeze
 from rpinfs.image.prepare import Prepared
 from rpinfs.lease.lease import LOST, Lease, Owner, TakenError
+
+if TYPE_CHECKING:
+    from rpinfs.agent.measure import Meter
 
 _TICK_SECONDS, _RESTLESS_SECONDS = 5.0, 1.0
 _MOST_STEPS = 50  # In a row without waiting: what is done at once makes new facts.
@@ -106,6 +110,7 @@ class Agent:
         self._clean: dict[str, bool] = {}
         self._asked_to_thaw: float | None = None
         self._requests: Requests | None = None
+        self._meter: Meter | None = None
         owner = Owner.of(host)
         self.worker = Worker(owner, self.post, self._worker_done, self._progress.__setitem__)
         self.pulse = Pulse(config.share.where, owner, self.post, self._leases, self._not_renewed)
@@ -122,7 +127,7 @@ class Agent:
             tell.journal(5, remark)
         self._recall()
         threading.excepthook = give_up
-        whole.soon()
+        whole.soon(lambda: self.post(self._begin_to_measure))
         self._requests = Requests()
         with open("/proc/self/mountinfo", "rb") as mountinfo:
             poll = select.poll()
@@ -339,6 +344,17 @@ class Agent:
             self.teller.publish(self.share, facts, images)
         except OSError as error:
             tell.journal(4, f"{gate.STATE_FILE}: {error.strerror}")
+        if self._meter is not None:
+            try:
+                self._meter.tell(self.share, facts, images, self.pulse.renewed)
+            except OSError as error:
+                tell.journal(4, f"{METRICS_FILE}: {error.strerror}")
+
+    def _begin_to_measure(self) -> None:
+        # Its modules are in memory by now: this thread may not wait for what is read from the NAS.
+        from rpinfs.agent.measure import Meter
+
+        self._meter = Meter(self.config.share.where)
 
     # --- The end ---------------------------------------------------------------------------------------------
 
@@ -360,6 +376,7 @@ class Agent:
             self._requests.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(gate.STATE_FILE)
+        do.end_metrics()
         # Not sys.exit: a thread that waits for a dead NAS must not keep the shutdown waiting.
         sys.stderr.flush()
         os._exit(0)

@@ -15,7 +15,7 @@ from rpinfs.agent.states import Action, Do
 from rpinfs.agent.work import hold
 from rpinfs.boot import gate
 from rpinfs.boot.config import Image
-from rpinfs.boot.units import GATE, RUNTIME_FOLDER, link_of
+from rpinfs.boot.units import GATE, METRICS_FILE, RUNTIME_FOLDER, link_of
 from rpinfs.errors import RpinfsError
 from rpinfs.image.prepare import Prepared
 
@@ -119,3 +119,11 @@ def write(path: str, text: str) -> None:
         # Nothing in it is secret, and `rpinfs status` is for everybody.
         os.fchmod(file.fileno(), 0o644)
         file.write(text)
+
+
+def end_metrics() -> None:
+    """Take away what measure.py has written, this agent's or the last one's: what nobody measures is not told."""
+    with contextlib.suppress(OSError):
+        os.unlink(METRICS_FILE)
+    with contextlib.suppress(OSError):
+        os.rmdir(os.path.dirname(METRICS_FILE))

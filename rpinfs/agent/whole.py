@@ -8,23 +8,31 @@ over and nothing waits for what it reads from the NAS, it imports all that it mi
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 ROOMS = ("boot", "system", "lease", "image", "agent")
 """Where the modules are that the agent may import, see the test."""
 
+MODULES = ("rpinfs.health.metrics",)
+"""Likewise, of rooms of which the agent needs nothing else."""
+
 SECONDS = 60.0
 
 
-def soon() -> threading.Timer:
-    """Have it done SECONDS from now, beside what the agent does; the end of the agent does not wait for it."""
-    timer = threading.Timer(SECONDS, load)
+def soon(then: Callable[[], None] = lambda: None) -> threading.Timer:
+    """Have it done SECONDS from now, beside what the agent does; the end of the agent does not wait for it.
+
+    Args:
+        then: is called when all of it is there, by that thread.
+    """
+    timer = threading.Timer(SECONDS, load, [then])
     timer.daemon = True
     timer.start()
     return timer
 
 
-def load() -> None:
-    """Import the modules of ROOMS that are not there yet."""
+def load(then: Callable[[], None] = lambda: None) -> None:
+    """Import the modules of ROOMS and MODULES that are not there yet."""
     import importlib
     import pkgutil
 
@@ -33,3 +41,6 @@ def load() -> None:
     for room in ROOMS:
         for module in pkgutil.iter_modules([f"{rpinfs.__path__[0]}/{room}"], f"rpinfs.{room}."):
             importlib.import_module(module.name)
+    for name in MODULES:
+        importlib.import_module(name)
+    then()

@@ -256,6 +256,8 @@ class Pulse:
         self._not_renewed = not_renewed
         self._renewal_at = 0.0
         self._stopped = threading.Event()
+        self.renewed: dict[str, float] = {}
+        """When the lease of each image was renewed last, by the wall clock."""
         self.mount: int | None = None
         self.asked: float | None = None
         self.error = ""
@@ -295,6 +297,7 @@ class Pulse:
             try:
                 with on_share(share.where, share.device):
                     still_ours(image.path, self._owner, lease, image.name)
+                self.renewed[image.name] = time.time()
             except Exception as error:  # noqa: BLE001 - a record that breaks our code is that image's trouble
                 self._post(self._not_renewed, image.name, lease, error)
 

@@ -58,6 +58,7 @@ SOCKET_LIMIT = "[Socket]\nTriggerLimitIntervalSec=60s\nTriggerLimitBurst=3\n"
 IFUPDOWN = ("networking.service", "ifup@.service")
 NETWORKMANAGER_FILE = "/run/NetworkManager/conf.d/50-rpinfs.conf"
 RUNTIME_FOLDER = "/run/rpinfs"
+METRICS_FILE = f"{RUNTIME_FOLDER}/metrics/rpinfs.prom"
 GENERATED = "/run/systemd/generator"
 SYSTEM_UNITS = "/usr/lib/systemd/system"
 OLD_SYSTEM_UNITS = "/lib/systemd/system"

@@ -9,7 +9,7 @@ from rpinfs import __version__
 from rpinfs.boot import config
 from rpinfs.boot.host import read_text
 from rpinfs.boot.settings import SNAPSHOT_MARK
-from rpinfs.boot.units import RUNTIME_FOLDER
+from rpinfs.boot.units import METRICS_FILE
 from rpinfs.health import metrics
 from rpinfs.health.checks import Result
 from rpinfs.health.facts import Facts, File, Files, Space, ext4_errors
@@ -33,7 +33,7 @@ def known_of(facts: Facts, results: Iterable[Result], *, checks_only: bool = Fal
 
 def told_by_agent(root: str) -> metrics.Told:
     """What the agent has written last, for what it alone knows."""
-    return metrics.told_by(read_text(f"{root}{RUNTIME_FOLDER}/{metrics.FILE}"))
+    return metrics.told_by(read_text(root + METRICS_FILE))
 
 
 def _share(facts: Facts) -> metrics.Share:

@@ -16,9 +16,6 @@ from dataclasses import dataclass, field
 
 from rpinfs.errors import printable
 
-FILE = "metrics/rpinfs.prom"
-"""What the agent keeps fresh, below its runtime folder: memory, so that it is there while the NAS is not."""
-
 NUMBERS = {"ok": 0, "warning": 1, "critical": 2, "unknown": 3}
 """What rpinfs_check_status says by its value: the exit status of `rpinfs check`."""
 

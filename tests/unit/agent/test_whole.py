@@ -58,4 +58,7 @@ def test_all_that_it_may_import_is_in_these_rooms() -> None:
             if module.startswith("rpinfs") and not for_types:
                 inner = module.removeprefix("rpinfs").lstrip(".")
                 left += [inner, *(f"{inner}.{each}".lstrip(".") for each in taken)]
-    assert {room_of(name) for name in known} - {"errors", "__init__"} <= set(whole.ROOMS), sorted(known)
+    alone = {name.removeprefix("rpinfs.") for name in whole.MODULES}
+    assert alone <= known
+    assert {room_of(name) for name in known - alone} - {"errors", "__init__"} <= {*whole.ROOMS, "health"}, sorted(known)
+    assert {name for name in known - alone if room_of(name) == "health"} <= {"health"}
