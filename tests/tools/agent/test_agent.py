@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,8 +33,12 @@ def test_ready_when_attached_and_the_watchdog_is_fed(start: Callable[..., Starte
     assert time.monotonic() - begun < SECONDS / 2
     assert agent.said()["state"] == "attached"
     answers: list[str] = []
-    request.ask_for("docker", answers.append, str(agent.run / "agent.sock"))
-    request.ask_for("nobody", answers.append, str(agent.run / "agent.sock"))
+    socket.setdefaulttimeout(SECONDS)
+    try:
+        request.ask_for("docker", answers.append, str(agent.run / "agent.sock"))
+        request.ask_for("nobody", answers.append, str(agent.run / "agent.sock"))
+    finally:
+        socket.setdefaulttimeout(None)
     assert answers == [agent.said()["message"], "the agent has no image nobody"]
     assert (agent.run / "agent.sock").stat().st_mode & 0o777 == 0o600
 
