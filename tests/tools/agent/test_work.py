@@ -409,6 +409,23 @@ def test_what_is_told_of_how_an_image_is_attached(place: Place) -> None:
             assert work.how_of(made) == words + more
 
 
+def test_no_thread_keeps_an_agent_alive_whose_main_thread_has_died(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may wait for a NAS that is gone, and systemd would start no other."""
+    begun: list[tuple[object, object]] = []
+
+    def thread(*, daemon: bool = False, name: str = "", **_: object) -> SimpleNamespace:
+        return SimpleNamespace(start=lambda: begun.append((name, daemon)))
+
+    monkeypatch.setattr(threading, "Thread", thread)
+    image = cast("Image", SimpleNamespace(name="docker"))
+    Pulse("/share", OWNER, lambda *_: None, list, lambda *_: None).watch(1, None)
+    worker = Worker(OWNER, lambda *_: None, lambda *_: None, lambda *_: None)
+    worker.start(image, Action(Do.PREPARE), Share("", 1, None), None)
+    late = cast("Prepared", SimpleNamespace(close=lambda: None))
+    worker._done((image, Action(Do.PREPARE), Share("", 2, None)), Ready("loop3"), late)
+    assert begun == [("pulse", True), ("worker", True), ("abandoned", True)]
+
+
 def test_what_the_worker_says_counts_for_what_it_is_at() -> None:
     told: list[tuple[str, str]] = []
     image = cast("Image", SimpleNamespace(name="docker"))

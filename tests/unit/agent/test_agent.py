@@ -442,7 +442,7 @@ def test_a_shutdown_is_looked_out_for_once_in_a_silence(
     begun = threading.Semaphore(0)
 
     def give_up_waiting(is_silent: Callable[[], bool], share: str, tell: Callable[[str], None]) -> None:
-        watching.append(f"{share} {is_silent()}")
+        watching.append(f"{share} {is_silent()} {threading.current_thread().daemon}")
         tell("aborted")
         begun.release()
 
@@ -454,7 +454,7 @@ def test_a_shutdown_is_looked_out_for_once_in_a_silence(
         pi.agent._tell_share(before, ("a note",) if after is up else ())
         if after is silent is not before:
             assert begun.acquire(timeout=30)
-    assert watching == ["/nfs/docker True"]
+    assert watching == ["/nfs/docker True True"]
     said = capsys.readouterr().err.splitlines()
     assert sorted(said) == [
         "<4>192.168.1.10 does not answer: aborted", "<4>does not answer", "<5>a note", "<6>mounted",

@@ -46,6 +46,12 @@ def test_an_upgrade_does_not_mix_versions(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("of one version\n", "", 0)
 
 
+def test_it_is_done_a_minute_after_the_start_and_keeps_nobody_waiting() -> None:
+    timer = whole.soon()
+    timer.cancel()
+    assert (timer.interval, timer.daemon, timer.function) == (60.0, True, whole.load)
+
+
 def test_all_that_it_may_import_is_in_these_rooms() -> None:
     trees = modules(TOP / "rpinfs")
     known, left = set[str](), ["agent.agent"]
