@@ -30,7 +30,7 @@ CROSS := $(foreach cross,$(if $(filter amd64,$(shell dpkg --print-architecture))
 WINDOWS := python3-psutil python3-pyroute2 python3-pystemd python3-lxml python3-sdnotify
 # What building, linting and the tests run; the names are the same in Debian 12 and 13.
 PACKAGES := \
-  git make build-essential debhelper dh-python lintian man-db \
+  git make build-essential debhelper dh-python lintian autopkgtest man-db \
   python3 python3-venv python3-pip $(WINDOWS) \
   e2fsprogs xfsprogs btrfs-progs strace kmod mount util-linux util-linux-extra nfs-common systemd systemd-container \
   fdisk dosfstools mtools acl attr libcap2-bin xz-utils zstd openssh-client \

@@ -181,33 +181,74 @@ def listing(deb: Path) -> list[str]:
 
 
 def test_build_is_reproducible_and_leaves_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bytes from another path, in another umask, zone, locale, order of the files, and times of the tree."""
     tree = tmp_path / "work" / "rpinfs"
     copy_tree(tree)
     git(tree, "init", "--quiet")
     before = git(tree, "status", "--porcelain", "--ignored", "--untracked-files=all")
     first = make_deb(tmp_path / "first", tree)
-    # Another time zone, another umask, and a Python that is not Debian's first in PATH, as pyenv puts it there.
+    assert git(tree, "status", "--porcelain", "--ignored", "--untracked-files=all") == before
+    assert [path.name for path in tree.parent.iterdir()] == ["rpinfs"]
+
+    other = tmp_path / "elsewhere" / "and deeper" / "tree"
+    other.parent.mkdir(parents=True)
+    tree.rename(other)
+    # What git has listed comes before what it would.
+    git(other, "add", "units", "rpinfs/system")
+    # Older than the changelog, which dpkg-deb lets be.
+    for path in other.rglob("*"):
+        os.utime(path, (1_000_000_000, 1_000_000_000), follow_symlinks=False)
+    # A Python that is not Debian's first in PATH, as pyenv puts it there.
     fake = tmp_path / "pyenv" / "python3"
     fake.parent.mkdir()
     fake.write_text("#!/bin/sh\necho 'this is not the Python of Debian' >&2\nexit 1\n")
     fake.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{fake.parent}:/usr/sbin:/usr/bin:/sbin:/bin")
-    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    temporary = tmp_path / "another folder for temporary files"
+    temporary.mkdir()
+    for name, value in {
+        "PATH": f"{fake.parent}:/usr/sbin:/usr/bin:/sbin:/bin",
+        "TZ": "Asia/Tokyo",
+        "LANG": "tr_TR.UTF-8",
+        "LC_ALL": "C",
+        "LANGUAGE": "de",
+        "TMPDIR": str(temporary),
+        "USER": "somebody",
+        "DEB_BUILD_OPTIONS": "parallel=7",
+    }.items():
+        monkeypatch.setenv(name, value)
     umask = os.umask(0o077)
     try:
-        second = make_deb(tmp_path / "second", tree)
+        second = make_deb(tmp_path / "second", other)
     finally:
         os.umask(umask)
     assert first.read_bytes() == second.read_bytes()
-    assert git(tree, "status", "--porcelain", "--ignored", "--untracked-files=all") == before
-    assert [path.name for path in tree.parent.iterdir()] == ["rpinfs"]
 
 
-def test_lintian_finds_nothing(deb: Path) -> None:
+def test_lintian_finds_nothing(deb: Path, tmp_path: Path) -> None:
+    """In the package and in its source. There is no debian/watch: of a native package that is a fault to lintian, for
+    there is no upstream to watch.
+    """
+    copy_tree(tmp_path / "rpinfs")
+    subprocess.run(["dpkg-source", "--build", "rpinfs"], cwd=tmp_path, check=True, capture_output=True)
+    (source,) = tmp_path.glob("*.dsc")
     found = subprocess.run(
-        ["lintian", "--fail-on", "error,warning", "--allow-root", str(deb)], capture_output=True, text=True, check=False
+        [
+            *("lintian", "--pedantic", "--fail-on", "error,warning,pedantic", "--allow-root", str(deb), str(source)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (found.returncode, found.stdout) == (0, "")
+
+
+def test_any_python_from_3_11_on_will_do(deb: Path) -> None:
+    """dh_python3 compiles at the installation, for the Python that is there: no upper bound, no Python by name."""
+    fields = subprocess.run(
+        ["dpkg-deb", "--field", deb, "Depends"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    pythons = {need for need in fields.split(", ") if re.match(r"python3[.:\s\d]|python3$", need)}
+    assert pythons == {"python3 (>= 3.11)", "python3:any"}
 
 
 @pytest.mark.parametrize(
