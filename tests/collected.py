@@ -25,8 +25,14 @@ DANGEROUS = re.compile(
 _DOCUMENTATION = ("explanation", "help", "epilog")
 """Arguments that are not printed beside a fault."""
 
-SERVER_SIDE = ("netboot/", "commands/netboot.py")
-"""What runs beside the NAS and not on a Pi: what it prints is for people on another machine, and not in the table."""
+SCRIPT = re.compile(r'["=]\$[0-9]')
+"""What has positional parameters is run by a shell of ours: nobody sees it."""
+
+_PARAMETERS = ("remedy", "write")
+"""What a remedy is called where it is passed; `write` by the rules of netboot check."""
+
+_LISTS = ("left", "steps")
+"""Lists of what a person is to do, which netboot add and plan print."""
 
 _DEEPEST = 6
 """A chain of names and calls that is longer is followed no further."""
@@ -37,13 +43,25 @@ Names = dict[str, list[ast.expr]]
 
 @dataclass
 class Source:
-    """The package: its modules, the constants of each, its functions, and where their remedy stands in a call."""
+    """The package: its modules, the constants of each, its functions, and where their remedy stands in a call.
+
+    Attributes:
+        imports: by module and name the module that it comes from.
+        positions: by the name of a function or class, and the module that it is in: several may share a name.
+    """
 
     modules: dict[str, ast.Module] = field(default_factory=dict)
     constants: dict[str, Names] = field(default_factory=dict)
     functions: dict[str, list[tuple[str, ast.FunctionDef]]] = field(default_factory=dict)
-    classes: dict[str, ast.ClassDef] = field(default_factory=dict)
-    positions: dict[str, int] = field(default_factory=dict)
+    classes: dict[str, dict[str, ast.ClassDef]] = field(default_factory=dict)
+    imports: dict[str, dict[str, str]] = field(default_factory=dict)
+    positions: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def positions_of(self, called: str, module: str) -> set[int]:
+        """Where a remedy stands in a call of this name in a module."""
+        found = self.positions.get(called, {})
+        known = [one for one in (module, self.imports[module].get(called, "")) if one in found]
+        return {found[known[0]]} if known else set(found.values())
 
 
 def read(package: Path = TOP / "rpinfs") -> Source:
@@ -51,24 +69,33 @@ def read(package: Path = TOP / "rpinfs") -> Source:
     source = Source()
     for path in sorted(package.rglob("*.py")):
         name = str(path.relative_to(package))
-        if name.startswith(SERVER_SIDE):
-            continue
         tree = source.modules[name] = ast.parse(path.read_text())
         source.constants[name] = _names(tree.body)
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef):
                 source.functions.setdefault(node.name, []).append((name, node))
             elif isinstance(node, ast.ClassDef):
-                source.classes[node.name] = node
-    for function in (one for several in source.functions.values() for _, one in several):
+                source.classes.setdefault(node.name, {})[name] = node
+        source.imports[name] = _imports(tree, package)
+    for module, function in (one for several in source.functions.values() for one in several):
         arguments = [one.arg for one in function.args.args]
-        if "remedy" in arguments:
-            source.positions[function.name] = arguments.index("remedy") - (arguments[0] in ("self", "cls"))
-    for name in source.classes:
-        position = _position_in_class(name, source.classes)
-        if position is not None:
-            source.positions[name] = position
+        if (index := _index(arguments)) is not None:
+            source.positions.setdefault(function.name, {})[module] = index - (arguments[0] in ("self", "cls"))
+    for called, places in source.classes.items():
+        for module in places:
+            if (position := _position_in_class(called, module, source)) is not None:
+                source.positions.setdefault(called, {})[module] = position
     return source
+
+
+def _imports(tree: ast.Module, package: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            path = node.module.partition(".")[2].replace(".", "/")
+            module = f"{path}.py" if (package / f"{path}.py").exists() else f"{path}/__init__.py"
+            found |= {one.asname or one.name: module for one in node.names}
+    return found
 
 
 def collect(source: Source) -> dict[str, set[str]]:
@@ -101,18 +128,26 @@ def _names(nodes: list[ast.stmt] | Iterator[ast.AST]) -> Names:
     return found
 
 
-def _position_in_class(name: str, classes: dict[str, ast.ClassDef]) -> int | None:
+def _position_in_class(name: str, module: str, source: Source) -> int | None:
     """Where `remedy` stands in the call of a class: by its own __init__, its fields, or the class above."""
-    body = classes[name].body if name in classes else []
+    places = source.classes.get(name, {})
+    module = next((one for one in (module, source.imports[module].get(name, ""), *places) if one in places), "")
+    if not module:
+        return None
+    body = places[module].body
     for one in body:
         if isinstance(one, ast.FunctionDef) and one.name == "__init__":
-            fields = [argument.arg for argument in one.args.args[1:]]
-            return fields.index("remedy") if "remedy" in fields else None
+            return _index([argument.arg for argument in one.args.args[1:]])
     fields = [_name_of(one.target) for one in body if isinstance(one, ast.AnnAssign)]
-    if "remedy" in fields:
-        return fields.index("remedy")
-    bases = classes[name].bases if body and not fields else []
-    return next((found for base in bases if (found := _position_in_class(_name_of(base), classes)) is not None), None)
+    if _index(fields) is not None:
+        return _index(fields)
+    bases = places[module].bases if not fields else []
+    found = (_position_in_class(_name_of(base), module, source) for base in bases)
+    return next((one for one in found if one is not None), None)
+
+
+def _index(names: list[str]) -> int | None:
+    return next((names.index(name) for name in _PARAMETERS if name in names), None)
 
 
 def _name_of(node: ast.expr) -> str:
@@ -133,6 +168,7 @@ class _Collector:
             ast.BinOp: self._added,
             ast.IfExp: lambda node, *more: self._all([node.body, node.orelse], *more),
             ast.BoolOp: lambda node, *more: self._all(node.values, *more),
+            ast.List: lambda node, *more: self._all(node.elts, *more),
             ast.Dict: lambda node, *more: self._all(node.values, *more),
             ast.Tuple: lambda node, *more: self._all(node.elts, *more),
             ast.Subscript: lambda node, *more: self._all([node.value], *more),
@@ -144,22 +180,29 @@ class _Collector:
     def collect(self) -> Iterator[str]:
         tree = self._source.modules[self._module]
         documentation = _documentation(tree)
+        # What render makes are files.
+        files = self._module.startswith("netboot/render/")
         for scope in (tree, *(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))):
             names = _names(ast.walk(scope))
             for node in _own(scope):
                 texts = self._all(list(self._remedies(node, scope)), names, 0)
                 # Nothing but what is filled in is the remedy of somebody else.
                 yield from (text for text in texts if re.search("[a-z]", text))
-                if isinstance(node, ast.Constant | ast.JoinedStr) and id(node) not in documentation:
-                    yield from (text for text in self._texts(node, names, 0) if DANGEROUS.search(text))
+                if isinstance(node, ast.Constant | ast.JoinedStr) and id(node) not in documentation and not files:
+                    yield from (
+                        text
+                        for text in self._texts(node, names, 0)
+                        if DANGEROUS.search(text) and not SCRIPT.search(text)
+                    )
 
     def _remedies(self, node: ast.AST, scope: ast.AST) -> Iterator[ast.expr]:
         """Expressions that are remedies."""
         if isinstance(node, ast.Call):
-            position = self._source.positions.get(_name_of(node.func))
-            if position is not None and len(node.args) > position:
-                yield node.args[position]
-            yield from (one.value for one in node.keywords if one.arg == "remedy")
+            for position in self._source.positions_of(_name_of(node.func), self._module):
+                yield from node.args[position : position + 1]
+            yield from (one.value for one in node.keywords if one.arg in _PARAMETERS)
+            if isinstance(node.func, ast.Attribute) and node.func.attr == "append" and _is_list(node.func.value):
+                yield from node.args
         if (
             isinstance(node, ast.Return)
             and isinstance(scope, ast.FunctionDef)
@@ -167,7 +210,7 @@ class _Collector:
             and node.value
         ):
             yield node.value
-        yield from (value for name, value in _assigned(node) if name.lower().endswith(("remedy", "remedies")))
+        yield from (value for name, value in _assigned(node) if _is_remedy(name))
 
     def _texts(self, node: ast.expr, names: Names, depth: int) -> Iterator[str]:
         """The templates that an expression can become."""
@@ -234,6 +277,14 @@ class _Collector:
                 inside, own = _Collector(self._source, module), _names(ast.walk(function))
                 returned = [one.value for one in ast.walk(function) if isinstance(one, ast.Return) and one.value]
                 yield from inside._all(returned, own, depth)
+
+
+def _is_remedy(name: str) -> bool:
+    return name.lower().endswith(("remedy", "remedies")) or name in (*_LISTS, *_PARAMETERS)
+
+
+def _is_list(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id in _LISTS
 
 
 def _blank(filled_in: list[ast.expr]) -> str:

@@ -17,6 +17,8 @@ PROGRAMS = (
     "journalctl", "losetup", "ls", "lslocks", "mkdir", "modprobe", "mount", "mv", "networkctl", "NetworkManager",
     "chmod", "chown", "ping", "printf", "reboot", "rm", "rpinfs", "sed", "showmount", "sudo", "swapoff", "systemctl", "test", "timedatectl",
     "touch", "tune2fs", "umount", "unshare", "useradd", "usermod", "xfs_repair",
+    # On the server's side.
+    "cp", "ln", "rpi-eeprom-config", "rpi-eeprom-update", "ss", "ssh-keygen", "tftp", "truncate",
 )  # fmt: skip
 """What a remedy may call."""
 
@@ -31,6 +33,11 @@ def program(command: str) -> str:
     """The first program of a command; words such as "find out who" are none."""
     first = re.match(r"\s*(?!find out )([\w-]+)(?=$|[ ;])", command)
     return first[1] if first else ""
+
+
+def form_of(template: str) -> re.Pattern[str]:
+    """What a remedy looks like when it is filled in."""
+    return re.compile(".+?".join(map(re.escape, re.split(r"{[a-z]*}", template))) + r"\Z", re.DOTALL)
 
 
 PASTED = {
@@ -106,6 +113,31 @@ ELSEWHERE = {
     "shut down the Pi that has it, then: rpinfs image check {quoted}": "tests/tools/image/test_door.py::test_the_remedy_of_a_check_works",
     "on a copy of the file: e2fsck -f -b {} -B {} COPY": "tests/tools/image/test_probe.py::test_remedy_for_a_lost_superblock_works",
     "rpinfs trim {name}": "tests/lab/test_space.py::test_trim",
+    # Of netboot: on the machine of the test itself, in folders of its own.
+    "run it again as then; or, to make it anew: mv -T --backup=numbered {quoted}": "tests/tools/netboot/test_add.py::test_another_order_completes_nothing",
+    "to make the board anew: mv -T --backup=numbered {quoted}": "tests/tools/netboot/test_add.py::test_boot_files_that_are_gone",
+    "choose another name, or move it away: mv -T --backup=numbered {quoted}": "tests/tools/netboot/test_add.py::test_boot_files_that_are_gone",
+    "move it away, and then add it again: mv -T --backup=numbered {quoted}": "tests/tools/netboot/test_remedies.py::test_a_name_that_somebody_took_meanwhile",
+    "mount the share that has it, or: mkdir -p {quoted}": "tests/tools/netboot/test_remedies.py::test_folders_that_are_not_there",
+    "see what it is, then: umount {quoted}": "tests/tools/netboot/test_remedies.py::test_something_is_mounted_in_a_leftover",
+    "rpinfs netboot list --root {quoted}": "tests/tools/netboot/test_remedies.py::test_boards_that_are_there",
+    "rpinfs netboot plan": "tests/tools/netboot/test_remedies.py::test_without_a_plan",
+    "edit it, or write a new one by --force; to read it: rpinfs netboot plan {quoted}": "tests/tools/netboot/test_remedies.py::test_a_plan_that_is_there",
+    "rpinfs netboot render {quoted} --output netboot": "tests/tools/netboot/test_remedies.py::test_a_plan_that_is_there",
+    "its serial number is not known (rpinfs netboot watch shows it): ln -s {quoted} {quoted}/SERIAL": "tests/tools/netboot/test_remedies.py::test_what_is_left_to_do",
+    "a {} asks for bootcode.bin at the top of the TFTP folder: cp {quoted}": "tests/tools/netboot/test_remedies.py::test_what_is_left_to_do",
+    "name another --output, or move it away: mv -T --backup=numbered {quoted}": "tests/tools/netboot/test_remedies.py::test_rendered_files_in_the_way",
+    "move it away: mv -T --backup=numbered {quoted}": "tests/tools/netboot/test_remedies.py::test_rendered_files_in_the_way",
+    "{}, to {} and {}: rpinfs netboot add IMAGE --name {quoted} --plan {quoted}": "tests/tools/netboot/test_remedies.py::test_the_steps_of_a_page",
+    "no fault is named by: rpinfs netboot check --plan {quoted}": "tests/tools/netboot/test_remedies.py::test_the_steps_of_a_page",
+    **dict.fromkeys((
+        "mv -nT {quoted}",
+        "{} is there as well, and is what it boots from; move this one away: mv -T --backup=numbered {quoted}",
+        "chmod -R go+rX {quoted}",
+        "truncate --size=0 {quoted}",
+        "printf '%s\\n' {quoted} >{quoted}",
+        "rm {quoted}/ssh_host_* && ssh-keygen -A -f {quoted}",
+    ), "tests/unit/netboot/test_mended.py::test_what_is_named_mends_it"),
 }  # fmt: skip
 
 LOOKS = (
@@ -148,11 +180,23 @@ LOOKS = (
     "remove what nobody needs, or set a larger Size=, which the next boot gives it; what takes the room: du -xhd 1 {quoted}",
     "write the address itself, Address= in [Server], or have the name known: getent ahosts {quoted}",
     "reboot where /run/NetworkManager/conf.d/50-rpinfs.conf is missing; who overrides it: NetworkManager --print-config",
+    "fetch the image again; what the kernel said: dmesg",
+    "see who has them on this machine, and ask again: ss -tan",
+    "on {}: see what its disks do: dmesg",
+    "see which interfaces there are: ip -brief link",
+    "is the cable in, and the interface up? see: ip -brief link",
+    "the three are listed by: showmount -e {quoted}",
+    "a file of it can be fetched: tftp {quoted} -c get config.txt",
+    "BOOT_ORDER=0xf2 is shown by: rpi-eeprom-config",
+    "it is there: findmnt {quoted}",
 )
 
 _DOCKER = "Docker's own, which keeps its data: needs a real daemon, as tests/tools/docker has"
 _APT = "a package of the archive, which the tests do not reach for; debian/control names what must be there"
 _REBOOT = "a reboot, which the lab's tests do with containers running, and lose nothing"
+_ON_THE_PI = "for the board, once it runs: what of Raspberry Pi is in no archive of Debian"
+_BOX = "for the box beside the NAS; that a Pi boots from what is put in place there: tests/lab/test_netboot.py"
+_DOTS = "the three dots are what the person has just typed"
 _LAB = "needs a Pi whose boot files or root are on a NAS: the lab"
 
 NOT_PASTED = {
@@ -193,9 +237,27 @@ NOT_PASTED = {
     "modprobe loop": "needs a kernel of its own; changes no file",
     "this kernel has no overlayfs: modprobe overlay": "needs a kernel of its own; changes no file",
     "run it as root: sudo rpinfs check": "who is root already has no sudo to try; rpinfs check only looks",
-    "sudo rpinfs boot ...": "the three dots are what the person has just typed",
+    "sudo rpinfs boot ...": _DOTS,
+    "sudo rpinfs netboot ...": _DOTS,
+    "sudo rpinfs netboot watch ...": _DOTS,
+    "sudo rpinfs netboot {} ...": _DOTS,
+    "rpinfs is not in its root: add it with --deb FILE, or on the Pi: apt install ./rpinfs_VERSION_all.deb": _APT,
+    "Docker is not in its root: add it with --docker, or on the Pi: apt install docker.io": _APT,
+    "apt install qemu-user-static": _APT,
+    "qemu-user-static is installed, and the kernel was not told of it: systemctl restart systemd-binfmt": "tells this machine's own kernel, for all that runs on it",
+    "once, on the Pi, from an SD card: rpi-eeprom-config --apply boot.conf": _ON_THE_PI,
+    "on {}, once, from an SD card: rpi-eeprom-config --apply boot.conf": _ON_THE_PI,
+    "on the Pi: apt install rpi-eeprom && rpi-eeprom-update -a": _ON_THE_PI,
+    "on the Linux box, and in its fstab too: mkdir -p {quoted}; mount -t nfs -o vers={} {quoted}": _BOX,
+    "mkdir -p {quoted}; mount -t nfs -o vers={} {quoted}": _BOX,
+    **dict.fromkeys((
+        "on the Linux box, with dnsmasq installed: rpinfs netboot render {quoted} --apply 'the Linux box'; systemctl enable --now rpi-netboot",
+        "on the Linux box, with dnsmasq installed: rpinfs netboot render {quoted} --apply 'the Linux box'; systemctl restart dnsmasq",
+        "rpinfs netboot render {quoted} --apply 'the Linux box'; systemctl restart dnsmasq",
+    ), _BOX),
+    "on {}: rm {quoted}": "on a NAS that has just refused the same: what is left is a file of 4096 bytes with a name of our own",
+    "on the NAS, in the folder with netboot/'s three files: docker compose up -d": _DOCKER,
     "set Fence=lease in its [Image] section, then: systemctl daemon-reload; systemctl restart rpinfs-agent": "needs a share without direct I/O",
-    'mount -n -t "$1" -o "$2" "$3" "$4" && shift 4 && exec "$@"': "not printed: what rpinfs runs in a namespace of its own",
     "  rpinfs adopt docker && systemctl restart rpinfs-agent": "an example of --help",
     "  systemctl stop docker.socket docker containerd var-lib-docker.mount rpinfs-agent\n  rpinfs release docker": "an example of --help",
     "  systemctl stop docker.socket docker containerd var-lib-docker.mount rpinfs-agent\n  rpinfs restore docker 20261122T201500Z\n  systemctl start rpinfs-agent docker": "an example of --help",
@@ -205,7 +267,95 @@ NOT_PASTED = {
     " and, with Docker and containerd stopped and {} unmounted: mkdir -p {quoted} && mv {quoted}": "moves a folder of the person's own bind mount within one file system",
 }  # fmt: skip
 
+LINES = (
+    # What check names for a file: put in the place of the line, or beside it, by tests/unit/netboot/test_mended.py.
+    "(leave the line out)",
+    "auto_initramfs=0",
+    'add to "Dhcp4": "option-def": [{"name": "vendor-encapsulated-options", "code": 43, "space": "dhcp4", "type": "binary"}]',
+    '{"name": "vendor-encapsulated-options", "csv-format": false, "data": "{}"}',
+    "\"test\": \"substring(option[97].hex,1,3) == 'RPi' or substring(pkt4.mac,0,3) == 0xb827eb\"",
+    "option vendor-encapsulated-options {};",
+    'match if substring(option pxe-client-id, 1, 3) = "RPi" or substring(hardware, 1, 3) = b8:27:eb;',
+    '{};\noption tftp-server-name "{}";',
+    "enable-tftp",
+    "add the line: dhcp-range=192.168.1.0,proxy",
+    'pxe-service={},"{}   "',
+    "BOOT_ORDER=0xf2",
+    "BOOT_ORDER=0xf{}",
+    "add the line: NETCONSOLE=6665@169.254.1.1/,6666@/",
+    "{}=y",
+)  # fmt: skip
+"""Lines of configuration files."""
+
 WORDS = (
+    # For the server's side: on another machine, or nothing to be pasted.
+    "a Linux box ([box]) on the same LAN always fits",
+    "a public one ends in .pub",
+    "add to the exports of the NAS: {}  NETWORK(rw,sync,no_subtree_check,no_root_squash)",
+    "choose a folder on ext4, xfs or btrfs, or an export with no_root_squash",
+    "choose another --root",
+    "copy boot files and root from one image",
+    "copy bootcode.bin to an empty FAT card in the board",
+    "copy the boot partition of the image of {} to {}/{}",
+    "copy the whole boot partition of the image there",
+    "edit the files that {} serves, or serve {}",
+    "export it on {}: {}  NETWORK(rw,sync,no_subtree_check,no_root_squash)",
+    "fetch the image again",
+    "fetch the image again; {quoted} is not whole",
+    "have a proxy in the boards' own subnet, as rpinfs netboot render makes one",
+    "have a proxy in the boards' own subnet, as rpinfs netboot render makes one (target dnsmasq-proxy)",
+    "is it one partition alone? then name the folder that it is mounted at, and --boot DIR",
+    "is the cable in, the VLAN right, is a relay in between, is spanning tree off on the port (its 30 s are more than the 25 s of a 3B)?",
+    "is the original being written to? then let it rest, and try again",
+    "its activity light blinks when it asks",
+    "its log says: TFTP root is {}",
+    "its log says: proxy",
+    "Kea needs an option-def for it, as rpinfs netboot render makes it (target kea)",
+    "known are dnsmasq*.conf, config/dhcp, dhcpd*.conf, kea-dhcp4*.conf, exports, nfs.conf, tftpd-hpa, folders of them, TFTP folders and roots",
+    "look at the DHCP server of this LAN",
+    "look at the log of the TFTP server on {}",
+    "make the ports of boards edge ports (portfast), or switch spanning tree off on them",
+    "name it: --boot DIR",
+    "neither start4.elf nor start.elf is in {}: a board does not take the folder for its own",
+    "nothing is found in its files by rpinfs netboot check",
+    "on the NAS: TFTP of {}",
+    "on the NAS: export {}, {}, {} as netboot/ says",
+    "on the router: the options, as netboot/ says",
+    "on {}: copy the root of the image to {}",
+    "on {}: copy the whole boot partition of the image there, readable for everybody",
+    "on {}: is it there, and readable for everybody (chmod go+r)?",
+    "on {}: make all in its TFTP folder readable for everybody (chmod -R go+rX)",
+    "on {}: put the one there that rpinfs netboot render makes (target boards)",
+    "on {}: write the line that rpinfs netboot check names for it there",
+    "on {}: {}  NETWORK(rw,sync,no_subtree_check,no_root_squash)",
+    "run dnsmasq on the host that serves the files, or mount them here",
+    "run it again with: --tftp {quoted}",
+    "serve the files in the boards' own subnet",
+    "set TMPDIR",
+    "set TMPDIR to a folder with room",
+    "set TMPDIR to a folder with room, or unpack it first",
+    "set option 3 on the DHCP server, or serve the files in that subnet",
+    "set option 66 on {}",
+    "set option 66 on {} to the address",
+    "set option 66 to {}",
+    "set the MTU to 1500 on {}, on this machine and in between",
+    "set up what rpinfs netboot render makes for your DHCP server",
+    "shut the Pi down before its card is copied",
+    "start the NFS server on {}",
+    "start the TFTP server on {}; it asked there by {} of {}",
+    "switch NFS {} on on {}, or write another vers= into cmdline.txt",
+    "switch NTP on on {}, and on this machine",
+    "switch one of them off, such as that on {}",
+    "the files and pages for each box lie in netboot/",
+    "unpack it first",
+    "wait for its end",
+    "write HTTP_HOST=ADDRESS into it, or an order without the 7",
+    "write it in the words of uci, as rpinfs netboot render does (target openwrt)",
+    "write the address of the NAS into cmdline.txt",
+    'write version = "4.1" into [nas] of the plan',
+    "{} is to export {}, {} and {} to the boards, each with rw,sync,no_subtree_check,no_root_squash",
+    "{}: bootcode.bin alone on an SD card",
+    # On the Pi.
     "it is not damaged by that: install a newer {} (this is {}), or check it on a host that has one",
     "it is not damaged: use a kernel that knows them (this is {}), or set another File=",
     "find out who mounted it, and unmount it",

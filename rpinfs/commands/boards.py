@@ -112,7 +112,8 @@ def _clone(options: argparse.Namespace, plan_of: PlanOf) -> int:
     end_in_order()
     other = record.read(made.place.roots, options.other)
     if other is None or other.staged:
-        raise PlanError("the options", options.other, "expected a board that add has made", "rpinfs netboot list")
+        there = record.listed(made.place.roots)
+        raise PlanError("the options", options.other, "expected a board that add has made", there)
     with Progress() as progress:
         done = make.clone(made, other, progress)
     return _tell(done, made)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rpinfs.commands.boards import add_boards
 from rpinfs.commands.cli import Group, UsageError, add_command, add_group
 from rpinfs.commands.common import Progress, print_document
-from rpinfs.errors import RpinfsError, printable
+from rpinfs.errors import RpinfsError, printable, quoted
 
 if TYPE_CHECKING:
     from rpinfs.netboot.doctor import Diagnosis
@@ -123,7 +123,7 @@ def _add_render(group: Group) -> None:
     parser.add_argument(
         "--yes",
         action="store_true",
-        help="with --apply: also over files that are there (each is kept as FILE.before-rpinfs)",
+        help="with --apply: also over files that are there (each is kept as FILE.before-rpinfs~)",
     )
 
 
@@ -140,11 +140,8 @@ def _plan(options: argparse.Namespace) -> int:
     if os.path.exists(options.file) and not options.force:
         if given:
             message = f"{options.file}: there is a plan already"
-            raise RpinfsError(
-                message,
-                f"edit it; or, to make a new one: --force; to read it: rpinfs netboot plan {options.file}",
-                status=2,
-            )
+            reading = f"rpinfs netboot plan {quoted(options.file)}"
+            raise RpinfsError(message, f"edit it, or write a new one by --force; to read it: {reading}", status=2)
         made = plan.load(options.file)
     else:
         made = plan.parse(_document(options), "the options")
@@ -256,7 +253,7 @@ def _apply(made: list[Rendered], box: str, yes: bool) -> int:
             why = (
                 "this is a part of a file"
                 if not one.owned
-                else "it is there and differs; --yes keeps it as FILE.before-rpinfs"
+                else "it is there and differs; --yes keeps it as FILE.before-rpinfs~"
             )
             print(f"{one.place}: left alone: {why}")
             refused = 1
@@ -290,8 +287,8 @@ def _check(options: argparse.Namespace) -> int:
             print(f"fault    {error.message}")
         for one in found:
             print(f"{one.gravity.name.lower():8} {printable(one.place)}: {printable(one.message)}")
-            if one.write:
-                print(f"         {printable(one.write)}")
+            for line in one.write.split("\n") if one.write else ():
+                print(f"         {printable(line)}")
         if not found and not seen.unreadable:
             print(f"nothing is wrong in {', '.join(seen.looked_at) or 'what is here: there is nothing to look at'}")
     if seen.unreadable or any(one.gravity is Gravity.FAULT for one in found):

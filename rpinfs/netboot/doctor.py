@@ -143,7 +143,12 @@ def _files(found: Diagnosis, pi: Pi) -> Iterator[Remark]:
         )
         yield Remark(13, Gravity.FAULT, error.message, remedy)
     except tftp.NotReadableError as error:
-        yield Remark(15, Gravity.FAULT, error.message, f"on {server}: chmod -R go+rX on its TFTP folder")
+        yield Remark(
+            15,
+            Gravity.FAULT,
+            error.message,
+            f"on {server}: make all in its TFTP folder readable for everybody (chmod -R go+rX)",
+        )
     except tftp.TftpError as error:
         yield Remark(15, Gravity.FAULT, error.message, f"look at the log of the TFTP server on {server}")
 
@@ -194,14 +199,21 @@ def _configured(found: Diagnosis, pi: Pi) -> Iterator[Remark]:
         yield from _needed(found, folder, value.value.split()[0], " (named by config.txt)")
     if _size(found, f"{folder}cmdline.txt") is None:
         message = f"{server} does not serve {folder}cmdline.txt: the kernel finds no root"
-        yield Remark(15, Gravity.FAULT, message, f"on {server}: rpinfs netboot render --for boards writes it")
+        yield Remark(
+            15,
+            Gravity.FAULT,
+            message,
+            f"on {server}: put the one there that rpinfs netboot render makes (target boards)",
+        )
         return
     text = _fetched(found, f"{folder}cmdline.txt")
     yield from _unlike_the_disks(found, f"{folder}cmdline.txt", text)
     found.command_line = text.decode("utf-8", "replace")
     if not any(name == "nfsroot" for name, _ in words(found.command_line)):
         message = f"{folder}cmdline.txt has no nfsroot=: {found.command_line.strip()[:120]}"
-        yield Remark(19, Gravity.FAULT, message, f"on {server}: rpinfs netboot check names the line to write")
+        yield Remark(
+            19, Gravity.FAULT, message, f"on {server}: write the line that rpinfs netboot check names for it there"
+        )
 
 
 def _large_blocks(found: Diagnosis, path: str) -> Iterator[Remark]:

@@ -22,7 +22,8 @@ class Finding:
         rule: its number in the table of rules.
         line: from 1; 0 where the file as a whole, or a folder, is meant.
         message: what is wrong, and why the Pi will not boot from it.
-        write: the line to write instead, or what to do; pasted as it stands where it is a command.
+        write: the line or lines to write in its place; or, behind "add ...: ", beside it; or what to do. Pasted as
+            it stands where it is a command.
     """
 
     rule: int

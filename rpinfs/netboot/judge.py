@@ -66,7 +66,7 @@ def judge(board: Board, replies: Sequence[Reply]) -> Verdict:
     taking = [offer for offer in offers if takes(board, offer)]
     remarks += _on_menus(board, offers, taking)
     if not taking:
-        remedy = "rpinfs netboot render, and what it says for your DHCP server"
+        remedy = "set up what rpinfs netboot render makes for your DHCP server"
         remarks.append(
             Remark(12, Gravity.FAULT, f"no offer says a Pi shall boot from it: {_whys(board, offers)}", remedy)
         )
@@ -115,7 +115,9 @@ def _on_way(board: Board, offers: Sequence[Reply], chosen: Reply, tftp: str, why
         return
     if board.needs_card and chosen.relay != NO_ADDRESS:
         message = f"the offer of {chosen.server} came by the relay {chosen.relay}: the ROM of a 3B takes none that did"
-        yield Remark(33, Gravity.FAULT, message, "a proxy in the boards' own subnet: rpinfs netboot render")
+        yield Remark(
+            33, Gravity.FAULT, message, "have a proxy in the boards' own subnet, as rpinfs netboot render makes one"
+        )
     network, router = _network(offers)
     if network is None or ipaddress.IPv4Address(tftp) in network:
         return
@@ -175,7 +177,12 @@ def _on_menus(board: Board, offers: Sequence[Reply], taking: Sequence[Reply]) ->
         if offer.options.get(VENDOR) == b"":
             message = f"{offer.server} sends option 43 with length 0"
             remarks.append(
-                Remark(12, Gravity.WARNING, message, "Kea needs an option-def for it: rpinfs netboot render --for kea")
+                Remark(
+                    12,
+                    Gravity.WARNING,
+                    message,
+                    "Kea needs an option-def for it, as rpinfs netboot render makes it (target kea)",
+                )
             )
         if offer.options.get(TFTP_NAME, b"").endswith(b"\0"):
             message = f"{offer.server} sends option 66 with a NUL at its end, over which EEPROMs of before 2020 stumble"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rpinfs.errors import quoted
 from rpinfs.netboot.model import Plan
 from rpinfs.netboot.render.board import boot_folder, root_source
 from rpinfs.netboot.topology import NAMES
@@ -42,36 +43,56 @@ def _roles(plan: Plan) -> list[Step]:
 def _steps(plan: Plan, file: str) -> list[Step]:
     nas = plan.nas.address
     steps = [
-        (f"rpinfs netboot render {file} --output netboot", "the files and pages for each box lie in netboot/"),
+        (f"rpinfs netboot render {quoted(file)} --output netboot", "the files and pages for each box lie in netboot/"),
         (
             f"on the NAS: export {plan.nas.root}, {plan.nas.boot}, {plan.nas.share} as netboot/ says",
-            f"showmount -e {nas} lists the three",
+            f"the three are listed by: showmount -e {quoted(nas)}",
         ),
     ]
     if plan.topology == "D":
-        steps.append((f"on the Linux box: mount {plan.nas.boot} of the NAS, start dnsmasq with netboot/'s file",
-                      "its log says: TFTP root is " + plan.nas.boot))  # fmt: skip
+        steps += _on_the_box(plan, file)
     else:
         steps.append(
-            (f"on the NAS: TFTP of {plan.nas.boot}", f"a file of it can be fetched: tftp {nas} -c get config.txt")
+            (
+                f"on the NAS: TFTP of {plan.nas.boot}",
+                f"a file of it can be fetched: tftp {quoted(nas)} -c get config.txt",
+            )
         )
     if plan.topology == "A":
         steps.append(
-            ("on the NAS: docker compose up -d in the folder with netboot/'s three files", "its log says: proxy")
+            ("on the NAS, in the folder with netboot/'s three files: docker compose up -d", "its log says: proxy")
         )
     if plan.topology == "B":
         steps.append(
-            ("on the router: the options, as netboot/ says", "rpinfs netboot check finds nothing in its files")
+            ("on the router: the options, as netboot/ says", "nothing is found in its files by rpinfs netboot check")
         )
     for pi in plan.pis:
         where = f"{boot_folder(plan, pi)} and {root_source(plan, pi)}"
-        adding = f"rpinfs netboot add IMAGE --name {pi.name} --plan {file} --user U --ssh-key FILE --deb FILE --docker"
-        steps.append((f"{pi.name}, to {where}: {adding}", "rpinfs netboot check names no fault"))
+        adding = f"rpinfs netboot add IMAGE --name {quoted(pi.name)} --plan {quoted(file)}"
+        adding += " --user U --ssh-key FILE --deb FILE --docker"
+        steps.append(
+            (f"{pi.name}, to {where}: {adding}", f"no fault is named by: rpinfs netboot check --plan {quoted(file)}")
+        )
         if pi.board.eeprom:
             steps.append((f"on {pi.name}, once, from an SD card: rpi-eeprom-config --apply boot.conf",
-                          "rpi-eeprom-config shows BOOT_ORDER=0xf2"))  # fmt: skip
+                          "BOOT_ORDER=0xf2 is shown by: rpi-eeprom-config"))  # fmt: skip
         elif pi.board.needs_card:
             steps.append((f"{pi.name}: bootcode.bin alone on an SD card", "its activity light blinks when it asks"))
+    return steps
+
+
+def _on_the_box(plan: Plan, file: str) -> list[Step]:
+    nas = plan.nas
+    steps: list[Step] = []
+    if plan.box and plan.box.address != nas.address:
+        source = f"{nas.address}:{nas.boot}"
+        mounting = f"mkdir -p {quoted(nas.boot)}; mount -t nfs -o vers={nas.version} {quoted(source, nas.boot)}"
+        steps.append(
+            (f"on the Linux box, and in its fstab too: {mounting}", f"it is there: findmnt {quoted(nas.boot)}")
+        )
+    service = "enable --now rpi-netboot" if plan.network.dhcp != "box" else "restart dnsmasq"
+    putting = f"rpinfs netboot render {quoted(file)} --apply 'the Linux box'; systemctl {service}"
+    steps.append((f"on the Linux box, with dnsmasq installed: {putting}", f"its log says: TFTP root is {nas.boot}"))
     return steps
 
 

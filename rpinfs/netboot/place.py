@@ -8,7 +8,8 @@ import os
 from rpinfs.errors import RpinfsError, quoted
 from rpinfs.netboot.render.text import Rendered
 
-KEPT = ".before-rpinfs"
+KEPT = ".before-rpinfs~"
+"""dnsmasq reads whatever is in its folder, but for names that end so."""
 
 
 def write_all(made: list[Rendered], folder: str) -> None:
@@ -18,7 +19,7 @@ def write_all(made: list[Rendered], folder: str) -> None:
         if (there := _text(path)) is not None and there != one.text:
             raise RpinfsError(
                 f"{path}: there is another one already",
-                f"name another --output, or look at it, then: rm {quoted(path)}",
+                f"name another --output, or move it away: {_away(path)}",
             )
     for one in made:
         _write(f"{folder}/{one.name}", one.text)
@@ -38,9 +39,14 @@ def apply(one: Rendered) -> None:
     if os.path.lexists(one.place):
         kept = one.place + KEPT
         if os.path.lexists(kept):
-            raise RpinfsError(f"{kept}: is there already, from an earlier time", f"look at it, then: rm {quoted(kept)}")
+            raise RpinfsError(f"{kept}: is there already, from an earlier time", f"move it away: {_away(kept)}")
         os.link(one.place, kept, follow_symlinks=False)
     _write(one.place, one.text)
+
+
+def _away(path: str) -> str:
+    path = os.path.abspath(path)
+    return f"mv -T --backup=numbered {quoted(path, path.rstrip('~') + '.odd~')}"
 
 
 def _text(path: str) -> str | None:

@@ -15,6 +15,7 @@ from rpinfs.errors import quoted
 from rpinfs.netboot import clock, nfs
 from rpinfs.netboot.finding import Gravity
 from rpinfs.netboot.judge import Remark
+from rpinfs.netboot.read.exports import path_text
 from rpinfs.netboot.rpc import SECONDS, NoPortError, RpcError
 
 LONGEST_SKEW = 60.0
@@ -69,7 +70,9 @@ def look_at(
                 yield from _on_writing(nas, source)
     except nfs.StatusError as error:
         message = f"{source.server} does not give {source.path} to this machine: {error.message}"
-        yield Remark(30, Gravity.FAULT, message, f"export it on {source.server}: {source.path}  NETWORK{_EXPORT}")
+        yield Remark(
+            30, Gravity.FAULT, message, f"export it on {source.server}: {path_text(source.path)}  NETWORK{_EXPORT}"
+        )
     except NoPortError as error:
         yield Remark(30, Gravity.FAULT, error.message, "see who has them on this machine, and ask again: ss -tan")
     except RpcError as error:
@@ -116,7 +119,7 @@ def _on_rights(nas: nfs.Nas, top: bytes, where: str, source: Source) -> Iterator
     found = nas.attributes(top)
     may_write = bool(nas.access(top) & nfs.MODIFY)
     reads_secrets = _reads_what_is_roots(nas, top)
-    remedy = f"on {source.server}: {source.path}  NETWORK{_EXPORT}"
+    remedy = f"on {source.server}: {path_text(source.path)}  NETWORK{_EXPORT}"
     squashed = f"{where}: root is squashed: user 0 of a Pi is somebody else there, and the Pi does not boot"
     if reads_secrets is False:
         yield Remark(30, Gravity.FAULT, squashed, remedy)
@@ -141,7 +144,7 @@ def _reads_what_is_roots(nas: nfs.Nas, top: bytes) -> bool | None:
 
 def _on_writing(nas: nfs.Nas, source: Source) -> Iterator[Remark]:
     where = f"{source.server}:{source.path}"
-    remedy = f"on {source.server}: {source.path}  NETWORK{_EXPORT}"
+    remedy = f"on {source.server}: {path_text(source.path)}  NETWORK{_EXPORT}"
     try:
         written = nfs.written(nas, nas.handle(source.path), f".rpinfs-doctor-{os.urandom(4).hex()}")
     except NoPortError:
@@ -171,7 +174,9 @@ def _not_written(error: RpcError, source: Source) -> Remark:
     what = f"{source.server}:{source.path}: a file cannot be written in it"
     if isinstance(error, nfs.StatusError):
         gravity = Gravity.NOTE if error.why == nfs.GRACE else Gravity.FAULT
-        return Remark(30, gravity, f"{what}: {error.why}", f"on {source.server}: {source.path}  NETWORK{_EXPORT}")
+        return Remark(
+            30, gravity, f"{what}: {error.why}", f"on {source.server}: {path_text(source.path)}  NETWORK{_EXPORT}"
+        )
     return Remark(30, Gravity.FAULT, f"{what}: {error.message}", f"on {source.server}: see what its disks do: dmesg")
 
 

@@ -19,7 +19,7 @@ from rpinfs.netboot.packet import PacketError, Reply, parse
 
 SERVER_PORT, CLIENT_PORT, NETCONSOLE_PORT = 67, 68, 6666
 _IPV4 = 0x0800
-_INTERFACES = "ip -brief link lists the interfaces"
+_INTERFACES = "see which interfaces there are: ip -brief link"
 WAIT_SECONDS = 5.0
 """For all offers. dnsmasq and ISC dhcpd first see for up to three seconds whether somebody has the address already."""
 
@@ -69,7 +69,9 @@ def ask(interface: str, requests: Sequence[bytes], seconds: float = WAIT_SECONDS
             for request in requests:
                 wire.sendto(request, ("255.255.255.255", SERVER_PORT))
         except OSError as error:
-            raise RpinfsError(f"{interface}: {error.strerror}", "is the cable in? ip -brief link") from error
+            raise RpinfsError(
+                f"{interface}: {error.strerror}", "is the cable in, and the interface up? see: ip -brief link"
+            ) from error
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             ready, _, _ = select.select([wire, bridges], [], [], left)

@@ -1,20 +1,24 @@
-"""From a box to a booted Pi: a stock image, who types `rpinfs netboot` on the NAS, and the servers of topology A.
+"""From a box to a booted Pi: a stock image, who types `rpinfs netboot` on the NAS, and the servers of two topologies.
 
-Everything from the NAS: the router gives addresses and knows nothing of Pis; the NAS has its own TFTP and NFS, and
-beside them dnsmasq with the rendered configuration. The image is made as a card has it, with the lab's Debian.
+The router gives addresses and knows nothing of Pis. A, everything from the NAS: it has its own TFTP and NFS, and beside
+them dnsmasq with the rendered configuration. D, a Linux box answers: its dnsmasq, as the rendered unit starts it, does
+proxy DHCP and TFTP; NFS is the NAS's. The image is made as a card has it, with the lab's Debian.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.support import Installed, make_tree
+from tests.tools.netboot.lan import servers_root
 from tests.tools.netboot.stock import make_image
 
 from .initramfs import kernel_version, make_initramfs
@@ -30,7 +34,7 @@ STOCK_CMDLINE = (
 )
 BOOT_MIB, ROOT_MIB = 96, 900
 IMAGE_NAME = "debian.img"
-ROUTER = f"{NETWORK}.254"
+ROUTER, BOX = f"{NETWORK}.254", f"{NETWORK}.253"
 ROUTER_CONFIG = """\
 user=root
 interface=eth0
@@ -42,6 +46,7 @@ dhcp-leasefile={leases}
 dhcp-ignore-clid
 log-dhcp
 """
+DNSMASQ = ("dnsmasq", "--keep-in-foreground", "--pid-file=", "--log-facility=-", "--user=root")
 READY_SECONDS = 60.0
 
 
@@ -88,14 +93,14 @@ class Shell:
         """Run a command line; what it prints. Raises LabError where it fails."""
         return run(["env", f"--chdir={self.folder}", "bash", "-c", line], env={"PATH": self._path})
 
-    def three_commands(self, pi: Pi, nas: str) -> tuple[str, str, str]:
+    def three_commands(self, pi: Pi, nas: str, more: str = "") -> tuple[str, str, str]:
         """What a person types for a board. The exports of this NAS lie in the current folder, not in its /."""
         network, roots = f"{NETWORK}.0/{PREFIX_LENGTH}", pi.root.parent.name
         # The MAC address, too: this board has no serial number that it could tell rpinfs, and its image is named by it.
         board = f"{pi.name},4,{pi.serial},{pi.mac}"
         made = f"--name {pi.name} --user me --ssh-key key.pub --deb {self.deb} --docker"
         return (
-            f"rpinfs netboot plan --nas {nas} --subnet {network} --pi {board}",
+            f"rpinfs netboot plan --nas {nas} --subnet {network} --pi {board}{more}",
             "rpinfs netboot render --output netboot",
             f"rpinfs netboot add {IMAGE_NAME} {made} --root {roots} --tftp tftpboot",
         )
@@ -104,24 +109,73 @@ class Shell:
 @contextmanager
 def everything_from_the_nas(lab: Lab, pi: Pi, proxy: Path) -> Iterator[None]:
     """The router's DHCP; on the NAS its TFTP and the rendered proxy, in place of what a lab has otherwise."""
+    tftp = ("--conf-file=/dev/null", "--port=0", "--enable-tftp", f"--tftp-root={lab.nas.tftpboot}")
+    servers = {
+        "tftp": lab.nas.inside(*DNSMASQ, *tftp),
+        "proxy": lab.nas.inside(*DNSMASQ, "--log-dhcp", f"--conf-file={proxy}"),
+    }
+    with _router(lab, pi), _started(lab, servers):
+        yield
+
+
+@contextmanager
+def a_linux_box_answers(lab: Lab, pi: Pi, rendered: Path) -> Iterator[None]:
+    """The router's DHCP; a box beside the NAS with what render has made for it, each file in its place.
+
+    Its Debian is that of the netboot tests; the boot files of the NAS are mounted where the page of plan says, by bind
+    in the place of NFS, which the kernel of this machine need not have.
+    """
+    box = Namespace(f"{lab.name}-box")
+    lab.switch.connect(box, "box")
+    box.ip("address", "add", f"{BOX}/{PREFIX_LENGTH}", "dev", "eth0")
+    unit = (rendered / "rpi-netboot.service").read_text()
+    (line,) = re.findall(r"^ExecStart=((?:.*\\\n)*.*)$", unit, re.MULTILINE)
+    argv = shlex.split(line.replace("\\\n", " "))
+    (config,) = [Path(word.partition("=")[2]) for word in argv if word.startswith("--conf-file=")]
+    with TemporaryDirectory(prefix="rpinfs-lab-box-") as name, _box_root(Path(name)) as root:
+        (root / config.relative_to("/")).parent.mkdir()
+        shutil.copyfile(rendered / config.name, root / config.relative_to("/"))
+        (root / "tftpboot").mkdir()
+        run(["mount", "--bind", lab.nas.tftpboot, root / "tftpboot"])
+        try:
+            with _router(lab, pi), _started(lab, {"box": box.inside("chroot", root, *argv, "--log-dhcp")}):
+                yield
+        finally:
+            run(["umount", root / "tftpboot"])
+
+
+@contextmanager
+def _box_root(folder: Path) -> Iterator[Path]:
+    """A Debian with dnsmasq that may be written to."""
+    for name in ("upper", "work", "root"):
+        (folder / name).mkdir()
+    layers = f"lowerdir={servers_root()},upperdir={folder}/upper,workdir={folder}/work"
+    run(["mount", "-t", "overlay", "-o", layers, "overlay", folder / "root"])
+    try:
+        yield folder / "root"
+    finally:
+        run(["umount", folder / "root"])
+
+
+@contextmanager
+def _router(lab: Lab, pi: Pi) -> Iterator[None]:
+    """What gives addresses, and nothing else."""
     lab.nas.stop_netboot()
     router = Namespace(f"{lab.name}-router")
     lab.switch.connect(router, "router")
     router.ip("address", "add", f"{ROUTER}/{PREFIX_LENGTH}", "dev", "eth0")
-    work = lab.folder / "router"
-    work.mkdir()
-    text = ROUTER_CONFIG.format(network=NETWORK, mac=pi.mac, address=pi.address, leases=work / "leases")
-    (work / "dnsmasq.conf").write_text(text)
-    dnsmasq = ("dnsmasq", "--keep-in-foreground", "--pid-file=", "--log-facility=-", "--user=root")
-    tftp = ("--conf-file=/dev/null", "--port=0", "--enable-tftp", f"--tftp-root={lab.nas.tftpboot}")
-    daemons = [
-        Daemon(name, command, work / f"{name}.log")
-        for name, command in (
-            ("router", router.inside(*dnsmasq, f"--conf-file={work}/dnsmasq.conf")),
-            ("tftp", lab.nas.inside(*dnsmasq, *tftp)),
-            ("proxy", lab.nas.inside(*dnsmasq, "--log-dhcp", f"--conf-file={proxy}")),
-        )
-    ]
+    (lab.folder / "router").mkdir()
+    config = lab.folder / "router/dnsmasq.conf"
+    leases = lab.folder / "router/leases"
+    config.write_text(ROUTER_CONFIG.format(network=NETWORK, mac=pi.mac, address=pi.address, leases=leases))
+    with _started(lab, {"router": router.inside(*DNSMASQ, f"--conf-file={config}")}):
+        yield
+
+
+@contextmanager
+def _started(lab: Lab, servers: Mapping[str, list[str | Path]]) -> Iterator[None]:
+    """Servers, each an argument list, for as long as a with statement lasts."""
+    daemons = [Daemon(name, argv, lab.folder / f"{name}.log") for name, argv in servers.items()]
     try:
         for daemon in daemons:
             daemon.wait_for("started", READY_SECONDS)

@@ -26,15 +26,10 @@ def test_every_step_of_the_table_is_there() -> None:
     assert len(set(steps)) == len(steps)
 
 
-def form_of(template: str) -> re.Pattern[str]:
-    """What a remedy looks like when it is filled in."""
-    return re.compile(".+?".join(map(re.escape, re.split(r"{[a-z]*}", template))) + r"\Z", re.DOTALL)
-
-
 def is_in(row: str, printed: str) -> bool:
     """Whether a remedy of the table, or the commands of it, are in one that was printed."""
-    pasted = [form_of(command).pattern.removesuffix(r"\Z") for command in remedies.commands(row)]
-    return bool(form_of(row).search(printed) or (pasted and all(re.search(one, printed) for one in pasted)))
+    pasted = [remedies.form_of(command).pattern.removesuffix(r"\Z") for command in remedies.commands(row)]
+    return bool(remedies.form_of(row).search(printed) or (pasted and all(re.search(one, printed) for one in pasted)))
 
 
 @pytest.mark.root
@@ -53,7 +48,10 @@ def test_remedies_work_and_lose_nothing(deb: Path, release: str, driver: ModuleT
             printed = facts.get("remedies") or [facts[key] for key in facts if key == "remedy"]
             assert not printed or facts["gone"], what
             for remedy in printed:
-                assert any(form_of(row).search(remedy) for row in remedies.PASTED if row != "{anew}"), (remedy, what)
+                assert any(remedies.form_of(row).search(remedy) for row in remedies.PASTED if row != "{anew}"), (
+                    remedy,
+                    what,
+                )
             # Each row says the truth: it was printed in this step, or another sentence with the same commands.
             rows = [row for row, name in remedies.PASTED.items() if name == step]
             assert [row for row in rows if not any(is_in(row, remedy) for remedy in printed)] == [], what

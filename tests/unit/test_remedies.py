@@ -13,11 +13,8 @@ from tests import remedies
 from tests.collected import collect, read
 from tests.support import TOP, make_tree
 
-TABLE = (*remedies.PASTED, *remedies.ELSEWHERE, *remedies.LOOKS, *remedies.NOT_PASTED, *remedies.WORDS)
-INSIDE = (
-    'mount -n -t "$1" -o "$2" "$3" "$4" && shift 4 && exec "$@"',
-    "mount --bind {quoted} /mnt && ls -lA {quoted} && exec sh",
-)
+TABLE = (*remedies.PASTED, *remedies.ELSEWHERE, *remedies.LOOKS, *remedies.NOT_PASTED, *remedies.WORDS, *remedies.LINES)
+INSIDE = ("mount --bind {quoted} /mnt && ls -lA {quoted} && exec sh",)
 """Not printed so, but within another command."""
 
 COMMANDS = sorted({command for remedy in TABLE if remedy not in INSIDE for command in remedies.commands(remedy)})
@@ -40,7 +37,7 @@ def test_what_pastes_it_elsewhere_is_there(test: str) -> None:
 
 
 def test_words_are_words_and_commands_are_commands() -> None:
-    assert [text for text in remedies.WORDS if remedies.commands(text)] == []
+    assert [text for text in (*remedies.WORDS, *remedies.LINES) if remedies.commands(text)] == []
     pasted = (*remedies.PASTED, *remedies.ELSEWHERE, *remedies.LOOKS, *remedies.NOT_PASTED)
     assert [text for text in pasted if text != "{anew}" and not remedies.commands(text)] == []
 
@@ -48,8 +45,8 @@ def test_words_are_words_and_commands_are_commands() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_shell_takes_it_as_it_stands(command: str) -> None:
     """No sentence goes on behind a command, each program is one that we know, and what is filled in is quoted."""
-    text = command.replace("sudo rpinfs boot ...", "sudo rpinfs boot edit")
-    numbers = ("--size {}", "install {}", "-b {} -B {}", "{}-{}", "mv {} {}")
+    text = command.removesuffix(" ...")
+    numbers = ("netboot {}", "vers={}", "--size {}", "install {}", "-b {} -B {}", "{}-{}", "mv {} {}")
     for number in numbers:
         text = text.replace(number, re.sub("{}", "1", number))
     assert "{}" not in text, "fill it in by rpinfs.errors.quoted()"

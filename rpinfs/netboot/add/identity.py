@@ -18,7 +18,6 @@ from rpinfs.netboot.render import board
 from rpinfs.system.run import run
 
 UNITS = "etc/systemd/system"
-RPINFS_CONFIG = "etc/rpinfs/rpinfs.conf.d/netboot.conf"
 CARD_UNITS = (
     "rpi-resize.service", "resize2fs_once.service", "rpi-resize-swap-file.service", "dphys-swapfile.service",
     "rpi-swap.service", "rpi-zram-writeback.timer", "rpi-eeprom-update.service", "systemd-growfs-root.service",
@@ -79,11 +78,11 @@ def _mounts(root: Tree, plan: Plan, pi: Pi) -> list[str]:
     by_rpinfs = root.has("usr/share/rpinfs")
     text = board.fstab(plan, pi, by_rpinfs).text
     root.write("etc/fstab", text.replace(" /boot/firmware ", f" /{boot_inside(root)} "))
-    if not by_rpinfs:
-        return [f"/etc/fstab: the boot files of {plan.nas.address}, and no partition"]
-    # With a line in fstab for the same mount, `rpinfs status` was never without a warning: fstab wins.
-    root.write(RPINFS_CONFIG, board.rpinfs_config(plan, pi))
-    return ["/etc/fstab: no partition", f"/{RPINFS_CONFIG}: boot files and images of {plan.nas.address}"]
+    # Also for an rpinfs that comes later, when who follows its warning takes the line out of fstab.
+    root.write(board.RPINFS_CONFIG, board.rpinfs_config(plan, pi).text)
+    in_fstab = "no partition" if by_rpinfs else f"the boot files of {plan.nas.address}, and no partition"
+    images = f"/{board.RPINFS_CONFIG}: boot files and images of {plan.nas.address}"
+    return [f"/etc/fstab: {in_fstab}", images if by_rpinfs else f"{images}, for an rpinfs that is put in later"]
 
 
 def _names(root: Tree, name: str) -> list[str]:

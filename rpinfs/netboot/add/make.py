@@ -97,7 +97,8 @@ def clone(order: Order, other: Record, tell: Tell) -> Record:
     root, boot = f"{order.place.roots}/{other.name}", f"{order.place.tftp}/{os.path.basename(other.boot)}"
     for folder in (root, boot):
         if not os.path.isdir(folder):
-            raise RpinfsError(f"{folder}: expected a folder of {other.name}, found none", "rpinfs netboot list")
+            message = f"{folder}: expected a folder of {other.name}, found none"
+            raise RpinfsError(message, record.listed(order.place.roots))
     with _in_place(order, {"made of": other.name}, tell) as (made, done):
         if done is not None:
             return done
@@ -261,7 +262,6 @@ def _left(order: Order, root: Tree, boot: Tree, packages: dict[str, str]) -> lis
         )
     if order.board_known and order.pi.board.eeprom:
         left.append("once, on the Pi, from an SD card: rpi-eeprom-config --apply boot.conf")
-    left.append(
-        f"{nas.address} is to export {nas.root}, {nas.boot} and {nas.share}: rpinfs netboot render --for exports"
-    )
+    options = "rw,sync,no_subtree_check,no_root_squash"
+    left.append(f"{nas.address} is to export {nas.root}, {nas.boot} and {nas.share} to the boards, each with {options}")
     return left

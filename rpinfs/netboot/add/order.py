@@ -47,7 +47,7 @@ def order(given: Mapping[str, str], plan: Plan | None) -> Order:
         if not os.path.isdir(folder):
             raise RpinfsError(
                 f"{folder}: expected the folder with the {what} of all boards, found none",
-                f"mount the share that has it, or: mkdir -p {quoted(folder)}",
+                f"mount the share that has it, or: mkdir -p {quoted(os.path.abspath(folder))}",
             )
     roots, tftp = os.path.realpath(roots), os.path.realpath(tftp)
     if roots == tftp:

@@ -52,7 +52,7 @@ def layout_of(image: ImageFile) -> Layout:
             raise
         raise ImageError(
             f"{image.path}: expected an image of a disk with a partition table, found none",
-            "an image of one partition alone: mount it, and name its folder and --boot",
+            "is it one partition alone? then name the folder that it is mounted at, and --boot DIR",
         ) from error
     return choose([_looked_at(image, one) for one in parse_table(text)], image)
 

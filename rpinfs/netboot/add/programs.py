@@ -88,10 +88,9 @@ class Image:
                 raise
             said = error.stderr.strip().splitlines()[-1:] or [error.reason]
             if os.strerror(errno.ENOEXEC) in error.stderr:
-                raise RpinfsError(
-                    f"the image's programs ({self.architecture()}) do not run on this machine",
-                    "apt install qemu-user-static",
-                ) from error
+                made_for = self.architecture()
+                message = f"the image's programs ({made_for}) do not run on this machine"
+                raise RpinfsError(message, _emulator(made_for)) from error
             raise RpinfsError(f"the image's programs do not run: {said[0]}") from error
 
     def architecture(self) -> str:
@@ -102,6 +101,19 @@ class Image:
                     head = os.pread(fd, 20, 0)
                 return _MACHINES.get(int.from_bytes(head[18:20], "little"), "another architecture")
         return "another architecture"
+
+
+def _emulator(architecture: str) -> str:
+    """How a machine gets to run programs of another architecture."""
+    names = {f"qemu-{_QEMU.get(architecture, architecture)}{end}" for end in ("", "-static")}
+    if any(os.path.exists(f"/usr/bin/{name}") for name in names):
+        # No systemd was running when it was installed, or this is a container: then its host has to.
+        return "qemu-user-static is installed, and the kernel was not told of it: systemctl restart systemd-binfmt"
+    return "apt install qemu-user-static"
+
+
+_QEMU = {"arm64": "aarch64", "armhf": "arm", "amd64": "x86_64"}
+"""What QEMU calls an architecture of Debian's, where it is another name."""
 
 
 @contextlib.contextmanager

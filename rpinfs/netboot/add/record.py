@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, quoted
 from rpinfs.system import files
 
 _VERSION = 1
@@ -69,6 +69,11 @@ class Record:
 def path_of(roots: str, name: str) -> str:
     """Path of the record of a board, in the folder with the roots."""
     return f"{roots}/.{name}.rpinfs-board"
+
+
+def listed(roots: str) -> str:
+    """The command that shows all boards of a folder with roots, whatever plan there is or is not."""
+    return f"rpinfs netboot list --root {quoted(roots)}"
 
 
 def write(roots: str, record: Record) -> None:

@@ -154,7 +154,9 @@ def _remove(folder: str) -> None:
         mounts = [mount.where for mount in parse_mountinfo(file.read())]
     busy = [where for where in mounts if f"{where}/".startswith(f"{os.path.realpath(folder)}/")]
     if busy:
-        raise RpinfsError(f"{folder}: cannot be removed: {busy[0]} is mounted", f"umount {quoted(busy[0])}")
+        raise RpinfsError(
+            f"{folder}: cannot be removed: {busy[0]} is mounted", f"see what it is, then: umount {quoted(busy[0])}"
+        )
     if os.path.isdir(folder) and not os.path.islink(folder):
         # rm goes as deep as there are folders (Python 3.11 does not), and into nothing that is mounted meanwhile.
         run(["rm", "--recursive", "--force", "--one-file-system", "--", folder], die_with_us=True)
@@ -164,7 +166,7 @@ def refuse_taken(place: Place, found: Record | None) -> None:
     """Insist that nothing has the names of a board. Raises RpinfsError."""
     if found is not None:
         raise RpinfsError(
-            f"{place.name}: there is a board of this name already, made of {found.source}", "rpinfs netboot list"
+            f"{place.name}: there is a board of this name already, made of {found.source}", records.listed(place.roots)
         )
     for path in (place.root, place.boot):
         if os.path.lexists(path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,6 +26,13 @@ class Export:
             if one in (option, opposite):
                 return one == option
         return default
+
+
+def path_text(path: str) -> str:
+    """A path as exports(5) takes it: what would end a word there is written as a number."""
+    return "".join(
+        c if c.isprintable() and c not in ' "\\#' else "".join(f"\\{b:03o}" for b in os.fsencode(c)) for c in path
+    )
 
 
 def parse(text: str, file: str) -> list[Export]:

@@ -78,26 +78,39 @@ def eeprom(plan: Plan, pi: Pi) -> Rendered | None:
     return _file(plan, pi, "boot.conf", "\n".join(lines) + "\n")
 
 
-def fstab(plan: Plan, pi: Pi, by_rpinfs: bool = False) -> Rendered:
-    """fstab of the root: no partition is left in it. The boot files are mounted by rpinfs, or by a line of it."""
-    version = plan.nas.version
-    folder = boot_folder(plan, pi)
+def fstab(plan: Plan, pi: Pi, by_rpinfs: bool | None = None) -> Rendered:
+    """fstab of the root: no partition is left in it.
+
+    Args:
+        by_rpinfs: whether rpinfs mounts the boot files, or a line of it; None where the root is not there to be asked.
+            With both, fstab wins, and `rpinfs status` warns of it for ever.
+    """
+    source, options = f"{plan.nas.address}:{boot_folder(plan, pi)}", f"vers={plan.nas.version},proto=tcp,_netdev,nofail"
+    line = f"{source}  /boot/firmware  nfs  {options}  0  0"
     lines = [
         *comment("Made by rpinfs netboot render. The root is mounted by the kernel (cmdline.txt)."),
         "proc  /proc  proc  defaults  0  0",
     ]
-    if not by_rpinfs:
+    if by_rpinfs is None:
         lines += [
-            *comment("The TFTP folder of this board: what it boots from is what apt updates."),
-            f"{plan.nas.address}:{folder}  /boot/firmware  nfs  vers={version},proto=tcp,_netdev,nofail  0  0",
+            *comment(f"rpinfs mounts the boot files, by its {_CONFIG_NAME}. In a root without rpinfs this line does:"),
+            f"# {line}",
         ]
+    elif not by_rpinfs:
+        lines += [*comment("The TFTP folder of this board: what it boots from is what apt updates."), line]
     return Rendered(f"{pi.name}/fstab", f"{plan.nas.root}/{pi.name}/etc/fstab", pi.name, "\n".join(lines) + "\n")
 
 
-def rpinfs_config(plan: Plan, pi: Pi) -> str:
-    """Settings of rpinfs in a root that has it: what the plan says, which need not be what rpinfs takes by default."""
+RPINFS_CONFIG = "etc/rpinfs/rpinfs.conf.d/netboot.conf"
+"""In a root: what the plan says, for rpinfs."""
+
+_CONFIG_NAME = "netboot.conf"
+
+
+def rpinfs_config(plan: Plan, pi: Pi) -> Rendered:
+    """Settings of rpinfs: what the plan says, which need not be what rpinfs takes by default."""
     lines = [
-        *comment("Made by rpinfs netboot add, of the plan. To change the boot files: rpinfs boot run -- apt upgrade"),
+        *comment("Made by rpinfs netboot, of the plan. To change the boot files: rpinfs boot run -- apt upgrade"),
         "[Server]",
         f"Address={plan.nas.address}",
         f"Version={plan.nas.version}",
@@ -108,7 +121,8 @@ def rpinfs_config(plan: Plan, pi: Pi) -> str:
         "[Share]",
         f"Export={plan.nas.share}",
     ]
-    return "\n".join(lines) + "\n"
+    place = f"{plan.nas.root}/{pi.name}/{RPINFS_CONFIG}"
+    return Rendered(f"{pi.name}/{_CONFIG_NAME}", place, pi.name, "\n".join(lines) + "\n")
 
 
 def _file(plan: Plan, pi: Pi, name: str, text: str, owned: bool = True) -> Rendered:

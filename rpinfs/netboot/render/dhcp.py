@@ -23,6 +23,7 @@ _ROM_OUI = "b8:27:eb"
 _GUIDS = ("00:52:50:69:34*", "00:52:50:69:35*")
 """Option 97 of boards with an EEPROM: a type byte, then "RPi4" or "RPi5"."""
 
+PROXY_CONFIG = "/etc/rpi-netboot/dnsmasq-proxy.conf"
 _HEAD = "Made by rpinfs netboot render. What is odd here is explained in rpinfs-netboot(8)."
 
 
@@ -31,12 +32,19 @@ def colons(data: bytes) -> str:
     return data.hex(":")
 
 
+PI_TAGS = (*(f"dhcp-match=set:rpi,97,{guid}" for guid in _GUIDS), f"dhcp-mac=set:rpi,{_ROM_OUI}:*:*:*")
+"""Lines of dnsmasq that give Pis the tag rpi, and nobody else."""
+
+PI_SERVICE = f'pxe-service=tag:rpi,0,"{BOOT_TEXT.decode()}   "'
+PI_OPTIONS = (
+    f"dhcp-option-force=tag:rpi,43,{colons(boot_menu())}",
+    "dhcp-option-force=tag:rpi,60,PXEClient",
+)
+"""What says "boot from here" where dnsmasq gives addresses as well, byte for byte as PI_SERVICE does, to Pis alone."""
+
+
 def _dnsmasq_tags(plan: Plan) -> list[str]:
-    tags = [
-        "# These are Pis. A Pi calls itself an x86 PC: by its architecture it cannot be told from one.",
-        *(f"dhcp-match=set:rpi,97,{guid}" for guid in _GUIDS),
-        f"dhcp-mac=set:rpi,{_ROM_OUI}:*:*:*",
-    ]
+    tags = ["# These are Pis. A Pi calls itself an x86 PC: by its architecture it cannot be told from one.", *PI_TAGS]
     return tags + [f"dhcp-mac=set:rpi,{pi.mac}" for pi in plan.pis if pi.mac and not pi.mac.startswith(_ROM_OUI)]
 
 
@@ -61,11 +69,12 @@ def dnsmasq_proxy(plan: Plan) -> Rendered:
         ),
         f"dhcp-range={plan.network.subnet.network_address},proxy,{plan.network.subnet.netmask}",
         "# The three spaces are for the boot ROM of the 3B, which takes no other text.",
-        f'pxe-service=tag:rpi,0,"{BOOT_TEXT.decode()}   "',
+        PI_SERVICE,
     ]
     lines += _dnsmasq_tftp(plan) if serves_files else ["", "# No enable-tftp: the NAS has a TFTP server of its own."]
     box = "the Linux box" if serves_files else "the NAS"
-    return Rendered("dnsmasq-proxy.conf", "/etc/dnsmasq.d/rpi-netboot.conf", box, _joined(lines))
+    # Not in /etc/dnsmasq.d: port=0 would take the names from a dnsmasq that is there. It is for a service of its own.
+    return Rendered("dnsmasq-proxy.conf", PROXY_CONFIG, box, _joined(lines))
 
 
 def _dnsmasq_tftp(plan: Plan) -> list[str]:
@@ -95,8 +104,7 @@ def dnsmasq_full(plan: Plan) -> Rendered:
             f'Option 43 as dnsmasq makes it of pxe-service=0,"{BOOT_TEXT.decode()}   ", byte for byte, but for Pis'
             " alone: pxe-service answers PCs too, with an empty menu."
         ),
-        f"dhcp-option-force=tag:rpi,43,{colons(boot_menu())}",
-        "dhcp-option-force=tag:rpi,60,PXEClient",
+        *PI_OPTIONS,
         "# Where the files are. The boot ROM ignores next-server (firmware#670): so it is option 66.",
         f"dhcp-option-force=tag:rpi,66,{server}",
     ]

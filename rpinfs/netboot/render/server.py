@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rpinfs.netboot.model import Plan
+from rpinfs.netboot.render.dhcp import PROXY_CONFIG
 from rpinfs.netboot.render.text import Rendered, comment
 
 
@@ -78,7 +79,7 @@ def unit(plan: Plan) -> Rendered:
         "",
         "[Service]",
         "ExecStart=/usr/sbin/dnsmasq --keep-in-foreground --log-facility=- --pid-file= --dhcp-leasefile=/dev/null \\",
-        "  --conf-file=/etc/rpi-netboot/dnsmasq-proxy.conf",
+        f"  --conf-file={PROXY_CONFIG}",
         "Restart=on-failure",
         "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_SETUID CAP_SETGID",
         "ProtectSystem=strict",

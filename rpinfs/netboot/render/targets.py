@@ -33,8 +33,8 @@ def _one(make: Callable[[Plan], Rendered]) -> Maker:
 
 def _boards(plan: Plan) -> Iterable[Rendered]:
     for pi in plan.pis:
-        made = (board.cmdline(plan, pi), board.config(plan, pi), board.eeprom(plan, pi), board.fstab(plan, pi))
-        yield from (one for one in made if one is not None)
+        makers = (board.cmdline, board.config, board.eeprom, board.fstab, board.rpinfs_config)
+        yield from (one for make in makers if (one := make(plan, pi)) is not None)
 
 
 def _on_router(kind: str) -> Callable[[Plan], bool]:
@@ -72,7 +72,9 @@ TARGETS = {
     ),
     "exports": Target("exports(5) of a Linux NAS", _one(nfs.exports), lambda plan: plan.nas.kind in ("linux", "omv")),
     "nfs": Target("the NAS's web page, in words", _one(nfs.appliance), lambda plan: plan.nas.kind != "linux"),
-    "boards": Target("cmdline.txt, config.txt, boot.conf, fstab of each board", _boards, lambda plan: bool(plan.pis)),
+    "boards": Target(
+        "cmdline.txt, config.txt, boot.conf, fstab, netboot.conf of each board", _boards, lambda plan: bool(plan.pis)
+    ),
 }  # fmt: skip
 
 

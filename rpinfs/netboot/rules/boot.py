@@ -11,9 +11,11 @@ from rpinfs.errors import quoted
 from rpinfs.netboot.finding import Finding, Gravity
 from rpinfs.netboot.model import Pi
 from rpinfs.netboot.read.bootfiles import Value, values, words
+from rpinfs.netboot.read.exports import path_text
 from rpinfs.netboot.read.source import text_inside
 from rpinfs.netboot.render.board import DROPPED, DROPPED_WORDS, boot_folder, command_line
 from rpinfs.netboot.seen import BootFolder, Seen
+from rpinfs.system.files import move_away
 
 _STOCK = {
     "root": "the SD card's root is left in it: the Pi waits for a partition that is not there",
@@ -39,14 +41,18 @@ def folder_names(seen: Seen) -> Iterator[Finding]:
         low = name.lower()
         if _LONG_SERIAL.fullmatch(low):
             message = f"no board asks for {name}: it asks for the last eight digits"
-            yield Finding(
-                17, Gravity.FAULT, folder.path, 0, message, f"mv -nT {quoted(folder.path, f'{folder.top}/{low[-8:]}')}"
-            )
+            yield Finding(17, Gravity.FAULT, folder.path, 0, message, _called(folder, low[-8:]))
         elif name != low and _SERIAL.fullmatch(low):
             message = f"no board asks for {name}: it asks in lower case"
-            yield Finding(
-                17, Gravity.FAULT, folder.path, 0, message, f"mv -nT {quoted(folder.path, f'{folder.top}/{low}')}"
-            )
+            yield Finding(17, Gravity.FAULT, folder.path, 0, message, _called(folder, low))
+
+
+def _called(folder: BootFolder, name: str) -> str:
+    """How a folder gets the name that is asked for; where another one has it, this one lies there in vain."""
+    wanted = f"{folder.top}/{name}"
+    if os.path.lexists(wanted):
+        return f"{name} is there as well, and is what it boots from; move this one away: {move_away(folder.path)}"
+    return f"mv -nT {quoted(folder.path, wanted)}"
 
 
 def missing_folders(seen: Seen) -> Iterator[Finding]:
@@ -167,9 +173,9 @@ def _judge_root(seen: Seen, path: str, nfsroot: str) -> Iterator[Finding]:
     if folder and seen.exports and not any(_covers(export.path, folder) for export in seen.exports):
         known = ", ".join(sorted({export.path for export in seen.exports}))
         message = f"nfsroot={nfsroot}: {folder} is in no export (there are {known})"
-        yield Finding(
-            19, Gravity.FAULT, path, 1, message, f"{folder}  NETWORK(rw,sync,no_subtree_check,no_root_squash)"
-        )
+        clients = str(seen.plan.network.subnet) if seen.plan else "NETWORK"
+        line = f"{path_text(folder)}  {clients}(rw,sync,no_subtree_check,no_root_squash)"
+        yield Finding(19, Gravity.FAULT, path, 1, message, f"add to the exports of the NAS: {line}")
 
 
 def _covers(export: str, folder: str) -> bool:

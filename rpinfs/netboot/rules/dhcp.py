@@ -60,7 +60,7 @@ def kea_without_definition(seen: Seen) -> Iterator[Finding]:
             taken_apart = options[0].get("csv-format") is False and data.lower().startswith(("06", "0x06"))
             gravity = Gravity.NOTE if taken_apart else Gravity.FAULT
             message = "without a definition of its own Kea takes option 43 apart: a bare text is sent with length 0"
-            yield Finding(7, gravity, config.file, line, message, _DEFINITION)
+            yield Finding(7, gravity, config.file, line, message, f'add to "Dhcp4": {_DEFINITION}')
 
 
 def kea_text(seen: Seen) -> Iterator[Finding]:
@@ -136,7 +136,7 @@ def isc_class(seen: Seen) -> Iterator[Finding]:
                 continue
             only_roms = "b8:27:eb" in match.text.lower()
             message = "a DHCPREQUEST of a Pi 4 or 5 has no option 60, and so falls out of this class (rpi-eeprom#82)"
-            write = 'match if substring(option rpi-machine-id, 1, 3) = "RPi" or substring(hardware, 1, 3) = b8:27:eb;'
+            write = 'match if substring(option pxe-client-id, 1, 3) = "RPi" or substring(hardware, 1, 3) = b8:27:eb;'
             gravity = Gravity.NOTE if only_roms else Gravity.FAULT
             yield Finding(8, gravity, match.file, match.line, message, write)
 
@@ -160,7 +160,7 @@ def isc_next_server(seen: Seen) -> Iterator[Finding]:
     for one in statements:
         if one.words[:1] == ["next-server"] and len(one.words) > 1:
             message = "the boot ROM of a 3B or 3B+ ignores next-server: it asks this host itself for its files"
-            write = f'option tftp-server-name "{one.words[1]}";'
+            write = f'{one.text};\noption tftp-server-name "{one.words[1]}";'
             yield Finding(13, Gravity.WARNING, one.file, one.line, message, write)
 
 

@@ -8,13 +8,37 @@ from rpinfs.netboot.boards import OUIS
 from rpinfs.netboot.finding import Finding, Gravity
 from rpinfs.netboot.packet import BOOT_TEXT
 from rpinfs.netboot.read.dnsmasq import Option
+from rpinfs.netboot.render.dhcp import PI_OPTIONS, PI_SERVICE, PI_TAGS
 from rpinfs.netboot.seen import Seen
 
 _TEXT = BOOT_TEXT.decode()
 
 
 def _found(rule: int, gravity: Gravity, option: Option, message: str, write: str = "") -> Finding:
+    if write and option.file.endswith(_UCI):
+        write = "write it in the words of uci, as rpinfs netboot render does (target openwrt)"
     return Finding(rule, gravity, option.file, option.line, message, write)
+
+
+_UCI = "/config/dhcp"
+
+
+def _lines(*lines: str) -> str:
+    return "\n".join(lines)
+
+
+def _service(seen: Seen, option: Option) -> str:
+    """A pxe-service as a Pi takes it: with its own tags and type, the text with three spaces, and no server."""
+    if not option.tags:
+        return _lines(*_for_pis_alone(seen))
+    tags = [part.strip() for part in option.parts if part.strip().startswith("tag:")]
+    plain = [part.strip() for part in option.parts if part.strip() not in tags]
+    return f'pxe-service={",".join([*tags, plain[0] if plain else "0"])},"{_TEXT}   "'
+
+
+def _for_pis_alone(seen: Seen) -> tuple[str, ...]:
+    """What says "boot from here" to Pis and to nobody else. `dhcp-ignore` where addresses are given is for nobody."""
+    return (*PI_TAGS, "dhcp-ignore=tag:!rpi", PI_SERVICE) if _is_proxy(seen) else (*PI_TAGS, *PI_OPTIONS)
 
 
 def _with_key(seen: Seen, *keys: str) -> list[Option]:
@@ -51,7 +75,7 @@ def service_without_range(seen: Seen) -> Iterator[Finding]:
         for option in _with_key(seen, "pxe-service"):
             message = "without a dhcp-range dnsmasq answers no DHCP request: this line does nothing"
             subnet = str(seen.plan.network.subnet.network_address) if seen.plan else "192.168.1.0"
-            yield _found(2, Gravity.FAULT, option, message, f"dhcp-range={subnet},proxy")
+            yield _found(2, Gravity.FAULT, option, message, f"add the line: dhcp-range={subnet},proxy")
 
 
 def server_in_proxy_mode(seen: Seen) -> Iterator[Finding]:
@@ -68,7 +92,7 @@ def server_in_proxy_mode(seen: Seen) -> Iterator[Finding]:
         parts = [part for part in option.parts if not part.strip().startswith("tag:")]
         if len(parts) > 3:
             message = f"the Pi ignores the server {parts[3].strip()} (firmware#871): it asks this host for its files"
-            yield _found(3, Gravity.FAULT, option, message, f'pxe-service=tag:rpi,0,"{_TEXT}   "')
+            yield _found(3, Gravity.FAULT, option, message, _service(seen, option))
 
 
 def small_blocks(seen: Seen) -> Iterator[Finding]:
@@ -84,11 +108,8 @@ def answers_to_pcs(seen: Seen) -> Iterator[Finding]:
     for option in filter(_is_pi_service, _with_key(seen, "pxe-service")):
         if not option.tags and not ignores:
             message = "this answers every PC of the LAN that netboots as well: a Pi calls itself an x86 PC"
-            write = (
-                f'dhcp-match=set:rpi,97,00:52:50:69:34*, dhcp-ignore=tag:!rpi and pxe-service=tag:rpi,0,"{_TEXT}   "'
-            )
             gravity = Gravity.WARNING if seen.plan is None or seen.plan.network.pcs else Gravity.NOTE
-            yield _found(5, gravity, option, message, write)
+            yield _found(5, gravity, option, message, _lines(*_for_pis_alone(seen)))
 
 
 def three_spaces(seen: Seen) -> Iterator[Finding]:
@@ -118,8 +139,9 @@ def old_addresses(seen: Seen) -> Iterator[Finding]:
             o for o in _with_key(seen, "dhcp-mac", "dhcp-host") if any(oui in o.value.lower() for oui in ours)
         )
         message = f"Pis whose MAC address begins with {', '.join(missing)} are not known here"
-        write = "dhcp-match=set:rpi,97,00:52:50:69:34* and dhcp-match=set:rpi,97,00:52:50:69:35* know them all"
-        yield _found(9, Gravity.WARNING, option, message, write)
+        tag = next((part.strip() for part in option.parts if part.strip().startswith("set:")), "set:rpi")
+        guids = (line.replace("set:rpi", tag) for line in PI_TAGS if line.startswith("dhcp-match="))
+        yield _found(9, Gravity.WARNING, option, message, _lines(option.text, *guids))
 
 
 def other_text(seen: Seen) -> Iterator[Finding]:
@@ -127,7 +149,7 @@ def other_text(seen: Seen) -> Iterator[Finding]:
     for option in _with_key(seen, "pxe-service"):
         if _TEXT not in option.value and "raspberry" in option.value.lower():
             message = f'the text must be "{_TEXT}" to the letter (PXE_OPTION43 in an EEPROM can say another)'
-            yield _found(10, Gravity.FAULT, option, message, f'pxe-service=tag:rpi,0,"{_TEXT}   "')
+            yield _found(10, Gravity.FAULT, option, message, _service(seen, option))
 
 
 def boot_file_alone(seen: Seen) -> Iterator[Finding]:
@@ -138,8 +160,9 @@ def boot_file_alone(seen: Seen) -> Iterator[Finding]:
         return
     for option in _with_key(seen, "dhcp-boot"):
         message = "no offer says a Pi shall boot from it: without option 43 a file and a server are for PCs alone"
-        write = f'pxe-service=tag:rpi,0,"{_TEXT}   " (rpinfs netboot render writes it all)'
-        yield _found(12, Gravity.FAULT, option, message, write)
+        server = option.parts[2].strip() if len(option.parts) > 2 else ""
+        files = [f"dhcp-option-force=tag:rpi,66,{server}"] if server and not _is_proxy(seen) else []
+        yield _found(12, Gravity.FAULT, option, message, _lines(option.text, *_for_pis_alone(seen), *files))
 
 
 RULES = (

@@ -69,11 +69,18 @@ def silent(seen: Seen) -> Iterator[Finding]:
         by_key = {value.key: value for value in found}
         if "NETCONSOLE" not in by_key:
             message = "the bootloader tells nobody what it does: with NETCONSOLE rpinfs netboot watch shows its log"
-            yield Finding(32, Gravity.NOTE, path, 0, message, NETCONSOLE)
+            yield Finding(32, Gravity.NOTE, path, 0, message, f"add the line: {NETCONSOLE}")
         order = by_key.get("BOOT_ORDER")
         if order and "7" in order.value.lower().removeprefix("0x") and "HTTP_HOST" not in by_key:
             message = f"{order.value} has a 7 and there is no HTTP_HOST: the board asks Raspberry Pi's own server"
-            yield Finding(32, Gravity.NOTE, path, order.line, message, "HTTP_HOST=ADDRESS, or an order without the 7")
+            yield Finding(
+                32,
+                Gravity.NOTE,
+                path,
+                order.line,
+                message,
+                "write HTTP_HOST=ADDRESS into it, or an order without the 7",
+            )
 
 
 def _settings(seen: Seen) -> Iterator[tuple[str, list[Value]]]:
@@ -95,7 +102,7 @@ def age(seen: Seen) -> Iterator[Finding]:
 
 
 def _judge_age(whose: str, file: str, date: str, folders: list[BootFolder]) -> Iterator[Finding]:
-    update = "on the Pi: apt install rpi-eeprom, then rpi-eeprom-update -a"
+    update = "on the Pi: apt install rpi-eeprom && rpi-eeprom-update -a"
     if date < HANGS_BEFORE:
         message = (
             f"the EEPROM of {whose} is of {date}: before {HANGS_BEFORE} it hangs at a reboot of Linux 5.16 or later"

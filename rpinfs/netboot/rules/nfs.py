@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from rpinfs.netboot.finding import Finding, Gravity
 from rpinfs.netboot.read.bootfiles import nfs_version, words
-from rpinfs.netboot.read.exports import Export
+from rpinfs.netboot.read.exports import Export, path_text
 from rpinfs.netboot.read.source import text_inside
 from rpinfs.netboot.seen import Seen
-
-_OPTIONS = "rw,sync,no_subtree_check,no_root_squash"
 
 
 def _of_ours(seen: Seen) -> Iterator[Export]:
@@ -22,10 +21,20 @@ def _of_ours(seen: Seen) -> Iterator[Export]:
 
 
 def _right(seen: Seen, export: Export) -> str:
-    network = (
-        str(seen.plan.network.subnet) if seen.plan else export.client if export.client != "*" else "192.168.1.0/24"
-    )
-    return f"{export.path}  {network}({_OPTIONS})"
+    """The whole line, each of its clients as it must be."""
+    clients = [one for one in seen.exports if (one.file, one.line, one.path) == (export.file, export.line, export.path)]
+    return f"{path_text(export.path)}  {' '.join(dict.fromkeys(_client(seen, one) for one in clients))}"
+
+
+def _client(seen: Seen, export: Export) -> str:
+    boards = str(seen.plan.network.subnet) if seen.plan else "192.168.1.0/24"
+    options = ["rw", "sync", "no_subtree_check", "no_root_squash"]
+    options += [one for one in dict.fromkeys(export.options) if one not in (*options, *_WRONG)]
+    return f"{boards if export.client == '*' else export.client}({','.join(options)})"
+
+
+_WRONG = ("ro", "async", "subtree_check", "root_squash", "all_squash", "no_all_squash")
+"""What a board's export must not say; what else stands there, such as fsid=, stays."""
 
 
 def exports(seen: Seen) -> Iterator[Finding]:
@@ -63,7 +72,7 @@ def version(seen: Seen) -> Iterator[Finding]:
     for file, asked in _versions(seen):
         if asked == "4.2" and kind in _MOST:
             message = f"a {_MOST[kind]} stops at NFS 4.1 or below: nfsroot= with vers=4.2 is then refused"
-            yield Finding(23, Gravity.WARNING, file, 0, message, "vers=4.1" if file != _PLAN else 'version = "4.1"')
+            yield Finding(23, Gravity.WARNING, file, 0, message, _older(file))
         # The last line counts; a minor version needs its major one, too.
         for key in dict.fromkeys((f"vers{asked[0]}", f"vers{asked}")):
             last = next((switch for switch in reversed(seen.nfsd) if switch.key == key), None)
@@ -71,6 +80,13 @@ def version(seen: Seen) -> Iterator[Finding]:
                 message = f"{key} is off, and {file} asks for NFS {asked}: the Pi's mount is refused"
                 yield Finding(23, Gravity.FAULT, last.file, last.line, message, f"{key}=y")
                 break
+
+
+def _older(file: str) -> str:
+    if file == _PLAN:
+        return 'write version = "4.1" into [nas] of the plan'
+    line = text_inside(os.path.dirname(file), os.path.basename(file)).partition("\n")[0]
+    return line.replace("vers=4.2", "vers=4.1")
 
 
 _PLAN = "the plan"

@@ -24,7 +24,7 @@ def relay(seen: Seen) -> Iterator[Finding]:
     for option in seen.dnsmasq if threes else ():
         if option.key == "dhcp-relay":
             message = f"the ROM of a 3B ({', '.join(threes)}) takes no answer that a relay has passed on"
-            remedy = "a proxy in the boards' own subnet (rpinfs netboot render --for dnsmasq-proxy)"
+            remedy = "have a proxy in the boards' own subnet, as rpinfs netboot render makes one (target dnsmasq-proxy)"
             yield Finding(33, Gravity.FAULT, option.file, option.line, message, remedy)
 
 

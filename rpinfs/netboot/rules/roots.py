@@ -42,11 +42,12 @@ def twins(seen: Seen) -> Iterator[Finding]:
             digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
             if digest in first:
                 file = quoted(f"{root}/{path}")
-                remedy = f": >{file}"
+                remedy = f"truncate --size=0 {file}"
                 if what == "host name":
-                    remedy = f"echo {quoted(os.path.basename(root))} >{file}"
+                    remedy = f"printf '%s\\n' {quoted(os.path.basename(root))} >{file}"
                 elif "ssh" in what:
-                    remedy = f"rm {quoted(f'{root}/etc/ssh')}/ssh_host_*"
+                    # An image of Debian's makes no new ones at its next boot, and sshd does not start without.
+                    remedy = f"rm {quoted(f'{root}/etc/ssh')}/ssh_host_* && ssh-keygen -A -f {quoted(root)}"
                 gravity = Gravity.FAULT if what == "host name" else Gravity.WARNING
                 yield Finding(24, gravity, f"{root}/{path}", 0, f"{first[digest]} has the same {what}: {why}", remedy)
             first.setdefault(digest, root)

@@ -16,6 +16,7 @@ from rpinfs.netboot.finding import Gravity
 from rpinfs.netboot.judge import Remark, Verdict
 from rpinfs.netboot.model import Pi
 from rpinfs.netboot.render.text import Rendered
+from tests.support import Installed, make_pi
 
 FACTS = ("--nas", "192.168.1.10", "--subnet", "192.168.1.0/24", "--pi", "pi1,4,1a2b3c4d")
 
@@ -36,7 +37,7 @@ def test_plan_then_render(here: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert run("plan") == 0
     assert "way A" in capsys.readouterr().out
     assert run("render", "--output", "out") == 0
-    assert "out/dnsmasq-proxy.conf: for the NAS -> /etc/dnsmasq.d/rpi-netboot.conf" in capsys.readouterr().out
+    assert "out/dnsmasq-proxy.conf: for the NAS -> /etc/rpi-netboot/dnsmasq-proxy.conf" in capsys.readouterr().out
     assert (here / "out/pi1/cmdline.txt").read_text().endswith(
         "nfsroot=192.168.1.10:/nfsroot/pi1,vers=4.1,proto=tcp rw ip=dhcp\n"
     )  # fmt: skip
@@ -119,7 +120,7 @@ def test_check(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("check", "dnsmasq.conf") == 2
     assert capsys.readouterr().out.splitlines()[:2] == [
         "fault    dnsmasq.conf:1: without a dhcp-range dnsmasq answers no DHCP request: this line does nothing",
-        "         dhcp-range=192.168.1.0,proxy",
+        "         add the line: dhcp-range=192.168.1.0,proxy",
     ]
     assert run("check", "--json", "dhcpd.conf") == 2
     assert json.loads(capsys.readouterr().out)["unreadable"] == ["dhcpd.conf:1: expected a closing } for: subnet"]
@@ -333,3 +334,20 @@ def test_where_there_is_nobody_nobody_is_asked(here: Path, capsys: pytest.Captur
     assert not list(here.iterdir())
     assert run("plan", "--subnet", "192.168.1.0/24") == 2
     assert "--nas is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("uncommented", [False, True])
+def test_who_mounts_the_boot_files(uncommented: bool, here: Path, installed: Installed) -> None:
+    """What render makes for a board leaves them to rpinfs; in its fstab no line is in the way."""
+    assert run("plan", *FACTS, "--pi", "pi9,4,00c0ffee") == 0
+    assert run("render", "--output", "out") == 0
+    fstab = (here / "out/pi9/fstab").read_text()
+    if uncommented:
+        # A root without rpinfs, into which it is put later.
+        fstab = fstab.replace("# 192.168", "192.168")
+    root = make_pi(here / "root", files={
+        "etc/fstab": fstab, "etc/rpinfs/rpinfs.conf.d/netboot.conf": (here / "out/pi9/netboot.conf").read_text(),
+    })  # fmt: skip
+    done = installed.run(installed.rpinfs, "units", root=root)
+    assert done.returncode == 0, done.stderr
+    assert ("What=192.168.1.10:/tftpboot/00c0ffee\n" in done.stdout) == (not uncommented)

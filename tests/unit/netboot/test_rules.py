@@ -122,7 +122,7 @@ CASES: dict[str, Case] = {
         {"tftpboot/100000001a2b3c4d/cmdline.txt": LINE, "tftpboot/1a2b3c4d/cmdline.txt": LINE},
         17,
         FAULT,
-        "mv -nT",
+        "mv -T --backup=numbered",
     ),
     "upper case": ({"tftpboot/1A2B3C4D/cmdline.txt": LINE}, 17, FAULT, "/1a2b3c4d"),
     "no folder": ({"tftpboot/99999999/cmdline.txt": LINE}, 17, FAULT, "copy the boot partition"),
