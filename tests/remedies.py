@@ -118,6 +118,7 @@ ELSEWHERE = {
     "to make the board anew: mv -T --backup=numbered {quoted}": "tests/tools/netboot/test_add.py::test_boot_files_that_are_gone",
     "choose another name, or move it away: mv -T --backup=numbered {quoted}": "tests/tools/netboot/test_add.py::test_boot_files_that_are_gone",
     "move it away, and then add it again: mv -T --backup=numbered {quoted}": "tests/tools/netboot/test_remedies.py::test_a_name_that_somebody_took_meanwhile",
+    "see whose number it is; to make {} anew: mv -T --backup=numbered {quoted}": "tests/tools/netboot/test_remedies.py::test_two_boards_of_one_number",
     "mount the share that has it, or: mkdir -p {quoted}": "tests/tools/netboot/test_remedies.py::test_folders_that_are_not_there",
     "see what it is, then: umount {quoted}": "tests/tools/netboot/test_remedies.py::test_something_is_mounted_in_a_leftover",
     "rpinfs netboot list --root {quoted}": "tests/tools/netboot/test_remedies.py::test_boards_that_are_there",

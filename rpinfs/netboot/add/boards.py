@@ -53,7 +53,7 @@ def all_boards(roots: str, share: str) -> list[Known]:
             continue
         known.record, known.serial = record, record.serial
         if record.staged:
-            known.faults.append("is not complete: the same rpinfs netboot add again completes it")
+            known.faults.append(f"is not complete: the same rpinfs netboot {_made_by(record)} again completes it")
         elif not os.path.isdir(f"{roots}/{name}"):
             known.faults.append(f"{roots}/{name} is not there")
     for image, holder in _leases(share) if share else ():
@@ -65,6 +65,11 @@ def all_boards(roots: str, share: str) -> list[Known]:
         known.images.append(image)
         known.seen = max(known.seen, holder.seen)
     return sorted(found.values(), key=lambda one: one.name)
+
+
+def _made_by(record: Record) -> str:
+    """Which command has made a board: a clone has no more of a source than a name, and no checksum."""
+    return "add" if record.sha256 or "/" in record.source else "clone"
 
 
 def _stranger(holder: Owner, found: dict[str, Known]) -> Known:

@@ -24,6 +24,9 @@ CARD_UNITS = (
 )  # fmt: skip
 """What resizes, swaps to or updates what a netbooted board has not. The first six are those of the rules of check."""
 
+FIRST_RUN = "firstrun.sh"
+"""Of Raspberry Pi Imager: host name, user, keys and Wi-Fi as commands for the first boot of a card."""
+
 KEYS_ANEW = "regenerate_ssh_host_keys.service"
 _OF_THE_OTHER = (
     # What would make two boards one: seeds, leases, ids. Made anew by whoever needs them.
@@ -62,6 +65,8 @@ def personalize(root: Tree, boot: Tree, plan: Plan, pi: Pi, *, eeprom: bool) -> 
     stock = [word for word in boot.read("cmdline.txt").split() if word not in ("rw", "ro")]
     boot.write("cmdline.txt", board.command_line(plan, pi, " ".join(stock)) + "\n")
     did.append(f"cmdline.txt: root={board.root_source(plan, pi)}, NFS {plan.nas.version}")
+    if boot.remove(FIRST_RUN):
+        did.append(f"{FIRST_RUN}: left out; TFTP would give its passwords to whoever asks, and it is not run")
     config = boot.read("config.txt")
     said = [value.value for value in values(config) if value.key == "auto_initramfs"]
     if not said or said[-1] != "0":

@@ -17,7 +17,7 @@ from rpinfs.boot.settings import human_size
 from rpinfs.errors import RpinfsError, quoted
 from rpinfs.netboot.add import asked, fat, partitions, programs, record, staging, unpack, user
 from rpinfs.netboot.add.copying import copy, insist_on_a_roots_file_system
-from rpinfs.netboot.add.identity import boot_inside, personalize
+from rpinfs.netboot.add.identity import FIRST_RUN, boot_inside, personalize
 from rpinfs.netboot.add.order import Order
 from rpinfs.netboot.add.record import Record
 from rpinfs.netboot.add.staging import Staging
@@ -215,6 +215,7 @@ def _finish(
     elif root.has("var/lib/cloud/seed/nocloud/meta-data"):
         user.anew(root, boot, order.pi.name, made.digits)
     user.rename(root, boot, order.pi.name)
+    customised = boot.has(FIRST_RUN)
     copied.did += personalize(root, boot, order.plan, order.pi, eeprom=order.board_known)
     # A TFTP server gives out what everybody may read (rpi-eeprom#188).
     run(["chmod", "--recursive", "go+rX", made.boot])
@@ -228,9 +229,15 @@ def _finish(
         source=copied.source, sha256=copied.sha256, made=int(time.time()), by=f"rpinfs {__version__}",
         system=_system(root), user=wanted.user.name if wanted.user else other.user if other else "",
         kernels=root.names("usr/lib/modules"), packages=packages, did=copied.did, lost=copied.lost,
-        left=_left(order, root, boot, packages),
+        left=[*([_CUSTOMISED] if customised else []), *_left(order, root, boot, packages)],
     )  # fmt: skip
     return staging.publish(made, done)
+
+
+_CUSTOMISED = (
+    "the user, keys and Wi-Fi that Raspberry Pi Imager has put into this image are not set: a user comes by --user"
+    " and --ssh-key"
+)
 
 
 def _system(root: Tree) -> str:

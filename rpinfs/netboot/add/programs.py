@@ -105,8 +105,7 @@ class Image:
 
 def _emulator(architecture: str) -> str:
     """How a machine gets to run programs of another architecture."""
-    names = {f"qemu-{_QEMU.get(architecture, architecture)}{end}" for end in ("", "-static")}
-    if any(os.path.exists(f"/usr/bin/{name}") for name in names):
+    if os.path.exists(f"/usr/lib/binfmt.d/qemu-{_QEMU.get(architecture, architecture)}.conf"):
         # No systemd was running when it was installed, or this is a container: then its host has to.
         return "qemu-user-static is installed, and the kernel was not told of it: systemctl restart systemd-binfmt"
     return "apt install qemu-user-static"

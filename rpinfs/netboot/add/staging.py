@@ -206,7 +206,7 @@ def publish(made: Staging, record: Record) -> Record:
 def _give_names(place: Place, staged: Record) -> Record:
     outer = place.staged(staged.staged)
     for source, target in ((f"{outer[0]}/root", place.root), (f"{outer[1]}/boot", place.boot)):
-        _give_name(source, target, records.path_of(place.roots, place.name))
+        _give_name(source, target, place)
         files.sync_folder(target)
     done = replace(staged, staged="")
     records.write(place.roots, done)
@@ -214,7 +214,8 @@ def _give_names(place: Place, staged: Record) -> Record:
     return done
 
 
-def _give_name(source: str, target: str, record: str) -> None:
+def _give_name(source: str, target: str, place: Place) -> None:
+    record = records.path_of(place.roots, place.name)
     if not os.path.lexists(source):
         if os.path.isdir(target):
             return  # It has it already.
@@ -232,7 +233,24 @@ def _give_name(source: str, target: str, record: str) -> None:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from error
             os.rename(source, target)
     except FileExistsError as error:
+        if (owner := _board_of(target, place)) is not None:
+            raise RpinfsError(
+                f"{target}: is {owner}'s by now, and two boards have two serial numbers; {place.name} waits in {source}",
+                f"see whose number it is; to make {place.name} anew: {files.move_away(record)}",
+            ) from error
         raise RpinfsError(
             f"{target}: was made by somebody else meanwhile; the board waits in {source}",
             f"move it away, and then add it again: {files.move_away(target)}",
         ) from error
+
+
+def _board_of(boot: str, place: Place) -> str | None:
+    """Name of the other board below these roots that a folder with boot files belongs to; None where nobody says so."""
+    for name, record in records.all_in(place.roots):
+        if (
+            isinstance(record, Record)
+            and name != place.name
+            and os.path.realpath(record.boot) == os.path.realpath(boot)
+        ):
+            return name
+    return None

@@ -207,8 +207,15 @@ _HOST_LINE = re.compile(
 def rename(root: Tree, boot: Tree, host: str) -> None:
     """Give the board's host name to all seeds that say another one: theirs would win at boot. Raises OSError."""
     inside = boot_inside(root)
-    for tree, folder in ((boot, ""), (root, f"{inside}/"), (root, "var/lib/cloud/seed/nocloud/")):
-        for name in _SEEDS:
+    config = "etc/cloud/cloud.cfg.d/"
+    names = (
+        [name for name in root.names(config) if name.endswith(".cfg")] if root.kind(config[:-1]) == stat.S_IFDIR else []
+    )
+    for tree, folder, seeds in (
+        (boot, "", _SEEDS), (root, f"{inside}/", _SEEDS), (root, "var/lib/cloud/seed/nocloud/", _SEEDS),
+        (root, "etc/cloud/", ("cloud.cfg",)), (root, config, names),
+    ):  # fmt: skip
+        for name in seeds:
             text = tree.read(f"{folder}{name}")
             renamed = seed_of(text, host)
             if renamed != text:

@@ -10,8 +10,18 @@ from rpinfs.netboot.boards import folder_of
 from rpinfs.netboot.model import Pi, Plan
 from rpinfs.netboot.render.text import Rendered, comment
 
-DROPPED = ("root=", "rootfstype=", "rootflags=", "fsck.repair=", "init=", "nfsroot=", "ip=")
-"""What a stock command line says of its SD card; anything that begins so is left out."""
+DROPPED = (
+    "root=", "rootfstype=", "rootflags=", "fsck.repair=", "init=", "nfsroot=", "ip=", "systemd.run=",
+    "systemd.run_success_action=", "systemd.run_failure_action=", "systemd.unit=kernel-command-line.target",
+)  # fmt: skip
+"""What a stock command line says of its SD card; anything that begins so is left out.
+
+The last four are Raspberry Pi Imager's: they run its firstrun.sh in place of the system, and reboot, until that has
+written to the card.
+"""
+
+_NAMED = ("systemd.hostname=", "hostname=")
+"""What would win over the name in the root."""
 
 DROPPED_WORDS = ("resize", "quiet-resize")
 STOCK = "console=serial0,115200 console=tty1 rootwait"
@@ -29,10 +39,21 @@ def root_source(plan: Plan, pi: Pi) -> str:
 
 def command_line(plan: Plan, pi: Pi, stock: str = STOCK) -> str:
     """The one line of cmdline.txt, made of a stock one. `hard` is the default of an NFS root, and stays."""
-    kept = [word for word in stock.split() if not word.startswith(DROPPED) and word not in DROPPED_WORDS]
+    kept = [word for word in stock.split() if not word.startswith((*DROPPED, *_NAMED)) and word not in DROPPED_WORDS]
+    kept = [_unnamed(word) for word in kept]
     kept += [] if "rootwait" in kept else ["rootwait"]
     root = f"nfsroot={root_source(plan, pi)},vers={plan.nas.version},proto=tcp"
     return " ".join([*kept, "root=/dev/nfs", root, "rw", "ip=dhcp"])
+
+
+def _unnamed(word: str) -> str:
+    """cloud-init's data source, without host name and instance: on the command line they win over every seed."""
+    source, *more = word.split(";")
+    if not source.startswith("ds=nocloud"):
+        return word
+    return ";".join(
+        [source, *(one for one in more if not one.startswith(("h=", "i=", "local-hostname=", "instance-id=")))]
+    )
 
 
 def cmdline(plan: Plan, pi: Pi) -> Rendered:

@@ -22,6 +22,7 @@ _STOCK = {
     "rootfstype": "an NFS root has no such type: the kernel finds no file system for it",
     "fsck.repair": "there is no partition to check",
     "init": "the first boot of an SD card resizes a partition that is not there",
+    "systemd.run": "the customisation of an SD card is run in place of the system, and the Pi reboots, again and again",
     "resize": "the first boot of an SD card resizes a partition that is not there",
 }
 _SERIAL = re.compile(r"[0-9a-f]{8}")

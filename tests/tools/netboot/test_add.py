@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -20,7 +21,7 @@ from rpinfs.system.run import silent
 from tests.lab.machine import native_machine
 from tests.lab.root import base_root, quiet
 from tests.package.conftest import make_deb
-from tests.support import PYTHON, TOP, listing, make_tree
+from tests.support import PYTHON, TOP, Content, listing, make_tree
 from tests.tools.conftest import Mount, Traced, command
 from tests.tools.crash import kill_at, some
 from tests.tools.netboot.stock import BOOT, BOOT_START, SECTOR, make_image, make_root, stock_image
@@ -410,48 +411,78 @@ CALLS = "mkdir,mkdirat,rename,renameat,renameat2,unlinkat,fsync,openat,mount,ioc
 """What changes names, and what a step begins or ends with; cp's are its own."""
 
 
-def whole(here: Path) -> bool:
+def whole(here: Path, name: str, folder: str) -> bool:
     """Whether the board is there, with all its names and nothing else; fails where it is half there."""
-    roots, tftp = (sorted(os.listdir(here / name)) for name in ("roots", "tftp"))
-    record = here / "roots/.pi1.rpinfs-board"
+    roots, tftp = (
+        sorted(one for one in os.listdir(here / top) if one == folder or re.match(rf"\.?{name}(\.|$)", one))
+        for top in ("roots", "tftp")
+    )
+    record = here / f"roots/.{name}.rpinfs-board"
     made = record.exists() and not json.loads(record.read_text())["staged"]
-    if "a1b2c3d4" in tftp:
-        assert "pi1" in roots, "a board that boots, and has no root"
-    if "pi1" in roots:
+    if folder in tftp:
+        assert name in roots, "a board that boots, and has no root"
+    if name in roots:
         assert record.exists(), "a root without a record"
-        assert (here / "roots/pi1/etc/hostname").read_text() == "pi1\n"
-    return made and (roots, tftp) == ([".pi1.rpinfs-board", "pi1"], ["a1b2c3d4"])
+        assert (here / f"roots/{name}/etc/hostname").read_text() == f"{name}\n"
+    return made and (roots, tftp) == ([f".{name}.rpinfs-board", name], [folder])
 
 
-def test_killed_at_every_call(image: Path, here: Path, traced: Traced) -> None:
-    """Killed anywhere, add again makes a whole board, and nothing else stays."""
-    words = ["netboot", "add", str(image), *PI1, "--server", "192.168.1.10"]
-    words += ["--root", str(here / "roots"), "--tftp", str(here / "tftp")]
+def as_it_was(here: Path, name: str, folder: str) -> None:
+    """Take everything away that an attempt to make a board has made."""
+    for top in ("roots", "tftp"):
+        for one in os.listdir(here / top):
+            if one == folder or re.match(rf"\.?{name}(\.|$)", one):
+                command("rm", "-r", here / top / one)
+
+
+CLONE = "clone"
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("verb", ["add", CLONE])
+def test_killed_at_every_call(verb: str, image: Path, here: Path, traced: Traced) -> None:
+    """Killed anywhere, the same command again makes a whole board; nothing else stays, the cloned one is untouched."""
+    place = ["--server", "192.168.1.10", "--root", str(here / "roots"), "--tftp", str(here / "tftp")]
+    name, folder = "pi1", "a1b2c3d4"
+    words = ["netboot", "add", str(image), *PI1, *place]
+    if verb == CLONE:
+        assert run(here, *words[1:]).returncode == 0
+        name, folder = "pi2", "5e6f7a8b"
+        words = ["netboot", "clone", "pi1", name, "--serial", folder, *place]
+    before = of_the_others(here, name, folder)
     code = f"from rpinfs.commands.cli import main; import sys; sys.exit(main({words!r}))"
     paths = [here / "roots", here / "tftp"]
     first = traced(code, paths, whole=True)
     assert first.returncode == 0, first.stderr
-    assert whole(here)
+    assert whole(here, name, folder)
     tried = [point for point in first.points if point.split(":")[0] in CALLS.split(",")]
     naming = [point for point in tried if point.startswith(("rename:", "renameat2:"))]
     tried = list(dict.fromkeys([*some(tried, max(1, len(tried) // 5), last=4), *naming]))
     completed = 0
     for point in tried:
-        for name in ("roots", "tftp"):
-            shutil.rmtree(here / name)
-            (here / name).mkdir()
+        as_it_was(here, name, folder)
         killed = traced(code, paths, inject=kill_at(point), whole=True)
         if killed.returncode == 0:
             continue  # The process with this many calls was another one, or none.
-        whole(here)
-        record = here / "roots/.pi1.rpinfs-board"
+        whole(here, name, folder)
+        record = here / f"roots/.{name}.rpinfs-board"
         done = record.exists() and not json.loads(record.read_text())["staged"]
+        if record.exists() and not done:
+            assert f"the same rpinfs netboot {verb} again completes it" in run(here, "list", "--root", "roots").stdout
         again = run(here, *words[1:])
         assert again.returncode == (1 if done else 0), f"{point}: {again.stderr}"
         assert ("there is a board of this name already" in again.stderr) == done
-        assert whole(here), point
+        assert whole(here, name, folder), point
         completed += "completed what an interrupted attempt had made" in again.stdout
     assert completed, "no point lay between the record and the last name"
+    assert of_the_others(here, name, folder) == before
+
+
+def of_the_others(here: Path, name: str, folder: str) -> list[str]:
+    """All that is not of this board, with what would tell that it was written to."""
+    found = command("find", here / "roots", here / "tftp", "-mindepth", "1", "-printf", "%P %i %s %C@\\0").split("\0")
+    own = re.compile(rf"({folder}|\.?{name}[./ ])")
+    return sorted(line for line in found if not own.match(line))
 
 
 DIES = """
@@ -649,7 +680,12 @@ def test_programs_of_another_machine(here: Path) -> None:
     )
     for name in ("usr/bin/true", "bin/sh"):
         (root / name).chmod(0o755)
-    refused(here, add(here, root, *PI1, "--docker"), "the image's programs (riscv64) do not run on this machine")
+    installed = Path("/usr/lib/binfmt.d/qemu-riscv64.conf").exists()
+    remedy = "systemctl restart systemd-binfmt" if installed else "apt install qemu-user-static"
+    for words in (("--docker",), ("--user", "me")):
+        (root / "usr/lib/userconf-pi/userconf").unlink(missing_ok=True)
+        done = add(here, root, *PI1, *words)
+        refused(here, done, "the image's programs (riscv64) do not run on this machine", remedy)
 
 
 def test_progress_on_a_terminal(image: Path, here: Path) -> None:
@@ -697,3 +733,40 @@ def test_a_user_by_what_the_image_takes(program: str, seeds: set[str], here: Pat
         ids = [(here / f"roots/{pi}/var/lib/cloud/seed/nocloud/meta-data").read_text() for pi in ("pi1", "pi2")]
         assert [text.splitlines()[1] for text in ids] == ["local-hostname: pi1", "local-hostname: pi2"]
         assert ids[1] == (here / "tftp/pi2/meta-data").read_text()
+
+
+IMAGER = "root=PARTUUID=1-02 systemd.run=/boot/firstrun.sh systemd.run_success_action=reboot "
+IMAGER += "systemd.unit=kernel-command-line.target systemd.hostname=other hostname=other "
+IMAGER += "ds=nocloud;h=other;i=rpi-imager-1;s=/boot/firmware/ rootwait\n"
+NAMES: dict[str, Content] = {
+    "boot/firmware/user-data": "#cloud-config\nhostname: other\nmanage_etc_hosts: true\n",
+    "boot/firmware/meta-data": "instance-id: x\nlocal-hostname: other\n",
+    "boot/firmware/custom.toml": 'config_version = 1\n[system]\nhostname = "other"\n',
+    "boot/firmware/rpi-preseed.toml": '[system]\nhostname = "other"\n',
+    "boot/firmware/firstrun.sh": "#!/bin/bash\necho other >/etc/hostname\n",
+    "boot/firmware/cmdline.txt": IMAGER,
+    "var/lib/cloud/seed/nocloud/user-data": "#cloud-config\nfqdn: other.lan\n",
+    "etc/cloud/cloud.cfg.d/99_raspberry-pi.cfg": "hostname: other\ndatasource_list: [ NoCloud ]\n",
+    "etc/cloud/cloud.cfg": "preserve_hostname: false\nhostname: 'other'\n",
+}
+
+
+def test_the_name_of_a_board_wins(here: Path) -> None:
+    """Over all that Raspberry Pi Imager and cloud-init say of another one; nor does an SD card's first run begin."""
+    more = {f"boot/firmware/{name}": content for name, content in BOOT.items()}
+    done = add(here, make_root(here / "that", {**more, **NAMES}), *PI1)
+    assert (done.returncode, done.stderr) == (0, "")
+    root, boot = here / "roots/pi1", here / "tftp/a1b2c3d4"
+    line = (boot / "cmdline.txt").read_text()
+    assert line.startswith("ds=nocloud;s=/boot/firmware/ rootwait root=/dev/nfs nfsroot=")
+    assert not (boot / "firstrun.sh").exists()
+    assert (
+        "left to do: the user, keys and Wi-Fi that Raspberry Pi Imager has put into this image are not set"
+        in done.stdout
+    )
+    said = {str(path.relative_to(top)): path.read_text() for top in (root, boot) for path in top.rglob("*")
+            if path.name in {Path(name).name for name in NAMES} and path.is_file()}  # fmt: skip
+    assert len(said) > len(NAMES)
+    hidden = ("boot/firmware/firstrun.sh", "boot/firmware/cmdline.txt")  # Below the mount of the boot files.
+    assert [name for name, text in said.items() if "other" in text and name not in hidden] == []
+    assert "\ndatasource_list: [ NoCloud ]\n" in said["etc/cloud/cloud.cfg.d/99_raspberry-pi.cfg"]

@@ -93,6 +93,19 @@ def test_a_name_that_somebody_took_meanwhile(image: Path, here: Path, run: Run, 
     assert listing(here / "tftp/a1b2c3d4.odd") == {"mine": "boot"}
 
 
+def test_two_boards_of_one_number(image: Path, here: Path, run: Run, paste: Paste) -> None:
+    """The one that came first keeps its boot files."""
+    dies_before_the_names(here, image, *PLACE, "--name", "pi2", *PI1[2:])
+    well(run("add", image, *PLACE, *PI1))
+    files = sorted(os.listdir(here / "tftp/a1b2c3d4"))
+    paste(refused(run("add", image, *PLACE, "--name", "pi2", *PI1[2:]), "tftp/a1b2c3d4: is pi1's by now"))
+    # Its root has its name already, and is not what add would write over.
+    paste(refused(run("add", image, *PLACE, "--name", "pi2", "--serial", "5e6f7a8b"), "roots/pi2: is there already"))
+    well(run("add", image, *PLACE, "--name", "pi2", "--serial", "5e6f7a8b"))
+    assert sorted(os.listdir(here / "tftp/a1b2c3d4")) == files
+    assert sorted(os.listdir(here / "tftp")) == ["5e6f7a8b", "a1b2c3d4"]
+
+
 def test_what_was_interrupted_below_another_tftp_folder(image: Path, here: Path, run: Run) -> None:
     dies_before_the_names(here, image, *PLACE, *PI1)
     (here / "other").mkdir()
