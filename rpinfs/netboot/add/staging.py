@@ -235,7 +235,7 @@ def _give_name(source: str, target: str, place: Place) -> None:
     except FileExistsError as error:
         if (owner := _board_of(target, place)) is not None:
             raise RpinfsError(
-                f"{target}: is {owner}'s by now, and two boards have two serial numbers; {place.name} waits in {source}",
+                f"{target}: is {owner}'s by now, and a serial number is one board's; {place.name} waits in {source}",
                 f"see whose number it is; to make {place.name} anew: {files.move_away(record)}",
             ) from error
         raise RpinfsError(

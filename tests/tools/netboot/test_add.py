@@ -457,7 +457,8 @@ def test_killed_at_every_call(verb: str, image: Path, here: Path, traced: Traced
     assert whole(here, name, folder)
     tried = [point for point in first.points if point.split(":")[0] in CALLS.split(",")]
     naming = [point for point in tried if point.startswith(("rename:", "renameat2:"))]
-    tried = list(dict.fromkeys([*some(tried, max(1, len(tried) // 5), last=4), *naming]))
+    parts = 5 if verb == "add" else 2
+    tried = list(dict.fromkeys([*some(tried, max(1, len(tried) // parts), last=4), *naming]))
     completed = 0
     for point in tried:
         as_it_was(here, name, folder)

@@ -5,6 +5,8 @@ dnsmasq, ISC dhcpd, Kea and tftpd-hpa of Debian, in network namespaces.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from rpinfs.netboot import packet
@@ -17,6 +19,7 @@ from rpinfs.netboot.render.targets import render
 from tests.support import PYTHON
 from tests.tools.netboot import lan
 from tests.tools.netboot.lan import Lan
+from tests.unit.netboot import test_mended
 
 pytestmark = pytest.mark.root
 
@@ -234,3 +237,20 @@ def test_the_recipe_authors_dhcpd(hosts: Lan) -> None:
     assert sent == b"\6\1\3\x09\x11Raspberry Pi Boot\x0a\3PXE"
     assert not judge(BOARDS["3B"], boards["3B"]).tftp
     assert judge(BOARDS["3B+"], boards["3B+"]).tftp == lan.SERVER
+
+
+@pytest.mark.parametrize(
+    "name", ["dhcp-boot alone", "the tutorial's proxy", "a proxy for another server", "a class by option 60"]
+)
+def test_what_check_names_boots_every_board(hosts: Lan, name: str, tmp_path: Path) -> None:
+    """The lines that it says to write, in people's own files: every board boots by them, and no PC is told to."""
+    text = test_mended.mended(tmp_path, name)
+    if "class" in text:
+        hosts.isc(ISC.format("") + text)
+    else:
+        hosts.put("/tftpboot/hello", "hello\n")
+        hosts.dnsmasq(text)
+    boards, pc, nobody = asked(hosts)
+    for model, replies in boards.items():
+        assert judge(BOARDS[model], replies).tftp == lan.SERVER, text
+    assert [reply for reply in (*pc, *nobody) if VENDOR in reply.options] == []
