@@ -127,7 +127,7 @@ def open_regular(path: str, flags: int) -> Iterator[int]:
     fd = open_on_share(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "expected a regular file, found something else")
+            raise OSError(errno.EINVAL, "expected a regular file, found something else", path)
         yield fd
     finally:
         os.close(fd)

@@ -35,7 +35,7 @@ def digest_of(path: str) -> str:
     """SHA-256 of a file, in hexadecimal digits; empty for no file. Raises OSError."""
     if not path:
         return ""
-    with files.open_regular(path, os.O_RDONLY) as fd, open(fd, "rb", closefd=False) as file:
+    with files.open_regular(os.path.realpath(path), os.O_RDONLY) as fd, open(fd, "rb", closefd=False) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -205,7 +205,12 @@ def publish(made: Staging, record: Record) -> Record:
 
 def _give_names(place: Place, staged: Record) -> Record:
     outer = place.staged(staged.staged)
-    for source, target in ((f"{outer[0]}/root", place.root), (f"{outer[1]}/boot", place.boot)):
+    names = ((f"{outer[0]}/root", place.root), (f"{outer[1]}/boot", place.boot))
+    # Both before the first: a board whose number another one has by now is not left with half of its names.
+    for source, target in names:
+        if os.path.lexists(source) and os.path.lexists(target):
+            raise _taken(source, target, place)
+    for source, target in names:
         _give_name(source, target, place)
         files.sync_folder(target)
     done = replace(staged, staged="")
@@ -215,13 +220,12 @@ def _give_names(place: Place, staged: Record) -> Record:
 
 
 def _give_name(source: str, target: str, place: Place) -> None:
-    record = records.path_of(place.roots, place.name)
     if not os.path.lexists(source):
         if os.path.isdir(target):
             return  # It has it already.
         raise RpinfsError(
             f"{target}: expected what an earlier attempt has made, found neither it nor {source}",
-            f"to make the board anew: {files.move_away(record)}",
+            f"to make the board anew: {files.move_away(records.path_of(place.roots, place.name))}",
         )
     try:
         try:
@@ -233,15 +237,21 @@ def _give_name(source: str, target: str, place: Place) -> None:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from error
             os.rename(source, target)
     except FileExistsError as error:
-        if (owner := _board_of(target, place)) is not None:
-            raise RpinfsError(
-                f"{target}: is {owner}'s by now, and a serial number is one board's; {place.name} waits in {source}",
-                f"see whose number it is; to make {place.name} anew: {files.move_away(record)}",
-            ) from error
-        raise RpinfsError(
-            f"{target}: was made by somebody else meanwhile; the board waits in {source}",
-            f"move it away, and then add it again: {files.move_away(target)}",
-        ) from error
+        raise _taken(source, target, place) from error
+
+
+def _taken(source: str, target: str, place: Place) -> RpinfsError:
+    """What has the name of a board's root or boot files, while they wait for it."""
+    if (owner := _board_of(target, place)) is not None:
+        record = records.path_of(place.roots, place.name)
+        return RpinfsError(
+            f"{target}: is {owner}'s by now, and a serial number is one board's; {place.name} waits in {source}",
+            f"see whose number it is; to make {place.name} anew: {files.move_away(record)}",
+        )
+    return RpinfsError(
+        f"{target}: was made by somebody else meanwhile; the board waits in {source}",
+        f"move it away, and then add it again: {files.move_away(target)}",
+    )
 
 
 def _board_of(boot: str, place: Place) -> str | None:

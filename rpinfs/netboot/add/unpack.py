@@ -49,7 +49,8 @@ class ImageFile:
 @contextlib.contextmanager
 def opened(path: str, tell: Tell) -> Iterator[ImageFile]:
     """Open an image, and unpack it where it is compressed. Raises ImageError, OSError."""
-    with open_regular(path, os.O_RDONLY) as fd:
+    # Who names a link means what it leads to.
+    with open_regular(os.path.realpath(path), os.O_RDONLY) as fd:
         head = os.pread(fd, 32, 0)
         for magic, name in _OTHERS.items():
             if head.startswith(magic):

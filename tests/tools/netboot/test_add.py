@@ -239,6 +239,19 @@ def test_bad_images(bad: str, image: Path, here: Path) -> None:
     refused(here, add(here, path), said)
 
 
+def test_names_that_are_links(image: Path, here: Path) -> None:
+    """To an image and to the folders, which are who types the names; a device is no image, and is named."""
+    (here / "link.img").symlink_to(image)
+    for name in ("roots", "tftp"):
+        (here / f"link-{name}").symlink_to(here / name)
+    links = ("--server", "192.168.1.10", "--root", "link-roots", "--tftp", "link-tftp")
+    done = run(here, "add", "link.img", *links, *PI1)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"root=192.168.1.10:{here}/roots/pi1, NFS 4.1" in done.stdout
+    done = run(here, "add", "/dev/zero", *links, "--name", "pi2")
+    assert done.stderr == "rpinfs: /dev/zero: expected a regular file, found something else\n"
+
+
 @pytest.mark.parametrize("kind", ["xz", "zst"])
 @pytest.mark.parametrize("how", ["cut", "changed"])
 def test_broken_compression(kind: str, how: str, image: Path, here: Path) -> None:

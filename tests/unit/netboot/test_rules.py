@@ -137,6 +137,12 @@ CASES: dict[str, Case] = {
     "rootfstype": (boot(cmdline__txt=LINE.replace("rw ", "rw rootfstype=ext4 ")), 19, FAULT, ""),
     "fsck.repair": (boot(cmdline__txt=LINE.replace("rw ", "rw fsck.repair=yes ")), 19, FAULT, ""),
     "init=": (boot(cmdline__txt=LINE.replace("rw ", "rw init=/usr/lib/firstboot ")), 19, FAULT, ""),
+    "an SD card's first run": (
+        boot(cmdline__txt=LINE.replace("rw ", "rw systemd.run=/boot/firstrun.sh systemd.run_success_action=reboot ")),
+        19,
+        FAULT,
+        "root=/dev/nfs",
+    ),
     "resize": (boot(cmdline__txt=LINE.replace("rw ", "rw resize ")), 19, FAULT, ""),
     "no ip=": (boot(cmdline__txt=LINE.replace(" ip=dhcp", "")), 19, FAULT, "ip=dhcp"),
     "no nfsroot=": (boot(cmdline__txt="root=/dev/nfs ip=dhcp\n"), 19, FAULT, "nfsroot="),
