@@ -35,6 +35,8 @@ INSTALLED = (
     "usr/share/man/man8/rpinfs-netboot.8.gz",
     "usr/share/man/man8/rpinfs-generator.8.gz",
     "usr/share/man/man8/rpinfs.8.gz",
+    "usr/share/rpinfs/monitoring/rpinfs.dashboard.json",
+    "usr/share/rpinfs/monitoring/rpinfs.rules.yml",
     *EXECUTABLE,
 )
 # dpkg's and the system's own records of what happened.
