@@ -35,7 +35,9 @@ from rpinfs.image.prepare import Prepared
 from rpinfs.lease.lease import LOST, Lease, Owner, TakenError
 
 if TYPE_CHECKING:
+    from rpinfs.agent.beside import Beside
     from rpinfs.agent.measure import Meter
+    from rpinfs.agent.summary import Subject
 
 _TICK_SECONDS, _RESTLESS_SECONDS = 5.0, 1.0
 _MOST_STEPS = 50  # In a row without waiting: what is done at once makes new facts.
@@ -96,6 +98,7 @@ class Agent:
         }
         self.fstab = host.fstab
         self.share = ShareMemory()
+        self.facts = picture.ShareFacts()
         self.memories = {name: Memory(since=now(), late=late) for name in self.images}
         self.held: dict[str, Prepared] = {}
         self.ready_at: float | None = None
@@ -111,9 +114,9 @@ class Agent:
         self._asked_to_thaw: float | None = None
         self._requests: Requests | None = None
         self._meter: Meter | None = None
-        owner = Owner.of(host)
+        self.owner = owner = Owner.of(host)
         self.worker = Worker(owner, self.post, self._worker_done, self._progress.__setitem__)
-        self.pulse = Pulse(config.share.where, owner, self.post, self._leases, self._not_renewed)
+        self.pulse = Pulse(config.share.where, owner, self.post, self._leases, self._not_renewed, self._saying)
 
     # --- The main loop ---------------------------------------------------------------------------------------
 
@@ -233,9 +236,22 @@ class Agent:
             made.clean = self._clean.get(name)
         self.held[name] = made
 
-    def _leases(self) -> list[tuple[Image, Lease]]:
+    def _leases(self) -> list[tuple[Image, Lease, str]]:
         """Called by the pulse."""
-        return [(self.images[name], held.lease) for name, held in list(self.held.items()) if held.lease is not None]
+        held = list(self.held.items())
+        return [(self.images[name], one.lease, one.loop) for name, one in held if one.lease is not None]
+
+    def _saying(self) -> Beside:
+        """Called by the pulse, once: when there is a lease to renew, the boot is over."""
+        from rpinfs.agent.beside import Beside
+
+        return Beside(self.owner.serial, self._subjects, now)
+
+    def _subjects(self) -> tuple[Subject, ...]:
+        """How things are. Called by the pulse."""
+        from rpinfs.agent import summary
+
+        return summary.subjects(self.share, self.facts, self.memories, now(), self.ready_at)
 
     def _not_renewed(self, name: str, lease: Lease, error: Exception) -> None:
         held = self.held.get(name)
@@ -337,7 +353,7 @@ class Agent:
         )
 
     def _tell(self) -> None:
-        facts = self._share_facts()
+        facts = self.facts = self._share_facts()
         self.teller.status(tell.status_line(self.share, facts, self.memories, now()))
         images = [(image, self.memories[name], self.held.get(name)) for name, image in self.images.items()]
         try:

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol, TypeVar
 
 from rpinfs.agent.case import LEASE_RETRY_SECONDS, SHARE_RETRY_SECONDS
 from rpinfs.agent.picture import Held, Leased, LetGo, Ready, Refusal, Result
@@ -23,6 +24,7 @@ from rpinfs.image import prepare
 from rpinfs.image.errors import ShareFailedError
 from rpinfs.image.prepare import Prepared
 from rpinfs.lease.lease import RENEW_SECONDS, Lease, LeaseError, Owner, TakenError, acquire, still_ours
+from rpinfs.lease.lock import NOTHING
 from rpinfs.system import loop
 from rpinfs.system.files import on_share, stat_on_share
 from rpinfs.system.trouble import remedy_of
@@ -31,6 +33,8 @@ PULSE_SECONDS = 30.0
 """How often the share is asked whether it answers, and how full it is."""
 
 _LOOKS, _SECONDS_BETWEEN_LOOKS = 40, 0.025
+
+T = TypeVar("T")
 
 Post = Callable[..., None]
 """Has the main thread call a function, with arguments: the only way out of a thread."""
@@ -228,6 +232,19 @@ def let_go(held: Prepared) -> LetGo:
 # --- The pulse -----------------------------------------------------------------------------------------------
 
 
+class Saying(Protocol):
+    """What there is to say of this Pi with a renewal: beside.py."""
+
+    def is_new(self, image: Image) -> bool:
+        """Whether that is worth a renewal before its time."""
+
+    def record(self, image: Image) -> bytes:
+        """What to write."""
+
+    def measure(self, image: Image, loop: str) -> None:
+        """Learn the room of an image, for the next record."""
+
+
 NotRenewed = Callable[[str, Lease, Exception], None]
 """Takes the name of an image, its lease, and what came of renewing it."""
 
@@ -246,14 +263,18 @@ class Pulse:
         where: str,
         owner: Owner,
         post: Post,
-        leases: Callable[[], Iterable[tuple[Image, Lease]]],
+        leases: Callable[[], Iterable[tuple[Image, Lease, str]]],
         not_renewed: NotRenewed,
+        saying: Callable[[], Saying],
     ) -> None:
         self._where = where
         self._owner = owner
         self._post = post
         self._leases = leases
         self._not_renewed = not_renewed
+        self._make_saying = saying
+        self._saying: Saying | None = None
+        self._said_why = False
         self._renewal_at = 0.0
         self._stopped = threading.Event()
         self.renewed: dict[str, float] = {}
@@ -285,7 +306,7 @@ class Pulse:
             except OSError as error:
                 answer = error
             took = now() - begun
-            if not stopped.is_set() and (took > _LATE_SECONDS or now() >= self._renewal_at):
+            if not stopped.is_set() and (took > _LATE_SECONDS or now() >= self._renewal_at or self._has_news()):
                 self._renewal_at = now() + RENEW_SECONDS
                 self.renew(share)
             self._post(self._answered, share.mount, answer, took)
@@ -293,13 +314,38 @@ class Pulse:
 
     def renew(self, share: Share) -> None:
         """Thread: show that this Pi is there, and notice a lock that is gone, or another Pi that is there."""
-        for image, lease in self._leases():
+        for image, lease, device in self._leases():
             try:
                 with on_share(share.where, share.device):
-                    still_ours(image.path, self._owner, lease, image.name)
+                    still_ours(image.path, self._owner, lease, image.name, self._record(image))
                 self.renewed[image.name] = time.time()
             except Exception as error:  # noqa: BLE001 - a record that breaks our code is that image's trouble
                 self._post(self._not_renewed, image.name, lease, error)
+            # Afterwards: nothing that may wait comes before the renewal.
+            self._measure(image, device)
+
+    def _has_news(self) -> bool:
+        return any(self._is_new(image) for image, _, _ in self._leases())
+
+    def _is_new(self, image: Image) -> bool:
+        return self._say(lambda saying: saying.is_new(image)) is True
+
+    def _record(self, image: Image) -> bytes:
+        return self._say(lambda saying: saying.record(image)) or NOTHING
+
+    def _measure(self, image: Image, device: str) -> None:
+        self._say(lambda saying: saying.measure(image, device))
+
+    def _say(self, say: Callable[[Saying], T]) -> T | None:
+        """Thread: nothing that this Pi says of itself is worth a renewal."""
+        try:
+            self._saying = self._saying or self._make_saying()
+            return say(self._saying)
+        except Exception:  # noqa: BLE001 - also a module of another version, in the middle of an upgrade
+            if not self._said_why:
+                self._said_why = True
+                traceback.print_exc()
+            return None
 
     def _asked(self, mount: int | None, when: float) -> None:
         if mount == self.mount:

@@ -22,7 +22,7 @@ from dataclasses import replace
 from rpinfs.boot import storage
 from rpinfs.errors import quoted
 from rpinfs.lease import owner as owners
-from rpinfs.lease.lock import LOST, Lease, is_attached, on_error, path_of, pinned, taken
+from rpinfs.lease.lock import LOST, NOTHING, Lease, is_attached, on_error, path_of, pinned, taken
 from rpinfs.lease.owner import LeaseError, Owner, UnreadableError
 
 __all__ = [
@@ -105,11 +105,14 @@ def acquire(image: str, owner: Owner, name: str = "NAME", *, take_up: bool = Tru
     return lease
 
 
-def still_ours(image: str, owner: Owner, lease: Lease, name: str = "NAME") -> None:
+def still_ours(image: str, owner: Owner, lease: Lease, name: str = "NAME", record: bytes = NOTHING) -> None:
     """Learn whether another Pi has taken an image that is mounted here, and show that this one is there.
 
     To be asked when the share answers again after a silence of any length, and every RENEW_SECONDS. A server that did
     not hear from a client for its lease time (90 s, mostly) gives the lock to who asks; until then nobody can have it.
+
+    Args:
+        record: what this Pi has to say of itself meanwhile, see report.py.
 
     Raises:
         TakenError: another Pi has. Every write from now on may destroy its file system.
@@ -119,7 +122,7 @@ def still_ours(image: str, owner: Owner, lease: Lease, name: str = "NAME") -> No
     found = owners.read(image, name, anew=True)
     if found is not None and found.serial != owner.serial:
         raise _owned(image, found, owner, name)
-    lease.renew()
+    lease.renew(record)
 
 
 def adopt(image: str, owner: Owner, name: str = "NAME", *, now: bool = False, uuid: str = "") -> str:

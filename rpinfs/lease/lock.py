@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 LOST = (errno.EIO, errno.EBADF, errno.ESTALE)
 """What an NFS client says of an open file whose lock is lost, or whose server forgot it."""
 
+NOTHING = b"\n"
+"""What a renewal writes that has nothing to say."""
+
 _PIN_SIZE = 4096
 _LOOKS, _SECONDS_BETWEEN_LOOKS = 40, 0.025
 _ATTEMPTS = 3
@@ -76,14 +79,25 @@ class Lease:
                 os.ftruncate(self.fd, _PIN_SIZE)
             self.pin = loop.pin(self.fd, _attachment(os.path.basename(device)))
 
-    def renew(self) -> None:
-        """Show that the holder is there, and learn whether the lock is.
+    def renew(self, record: bytes = NOTHING) -> None:
+        """Show that the holder is there, and learn whether the lock is; both in one write.
+
+        Args:
+            record: what the holder has to say (report.py). Where there is no room for it, it is left out.
 
         Raises:
             OSError: by one of LOST, it is: the NFS client fails what is written through the open file that had it.
         """
+        try:
+            self._write(record)
+        except OSError as error:
+            if error.errno in LOST or record == NOTHING:
+                raise
+            self._write(NOTHING)
+
+    def _write(self, record: bytes) -> None:
         fd = self.fd if self.fd >= 0 or self.pin is None else self.pin.fd
-        os.pwrite(fd, b"\n", 0)
+        os.pwrite(fd, record, 0)
         os.fsync(fd)
 
     def attachment(self) -> str:

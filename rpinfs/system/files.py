@@ -184,9 +184,15 @@ def read_own(path: str, *, anew: bool = False) -> bytes:
         OddFileError: as open_own().
         OSError: it is not there, or cannot be read.
     """
+    return read_own_dated(path, anew=anew)[0]
+
+
+def read_own_dated(path: str, *, anew: bool = False) -> tuple[bytes, float]:
+    """As read_own(), with the time at which the file was last written, in seconds since 1970 by the server's clock."""
     fd = open_own(path, os.O_RDONLY | (os.O_CREAT if anew else 0))
     try:
-        return os.pread(fd, LARGEST_OWN, 0)
+        # Of the open file: a client has asked the server for that, and may remember another for the name.
+        return os.pread(fd, LARGEST_OWN, 0), os.fstat(fd).st_mtime
     finally:
         os.close(fd)
 

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 
 from rpinfs.errors import printable
 from rpinfs.health.questions import THOROUGH
-
-FULL = (90.0, 97.0)
-"""Percent from which a file system is a warning, and from which it is critical."""
+from rpinfs.system.fullness import FULL, grade
 
 
 class Status(enum.Enum):
@@ -92,8 +90,7 @@ def unknown(message: str, remedy: str = "") -> Finding:
 
 def by_fullness(percent: float, message: str, remedy: str = "") -> Finding:
     """Judge how full something is, by the limits that hold for all file systems."""
-    first, second = FULL
-    status = Status.CRITICAL if percent >= second else Status.WARNING if percent >= first else Status.OK
+    status = Status(grade(percent))
     return Finding(status, message, "" if status is Status.OK else remedy)
 
 

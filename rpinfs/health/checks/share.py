@@ -7,17 +7,15 @@ import errno
 from rpinfs.boot.gate import mount_anew
 from rpinfs.boot.settings import GIB, human_size, milliseconds
 from rpinfs.errors import quoted
-from rpinfs.health.checks.base import FULL, Check, Finding, by_fullness, critical, ok, warning
+from rpinfs.health.checks.base import Check, Finding, by_fullness, critical, ok, warning
 from rpinfs.health.facts import Facts, File, Files, Space
 from rpinfs.image.names import Role, role_of
 from rpinfs.system.deadline import TimedOut
+from rpinfs.system.fullness import ENOUGH_ROOM, FULL
 from rpinfs.system.trouble import remedy_of
 
 SLOW_ANSWER = 0.5
 """Seconds. A share that takes longer for one small question makes every sync of a container wait as long."""
-
-ENOUGH_ROOM = 100 * GIB
-"""Bytes. A share with so much room is not full, whatever part of a large NAS that is."""
 
 LEAST_ROOM = 5 * GIB
 """Bytes. A share with less room than this, and images that may grow by more, can be full within the hour."""

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from rpinfs.errors import RpinfsError
-from rpinfs.lease import lease
+from rpinfs.lease.holders import TooManyError, holders
 from rpinfs.lease.owner import Owner
 from rpinfs.netboot.add import record as records
 from rpinfs.netboot.add.record import Record
 from rpinfs.netboot.boards import folder_of
-
-_PREFIX, _SUFFIX = ".", ".rpinfs-owner"
 
 
 @dataclass
@@ -56,14 +53,16 @@ def all_boards(roots: str, share: str) -> list[Known]:
             known.faults.append(f"is not complete: the same rpinfs netboot {_made_by(record)} again completes it")
         elif not os.path.isdir(f"{roots}/{name}"):
             known.faults.append(f"{roots}/{name} is not there")
-    for image, holder in _leases(share) if share else ():
-        if isinstance(holder, RpinfsError):
-            unread = found.setdefault("", Known(""))
-            unread.faults.append(holder.message)
-            continue
-        known = _of(holder, list(found.values())) or _stranger(holder, found)
-        known.images.append(image)
-        known.seen = max(known.seen, holder.seen)
+    try:
+        for holder in holders(share) if share else ():
+            if holder.fault is not None:
+                found.setdefault("", Known("")).faults.append(holder.fault.message)
+            if holder.owner is not None:
+                known = _of(holder.owner, list(found.values())) or _stranger(holder.owner, found)
+                known.images.append(holder.image)
+                known.seen = max(known.seen, holder.owner.seen)
+    except TooManyError as error:
+        found.setdefault("", Known("")).faults.append(error.message)
     return sorted(found.values(), key=lambda one: one.name)
 
 
@@ -75,19 +74,6 @@ def _made_by(record: Record) -> str:
 def _stranger(holder: Owner, found: dict[str, Known]) -> Known:
     """One that nobody here has made; it may call itself as one of ours does."""
     return found.setdefault(holder.serial, Known(holder.hostname or holder.serial, serial=holder.serial))
-
-
-def _leases(share: str) -> Iterator[tuple[str, Owner | RpinfsError]]:
-    for entry in sorted(os.listdir(share)):
-        if entry.startswith(_PREFIX) and entry.endswith(_SUFFIX):
-            image = f"{share}/{entry[len(_PREFIX) : -len(_SUFFIX)]}"
-            try:
-                if found := lease.owner_of(image):
-                    yield image, found
-            except RpinfsError as error:
-                yield image, error
-            except OSError as error:
-                yield image, RpinfsError(f"{image}: {error.strerror}")
 
 
 def _of(holder: Owner, known: list[Known]) -> Known | None:

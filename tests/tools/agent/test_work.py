@@ -289,12 +289,25 @@ def test_a_lost_lock_is_taken_again(place: Place) -> None:
     assert place.prepared.lease and place.prepared.lease.pin
 
 
+class Mute:
+    """A Pi that has nothing to say: whatever is asked of it fails."""
+
+    def is_new(self, image: Image) -> bool:
+        raise OSError(errno.EIO, image.name)
+
+    def record(self, image: Image) -> bytes:
+        raise OSError(errno.EIO, image.name)
+
+    def measure(self, image: Image, loop: str) -> None:
+        raise OSError(errno.EIO, image.name + loop)
+
+
 def pulse_of(place: Place, told: list[Exception]) -> Pulse:
     held = place.prepared
     assert held.lease
     return Pulse(
-        str(place.folder), OWNER, lambda event, *args: event(*args), lambda: [(place.image, held.lease)],  # type: ignore[list-item]
-        lambda _name, _lease, error: told.append(error),
+        str(place.folder), OWNER, lambda event, *args: event(*args), lambda: [(place.image, held.lease, held.loop)],  # type: ignore[list-item]
+        lambda _name, _lease, error: told.append(error), Mute,
     )  # fmt: skip
 
 
@@ -321,8 +334,8 @@ def test_renewing_tells_a_lost_lock_from_a_full_nas_and_from_another_pi(
     assert not isinstance(told.pop(), TakenError | OSError)
 
 
-def failing(number: int) -> Callable[[Lease], None]:
-    def fail(_: Lease) -> None:
+def failing(number: int) -> Callable[[Lease, bytes], None]:
+    def fail(_: Lease, _record: bytes) -> None:
         raise OSError(number, os.strerror(number))
 
     return fail
@@ -458,7 +471,7 @@ def test_one_pulse_for_each_mount_and_its_answers_are_its_own(place: Place, monk
         if event == pulse._answered:
             answered.set()
 
-    pulse = Pulse(str(place.folder), OWNER, post, list, lambda *_: None)
+    pulse = Pulse(str(place.folder), OWNER, post, list, lambda *_: None, Mute)
 
     def state() -> tuple[bool, bool, str]:
         return pulse.asked is not None, pulse.size is not None, pulse.error
@@ -507,3 +520,60 @@ def test_the_worker_does_one_thing_and_what_hangs_with_an_old_mount_is_given_up(
     hangs.set()
     assert ended.wait(10)
     assert len(done) == 1, "what comes too late is nobody's fact"
+
+
+@dataclass
+class Voice:
+    """A Pi that has something to say."""
+
+    new: bool = False
+    said: bytes = b"{}"
+    measured: list[str] = field(default_factory=list)
+
+    def is_new(self, _: Image) -> bool:
+        return self.new
+
+    def record(self, _: Image) -> bytes:
+        self.new = False
+        return self.said
+
+    def measure(self, _: Image, loop: str) -> None:
+        self.measured.append(loop)
+
+
+def test_what_a_pi_says_comes_with_the_renewal_and_news_bring_that_forward(place: Place) -> None:
+    place.do(Do.PREPARE)
+    told: list[Exception] = []
+    pulse, voice = pulse_of(place, told), Voice()
+    pulse._make_saying = lambda: voice
+    lock = Path(lease.path_of(place.image.path))
+    rounds = iter([(False, b"{1}"), (False, b"{2}"), (True, b"{3}")])
+    read: list[bytes] = []
+
+    class Ends(threading.Event):
+        def wait(self, _: float | None = None) -> bool:
+            read.append(lock.read_bytes()[:3])
+            try:
+                voice.new, voice.said = next(rounds)
+            except StopIteration:
+                self.set()
+            return True
+
+    pulse._run(place.share, Ends())
+    assert read == [b"{}\0", b"{}\0", b"{}\0", b"{3}"], "at first, then not before its time, then for the news"
+    assert told == [] and voice.measured == [place.prepared.loop] * 2
+
+
+def test_a_pi_that_cannot_say_anything_renews_all_the_same_and_complains_once(
+    place: Place, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place.do(Do.PREPARE)
+    told: list[Exception] = []
+    pulse = pulse_of(place, told)
+    lock = lease.path_of(place.image.path)
+    os.utime(lock, (0, 0))
+    for _ in range(2):
+        assert not pulse._has_news()
+        pulse.renew(place.share)
+    assert os.stat(lock).st_mtime > 0 and Path(lock).read_bytes()[:1] == b"\n" and told == []
+    assert capfd.readouterr().err.count("Traceback") == 1

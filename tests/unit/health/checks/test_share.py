@@ -6,8 +6,9 @@ import errno
 import os
 from dataclasses import replace
 
-from rpinfs.health.checks.share import ENOUGH_ROOM, LEAST_ROOM
+from rpinfs.health.checks.share import LEAST_ROOM
 from rpinfs.health.facts import File, Files
+from rpinfs.system.fullness import ENOUGH_ROOM
 from tests.support import DOCKER_FILE
 from tests.unit.health.pi import (
     BOOT_LINE,

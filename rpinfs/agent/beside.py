@@ -1,0 +1,103 @@
+"""What the agent publishes beside its images: written by the renewal of their leases, with no request of its own.
+
+The room in an image is asked for only where the way to it is in the kernel's memory: a path on a root on NFS may be
+asked of the NAS, part by part. What nobody walks for long is asked for all the same every ROOM_SECONDS, or a container
+that only appends to a file would fill its image unseen.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from rpinfs.agent.states import ShareState
+from rpinfs.agent.summary import OK, Subject, sentence, worst
+from rpinfs.boot import storage
+from rpinfs.boot.config import Image
+
+ROOM_SECONDS = 1800.0
+
+Look = Callable[[], tuple[Subject, ...]]
+"""How share and images are now. Called by the pulse."""
+
+
+@dataclass
+class _Told:
+    """What was written for an image, and what is known of its room: bytes, and when it was asked for."""
+
+    said: tuple[tuple[str, str, str], ...] = ()
+    size: int | None = None
+    free: int | None = None
+    asked: float = 0.0
+
+
+class Beside:
+    """What there is to say of this Pi. For the pulse alone, which may wait for what this imports from the NAS."""
+
+    def __init__(self, serial: str, look: Look, now: Callable[[], float]) -> None:
+        self._serial = serial
+        self._look = look
+        self._now = now
+        self._told: dict[str, _Told] = {}
+        self._board: str | None = None
+
+    def is_new(self, image: Image) -> bool:
+        """Whether something is otherwise than was written: worth a renewal before its time."""
+        told = self._told.get(image.name)
+        return told is None or told.said != self._said()
+
+    def record(self, image: Image) -> bytes:
+        """What to write now."""
+        from rpinfs import __version__
+        from rpinfs.lease.report import Report, board, record_of
+
+        if self._board is None:
+            self._board = board()
+        told = self._told.setdefault(image.name, _Told())
+        told.said, found = self._said(), self._found()
+        first = worst(found)
+        return record_of(
+            Report(
+                self._serial,
+                __version__,
+                self._board,
+                first.status,
+                sentence(found),
+                first.remedy,
+                told.size,
+                told.free,
+            )
+        )
+
+    def measure(self, image: Image, loop: str) -> None:
+        """Learn the room of an image that is mounted from a loop device; for the next record. Raises OSError."""
+        from rpinfs.system.syscalls import open_remembered
+
+        told = self._told.setdefault(image.name, _Told())
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        try:
+            folder = open_remembered(image.where, flags)
+        except OSError:
+            if self._now() - told.asked < ROOM_SECONDS and told.asked:
+                return
+            folder = os.open(image.where, flags)
+        try:
+            # What is not the image says nothing of it.
+            if os.fstat(folder).st_dev == os.makedev(storage.LOOP_MAJOR, int(loop.removeprefix("loop"))):
+                found = os.fstatvfs(folder)
+                told.size, told.free = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+            told.asked = self._now()
+        finally:
+            os.close(folder)
+
+    def _found(self) -> tuple[Subject, ...]:
+        # What can be written there is no word of a silent share: the main thread hears of the answer after the pulse.
+        return tuple(
+            replace(one, state=ShareState.MOUNTED, status=OK, remedy="") if one.state == ShareState.SILENT else one
+            for one in self._look()
+        )
+
+    def _said(self) -> tuple[tuple[str, str, str], ...]:
+        # Not the sentences: some have figures in them.
+        return tuple((one.name, one.state, one.status) for one in self._found())
