@@ -22,14 +22,14 @@ Look = Callable[[], tuple[Subject, ...]]
 """How share and images are now. Called by the pulse."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Told:
     """What was written for an image, and what is known of its room: bytes, and when it was asked for."""
 
     said: tuple[tuple[str, str, str], ...] = ()
     size: int | None = None
     free: int | None = None
-    asked: float = 0.0
+    asked: float | None = None
 
 
 class Beside:
@@ -54,47 +54,39 @@ class Beside:
 
         if self._board is None:
             self._board = board()
-        told = self._told.setdefault(image.name, _Told())
-        told.said, found = self._said(), self._found()
-        first = worst(found)
-        return record_of(
-            Report(
-                self._serial,
-                __version__,
-                self._board,
-                first.status,
-                sentence(found),
-                first.remedy,
-                told.size,
-                told.free,
-            )
-        )
+        told, found = self._of(image), self._found()
+        self._told[image.name] = replace(told, said=self._said())
+        status, room = worst(found).status, (told.size, told.free)
+        return record_of(Report(self._serial, __version__, self._board, status, sentence(found), *room))
 
     def measure(self, image: Image, loop: str) -> None:
         """Learn the room of an image that is mounted from a loop device; for the next record. Raises OSError."""
         from rpinfs.system.syscalls import open_remembered
 
-        told = self._told.setdefault(image.name, _Told())
+        told = self._of(image)
         flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
         try:
             folder = open_remembered(image.where, flags)
         except OSError:
-            if self._now() - told.asked < ROOM_SECONDS and told.asked:
+            if told.asked is not None and self._now() - told.asked < ROOM_SECONDS:
                 return
             folder = os.open(image.where, flags)
         try:
             # What is not the image says nothing of it.
             if os.fstat(folder).st_dev == os.makedev(storage.LOOP_MAJOR, int(loop.removeprefix("loop"))):
-                found = os.fstatvfs(folder)
-                told.size, told.free = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
-            told.asked = self._now()
+                room = os.fstatvfs(folder)
+                told = replace(told, size=room.f_blocks * room.f_frsize, free=room.f_bavail * room.f_frsize)
+            self._told[image.name] = replace(told, asked=self._now())
         finally:
             os.close(folder)
+
+    def _of(self, image: Image) -> _Told:
+        return self._told.get(image.name, _Told())
 
     def _found(self) -> tuple[Subject, ...]:
         # What can be written there is no word of a silent share: the main thread hears of the answer after the pulse.
         return tuple(
-            replace(one, state=ShareState.MOUNTED, status=OK, remedy="") if one.state == ShareState.SILENT else one
+            replace(one, state=ShareState.MOUNTED, status=OK) if one.state == ShareState.SILENT else one
             for one in self._look()
         )
 

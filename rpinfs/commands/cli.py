@@ -55,6 +55,7 @@ COMMANDS = {
     "release": Command("give an image up, so that any Pi may take it", "lease"),
     "snapshot": Command("keep an image as it is now, while Docker runs; list what was kept", "snapshots"),
     "restore": Command("put a snapshot in the place of its image", "snapshots"),
+    "fleet": Command("all Pis of a share on one page, those in trouble first", "fleet", bad_usage=3),
     "docker": Command("what Docker will do: show, apply", "docker", names=("show", "apply")),
     "trim": Command("give freed blocks back to the NAS", "trim"),
     "boot": Command("change boot files: edit, run", "boot", names=("edit", "run")),
@@ -73,8 +74,8 @@ COMMANDS = {
 class UsageError(RpinfsError):
     """A command line that says nothing that rpinfs knows."""
 
-    def __init__(self, message: str, command: str = "rpinfs") -> None:
-        super().__init__(message, f"see {command} --help", status=BAD_USAGE)
+    def __init__(self, message: str, command: str = "rpinfs", status: int = BAD_USAGE) -> None:
+        super().__init__(message, f"see {command} --help", status)
 
 
 def main(arguments: Sequence[str]) -> int:

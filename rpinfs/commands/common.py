@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from rpinfs.commands.cli import BAD_USAGE, UsageError
 from rpinfs.errors import RpinfsError, printable
 
 if TYPE_CHECKING:
@@ -78,6 +79,21 @@ def print_document(found: object) -> None:
 def as_document(found: object) -> str:
     """A result as JSON."""
     return json.dumps(found, indent=2, ensure_ascii=True) + "\n"
+
+
+def replace_output(output: str, text: str, command: str, option: str, status: int = BAD_USAGE) -> None:
+    """Write a result to the file of an option, whole or not at all; a symbolic link stays one. Raises OSError.
+
+    Raises:
+        UsageError: it is no file, with the given exit status.
+    """
+    from rpinfs.system.replace import replace_file
+
+    path = os.path.realpath(output)
+    if os.path.lexists(path) and not os.path.isfile(path):
+        # It is renamed over: nobody wants that of /dev/null, or of a folder.
+        raise UsageError(f"{option} {output}: expected a file, found something else", command, status)
+    replace_file(path, text.encode(), lambda _: None)
 
 
 def paint() -> Paint:

@@ -6,7 +6,8 @@ nothing, and cannot be newer or older than the sign of life that it comes with. 
 that has just taken the lease, still writes that one byte (Lease.renew); so does the first version.
 
 Who reads it has read the owner record first: what another board than the owner has written here says nothing. It was
-written by whoever can write to the share, and is believed no further than to be shown.
+written by whoever can write to the share, and is believed no further than to be shown. There is no remedy in it: people
+paste those, as root.
 """
 
 import json
@@ -23,7 +24,7 @@ and an agent that was started anew writes through that."""
 STATUSES = ("ok", "warning", "critical")
 
 _VERSION = 1
-_LONGEST = {"serial": 255, "version": 64, "board": 128, "status": 8, "message": 600, "remedy": 600}
+_LONGEST = {"serial": 255, "version": 64, "board": 128, "status": 8, "message": 600}
 """Characters. Even where each needs two bytes, they fit into SIZE, with all that is around them."""
 
 _LARGEST = 1 << 63
@@ -40,7 +41,6 @@ class Report:
         board: its model; empty where nothing tells it.
         status: the worst that there is to say, one of STATUSES.
         message: how it is, in one sentence.
-        remedy: what to do about it; empty where all is well.
         size: bytes that the file system in the image has room for; None where nobody has asked yet.
         free: bytes of it that are free.
     """
@@ -50,7 +50,6 @@ class Report:
     board: str
     status: str
     message: str
-    remedy: str = ""
     size: int | None = None
     free: int | None = None
 
@@ -77,10 +76,10 @@ def parse(data: bytes) -> Report | None:
     record = files.parsed(data)
     if record.get("report") != _VERSION:
         raise ValueError(f"expected version {_VERSION} of a report, found {record.get('report')!r:.40}")
-    serial, version, model, status, message, remedy = (_text(record, name) for name in _LONGEST)
+    serial, version, model, status, message = (_text(record, name) for name in _LONGEST)
     if status not in STATUSES:
         raise ValueError(f"expected {', '.join(STATUSES)} in status")
-    return Report(serial, version, model, status, message, remedy, *_room(record))
+    return Report(serial, version, model, status, message, *_room(record))
 
 
 def _text(record: dict[str, object], name: str) -> str:

@@ -133,7 +133,7 @@ def test_completion_offers_the_commands(deb: Path) -> None:
         )
         offered = root.run("bash", "-euc", script).stdout.splitlines()
         assert offered == [
-            "status check metrics units config image adopt release snapshot restore docker trim boot netboot",
+            "status check metrics units config image adopt release snapshot restore fleet docker trim boot netboot",
             "create grow show check",
             "--filesystem",
             "import-fstab",

@@ -19,7 +19,7 @@ from rpinfs.netboot.add.boards import all_boards
 from tests.tools.conftest import ROOT, command
 
 OWNER = Owner("10000000aaaaaaaa", "pi1", "m" * 32, "boot-1")
-SAID = report.Report(OWNER.serial, "0.1.0", "Raspberry Pi 4", "ok", "docker: mounted", "", 10 << 30, 5 << 30)
+SAID = report.Report(OWNER.serial, "0.1.0", "Raspberry Pi 4", "ok", "docker: mounted", 10 << 30, 5 << 30)
 
 
 def holding(image: Path, data: bytes = NOTHING, who: Owner = OWNER) -> Lease:
