@@ -34,7 +34,7 @@ PACKAGES := \
   python3 python3-venv python3-pip $(WINDOWS) \
   e2fsprogs xfsprogs btrfs-progs strace kmod mount util-linux util-linux-extra nfs-common systemd systemd-container \
   fdisk dosfstools mtools acl attr libcap2-bin xz-utils zstd openssh-client \
-  procps bash-completion mmdebstrap debian-archive-keyring busybox-static dnsmasq-base iproute2 \
+  procps bash-completion curl mmdebstrap debian-archive-keyring busybox-static dnsmasq-base iproute2 \
   nfs-ganesha nfs-ganesha-vfs $(QEMU) $(UML) xfslibs-dev $(CROSS)
 # They run on Python 3.11 (Debian 12) and 3.13 (Debian 13).
 TOOLS := ruff==0.17.6 mypy==2.4.1 pytest==9.2.0 pytest-xdist==3.8.0 hypothesis==6.170.15

@@ -139,6 +139,7 @@ ELSEWHERE = {
         "printf '%s\\n' {quoted} >{quoted}",
         "rm {quoted}/ssh_host_* && ssh-keygen -A -f {quoted}",
     ), "tests/unit/netboot/test_mended.py::test_what_is_named_mends_it"),
+    "mend it, then tell it again: systemctl restart rpinfs-notify; journalctl -b -u rpinfs-notify -n 20": "tests/package/test_notify.py::test_news",
 }  # fmt: skip
 
 LOOKS = (
@@ -202,6 +203,7 @@ _LAB = "needs a Pi whose boot files or root are on a NAS: the lab"
 
 NOT_PASTED = {
     # Remedy: why not.
+    "systemctl daemon-reload; rpinfs units": "the unit is missing only where somebody has taken it away behind systemd",
     "mount -o remount,rw {quoted}": "the container's share is a bind mount, which that leaves read-only; a mount of NFS is a file system of its own, and mount.nfs(8) takes it: no lab Pi has such a share yet",
     "systemctl start rpinfs-agent": "printed where rpinfs-attach@.service finds no agent, which it starts itself",
     "apt install --reinstall e2fsprogs": _APT,
@@ -259,7 +261,6 @@ NOT_PASTED = {
     "on {}: rm {quoted}": "on a NAS that has just refused the same: what is left is a file of 4096 bytes with a name of our own",
     "on the NAS, in the folder with netboot/'s three files: docker compose up -d": _DOCKER,
     "sudo rpinfs fleet {quoted}": "who is root already has no sudo to try; rpinfs fleet only looks",
-    "sudo rpinfs boot ...": "the three dots are what the person has just typed",
     "set Fence=lease in its [Image] section, then: systemctl daemon-reload; systemctl restart rpinfs-agent": "needs a share without direct I/O",
     "  rpinfs adopt docker && systemctl restart rpinfs-agent": "an example of --help",
     "  systemctl stop docker.socket docker containerd var-lib-docker.mount rpinfs-agent\n  rpinfs release docker": "an example of --help",

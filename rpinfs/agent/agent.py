@@ -37,6 +37,7 @@ from rpinfs.lease.lease import LOST, Lease, Owner, TakenError
 if TYPE_CHECKING:
     from rpinfs.agent.beside import Beside
     from rpinfs.agent.measure import Meter
+    from rpinfs.agent.news import Messenger
     from rpinfs.agent.summary import Subject
 
 _TICK_SECONDS, _RESTLESS_SECONDS = 5.0, 1.0
@@ -102,6 +103,7 @@ class Agent:
         self.memories = {name: Memory(since=now(), late=late) for name in self.images}
         self.held: dict[str, Prepared] = {}
         self.ready_at: float | None = None
+        self.messenger: Messenger | None = None
         self.teller = tell.Teller(now())
         # Both ends of a deque may be used by several threads at once.
         self._events: deque[Callable[[], None]] = deque()
@@ -130,7 +132,13 @@ class Agent:
             tell.journal(5, remark)
         self._recall()
         threading.excepthook = give_up
-        whole.soon(lambda: self.post(self._begin_to_measure))
+        if self.config.notify:
+            # Imported here: few have somebody told, and the others do not pay for it.
+            from rpinfs.agent.news import Messenger
+
+            self.messenger = Messenger(self.owner.hostname, self.owner.serial, self.post, now)
+        more = ("pystemd.dbuslib",) if self.config.notify else ()
+        whole.soon(lambda: self.post(self._begin_to_measure), more)
         self._requests = Requests()
         with open("/proc/self/mountinfo", "rb") as mountinfo:
             poll = select.poll()
@@ -248,7 +256,7 @@ class Agent:
         return Beside(self.owner.serial, self._subjects, now)
 
     def _subjects(self) -> tuple[Subject, ...]:
-        """How things are. Called by the pulse."""
+        """How things are. Called by the pulse too."""
         from rpinfs.agent import summary
 
         return summary.subjects(self.share, self.facts, self.memories, now(), self.ready_at)
@@ -365,6 +373,8 @@ class Agent:
                 self._meter.tell(self.share, facts, images, self.pulse.renewed)
             except OSError as error:
                 tell.journal(4, f"{METRICS_FILE}: {error.strerror}")
+        if self.messenger is not None:
+            self.messenger.step(self._subjects())
 
     def _begin_to_measure(self) -> None:
         # Its modules are in memory by now: this thread may not wait for what is read from the NAS.

@@ -8,7 +8,7 @@ over and nothing waits for what it reads from the NAS, it imports all that it mi
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 ROOMS = ("boot", "system", "lease", "image", "agent")
 """Where the modules are that the agent may import, see the test."""
@@ -19,20 +19,22 @@ MODULES = ("rpinfs.health.metrics",)
 SECONDS = 60.0
 
 
-def soon(then: Callable[[], None] = lambda: None) -> threading.Timer:
+def soon(then: Callable[[], None] = lambda: None, more: Iterable[str] = ()) -> threading.Timer:
     """Have it done SECONDS from now, beside what the agent does; the end of the agent does not wait for it.
 
     Args:
         then: is called when all of it is there, by that thread.
+        more: modules of others, which are needed just when the NAS is gone that they come from.
     """
-    timer = threading.Timer(SECONDS, load, [then])
+    timer = threading.Timer(SECONDS, load, [then, more])
     timer.daemon = True
     timer.start()
     return timer
 
 
-def load(then: Callable[[], None] = lambda: None) -> None:
-    """Import the modules of ROOMS and MODULES that are not there yet."""
+def load(then: Callable[[], None] = lambda: None, more: Iterable[str] = ()) -> None:
+    """Import the modules of ROOMS and MODULES that are not there yet, and more."""
+    import contextlib
     import importlib
     import pkgutil
 
@@ -43,4 +45,8 @@ def load(then: Callable[[], None] = lambda: None) -> None:
             importlib.import_module(module.name)
     for name in MODULES:
         importlib.import_module(name)
+    for name in more:
+        # Who needs it says what is missing.
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     then()

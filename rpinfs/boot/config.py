@@ -13,6 +13,7 @@ from rpinfs.boot.settings import (
     TYPE_CHECKING,
     Setting,
     size_text,
+    split_words,
 )
 from rpinfs.boot.syntax import Assignment, header, parse_command_line, parse_lines
 from rpinfs.errors import ConfigError
@@ -123,9 +124,10 @@ class Config:
         images: those in use.
         disabled: names of those that are not, with the file and line that say so.
         values: all settings, for `rpinfs config show`.
+        notify: the program that is told of news, with its arguments; empty for none.
     """
 
-    __slots__ = ("in_use", "reason", "server", "boot", "share", "images", "values", "disabled")
+    __slots__ = ("in_use", "reason", "server", "boot", "share", "images", "values", "disabled", "notify")
 
     def __init__(
         self,
@@ -137,6 +139,7 @@ class Config:
         images: "list[Image]",
         values: "list[Shown]",
         disabled: "dict[str, str] | None" = None,
+        notify: "list[str] | None" = None,
     ) -> None:
         self.in_use = in_use
         self.reason = reason
@@ -146,6 +149,7 @@ class Config:
         self.images = images
         self.values = values
         self.disabled = disabled or {}
+        self.notify = notify or []
 
 
 def load(host: Host) -> Config:
@@ -237,13 +241,14 @@ class _Reader:
         boot = self._boot()
         share = Share(self.text("Share", "", "Export"), self.text("Share", "", "Where"))
         images = [image for name in self.names if (image := self._image(name, share, server.version))]
+        notify = split_words(self.text("Notify", "", "Command"))
         self._check_options(server, boot, images)
         if not self.errors:
             # Where a value is wrong its default stands in, and would only make up a second complaint.
             self._check_mount_points(boot, share, images)
             self._check_files(images)
         self.errors.sort(key=self._order)
-        return Config(True, "", server, boot, share, images, self.shown, self.disabled)
+        return Config(True, "", server, boot, share, images, self.shown, self.disabled, notify)
 
     def _order(self, error: ConfigError) -> "tuple[int, int]":
         files = [file for file, _ in self.host.config_files]

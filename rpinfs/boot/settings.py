@@ -386,6 +386,15 @@ def parse_before(text: str) -> list[str]:
     return names
 
 
+def parse_command(text: str) -> str:
+    """Accept a program with its arguments; it is not given to a shell."""
+    _refuse_unprintable(text)
+    program = (split_words(text) or [""])[0]
+    if not program.startswith("/") or program.endswith("/"):
+        raise ValueError("expected a program with its whole path, such as /usr/local/bin/notify; no shell reads this")
+    return text
+
+
 SETTINGS: "tuple[Setting, ...]" = (
     Setting("Server", "Address", "", parse_address, "IP address or host name",
             "The NAS. IPv6 addresses may stand in brackets.",
@@ -444,9 +453,21 @@ SETTINGS: "tuple[Setting, ...]" = (
     Setting("Image", "Fence", "lease", parse_fence, "lease, mmp or both",
             "What keeps a second Pi from mounting the same image. mmp is ext4's multi-mount protection; it needs "
             "DirectIO=yes. Version=3 shares have mmp at the least."),
+    Setting("Notify", "Command", "", parse_command, "program and its arguments",
+            "Program that is told when this Pi gets worse or better: the share silent or back, an image refused, lost "
+            "or mounted again, the share nearly full; and at each boot, how it went. No shell reads the line; words "
+            "may be quoted. On its standard input it gets a line with the host name, the status (ok, warning, "
+            "critical) and the sentence, a line with the remedy, which may be empty, and a line of JSON. It runs as "
+            "rpinfs-notify.service, as root unless a drop-in says User=, for 30 s at most, then it is killed with all "
+            "its children; one at a time, at most once a minute, after six of them once in ten minutes; what happens "
+            "meanwhile is told as it is then. An exit status other than 0 means that nobody heard it: it is tried "
+            "again, five times in all, and the check notify.heard says so. Where the root is on the NAS that is gone, "
+            "the program may be out of reach until that is back: only something outside that misses a sign of life, "
+            "such as rpinfs fleet on the NAS, tells of that for sure. Examples: /usr/share/doc/rpinfs/examples.",
+            default_help="nobody is told"),
 )  # fmt: skip
 
-SECTIONS = ("Server", "Boot", "Share", "Image")
+SECTIONS = ("Server", "Boot", "Share", "Image", "Notify")
 DOCKER = "docker"
 """The image that is always there."""
 IMAGE_DEFAULTS = {

@@ -38,7 +38,11 @@ The rules, each with the trouble that it avoids:
    often than three times a minute either. When the storage comes, the agent starts Docker, which requires its socket.
    Not a drop-in of the package: where rpinfs is not in use, Docker's socket is nobody's business. Where the generator
    crashed, and so wrote none, the gate's refusal closes the socket (rpinfs-close.service).
-12. A line of fstab that depends on one of these mounts must not be ordered before local-fs.target: see ordering.py.
+12. The program of [Notify] Command= has a unit of its own, where there is one: the agent's sandbox talks to nobody. The
+   agent names it in its Before=, so that systemd has it loaded: to load it when the agent wants it started, systemd
+   itself would look into folders on the root, and stand still with the NAS that is the news. Nothing in it may make a
+   mount namespace: a program that hangs would keep its copy of the share and of the images mounted.
+13. A line of fstab that depends on one of these mounts must not be ordered before local-fs.target: see ordering.py.
 """
 
 TYPE_CHECKING = False
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
 AGENT = "rpinfs-agent.service"
 ATTACH = "rpinfs-attach@{}.service"
 GATE = "rpinfs-gate.service"
+NOTIFY = "rpinfs-notify.service"
 THAW = "rpinfs-thaw.service"
 TRIM = "rpinfs-trim.service"
 TRIM_TIMER = "rpinfs-trim.timer"
@@ -59,6 +64,9 @@ IFUPDOWN = ("networking.service", "ifup@.service")
 NETWORKMANAGER_FILE = "/run/NetworkManager/conf.d/50-rpinfs.conf"
 RUNTIME_FOLDER = "/run/rpinfs"
 METRICS_FILE = f"{RUNTIME_FOLDER}/metrics/rpinfs.prom"
+NEWS_FILE = f"{RUNTIME_FOLDER}/news"
+"""What the program of [Notify] Command= gets on its standard input."""
+
 GENERATED = "/run/systemd/generator"
 SYSTEM_UNITS = "/usr/lib/systemd/system"
 OLD_SYSTEM_UNITS = "/lib/systemd/system"
@@ -86,6 +94,9 @@ _BEHIND_GATE = (f"Requires={GATE}", f"After={GATE}")
 
 MOUNT_TIMEOUT = 30
 """Seconds that one try to mount from the NAS may take."""
+
+NOTIFY_SECONDS = 30
+"""Seconds that the program of [Notify] Command= may take; it then has five more to end in order."""
 
 _WRITTEN = "# Written by rpinfs-generator(8)."
 
@@ -299,7 +310,26 @@ def _add_agent(made: Units, config: "Config") -> None:
     share = mount_unit(config.share.where)
     made.links[f"multi-user.target.wants/{AGENT}"] = f"{SYSTEM_UNITS}/{AGENT}"
     # Wants, not Requires: the agent outlives a failed or restarted mount of the share, and mends it.
-    made.files[f"{AGENT}.d/{DROP_IN}"] = _drop_in([f"Wants={share}", f"After={share}"])
+    notify = [f"Before={NOTIFY}"] if config.notify else []
+    made.files[f"{AGENT}.d/{DROP_IN}"] = _drop_in([f"Wants={share}", f"After={share}", *notify])
+    if config.notify:
+        made.files[NOTIFY] = _notify(config.notify)
+
+
+def _notify(command: "list[str]") -> str:
+    # ":" has systemd leave "$" alone. Each word stands in quotes, within which these three mean something.
+    words = " ".join('"' + specifier(part).replace("\\", "\\\\").replace('"', '\\"') + '"' for part in command)
+    return "\n".join(
+        [
+            _WRITTEN, "[Unit]", "Description=Tell of News of the Storage", "Documentation=man:rpinfs.conf(5)",
+            # The agent starts it, with a limit of its own.
+            "StartLimitIntervalSec=0", "",
+            "[Service]", "Type=oneshot", f"ExecStart=:{words}", f"StandardInput=file:{NEWS_FILE}",
+            # Its children end with it (KillMode=control-group is the default).
+            f"TimeoutStartSec={NOTIFY_SECONDS}s", "TimeoutStopSec=5s", "Nice=10", "MemoryMax=128M", "TasksMax=64",
+            "LimitCORE=0", "UMask=0077", "",
+        ]
+    )  # fmt: skip
 
 
 def _add_gate(made: Units, config: "Config") -> None:
@@ -315,7 +345,7 @@ def _add_trim(made: Units, config: "Config") -> None:
 
 
 def _order_others(made: Units, config: "Config", fstab: str) -> None:
-    """See to the lines of fstab that depend on mounts or units of ours (rule 12)."""
+    """See to the lines of fstab that depend on mounts or units of ours (rule 13)."""
     places = [where for where, _ in _mounts(config)]
     ours = {where for where in places if mount_unit(where) in made.files}
     waiting = {AGENT, GATE, *GUARDED, *(unit for image in config.images for unit in image.before)}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rpinfs.boot import gate
 from rpinfs.boot.config import Config, Image
 from rpinfs.boot.host import read_text
-from rpinfs.boot.units import AGENT, GATE, mount_unit
+from rpinfs.boot.units import AGENT, GATE, NOTIFY, mount_unit
 from rpinfs.errors import RpinfsError
 from rpinfs.health.facts import (
     NOBODY,
@@ -125,7 +125,9 @@ def _questions(facts: Facts) -> dict[str, Callable[[], object]]:
 
 def _units_of_interest(facts: Facts) -> list[str]:
     waiting = [unit for image in facts.config.images for unit in image.before]
-    return [AGENT, GATE, "docker.service", "containerd.service", *map(mount_unit, facts.mount_points), *waiting]
+    told = [NOTIFY] if facts.config.notify else []
+    mounts = map(mount_unit, facts.mount_points)
+    return [AGENT, GATE, "docker.service", "containerd.service", *mounts, *waiting, *told]
 
 
 def _ask_space(path: str) -> Space:

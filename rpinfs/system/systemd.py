@@ -197,6 +197,28 @@ def system_state() -> str:
         return _text(bus.get_property(_NAME, _MANAGER_PATH, _MANAGER, b"SystemState", b"s"))
 
 
+def outcome(service: str) -> str | None:
+    """How the last run of a service has ended: "success", or what went wrong; None while a job for it waits or runs.
+
+    Asks for nothing that systemd would look up on a disk, which may be on a NAS that is gone: for a unit that is
+    loaded, as what another one names in its Before= is.
+
+    Raises:
+        RpinfsError: systemd cannot be reached, or refuses.
+    """
+    from pystemd.dbuslib import path_encode
+
+    path = path_encode(b"/org/freedesktop/systemd1/unit", service.encode())
+    kind = f"{_NAME.decode()}.Service".encode()
+    with _manager() as bus, _explained(f"systemd does not tell how {service} has ended"):
+        if bus.get_property(_NAME, path, _UNIT, b"Job", b"(uo)")[0]:
+            return None
+        result = _text(bus.get_property(_NAME, path, kind, b"Result", b"s"))
+        if result != "exit-code":
+            return result
+        return f"exit status {bus.get_property(_NAME, path, kind, b'ExecMainStatus', b'i')}"
+
+
 def _unit_state(bus: Any, name: str) -> UnitState:  # noqa: ANN401  pystemd has no types
     from pystemd.dbuslib import path_encode
 

@@ -9,7 +9,7 @@ from rpinfs.boot import gate, storage
 from rpinfs.boot.generator import FROM_NEXT_BOOT
 from rpinfs.boot.host import read_text
 from rpinfs.boot.settings import KIB, human_size
-from rpinfs.boot.units import GENERATED, mount_unit, unescape_octal, units
+from rpinfs.boot.units import GENERATED, NEWS_FILE, NOTIFY, NOTIFY_SECONDS, mount_unit, unescape_octal, units
 from rpinfs.errors import quoted
 from rpinfs.health.checks.base import Check, Finding, critical, ok, warning
 from rpinfs.health.facts import Facts
@@ -79,6 +79,24 @@ def _units_mounted(facts: Facts) -> Finding:
         return critical(message, "set Where= to the folder that the symbolic link leads to, then reboot")
     unit = quoted(first.name)
     return critical(message, f"mend what it says, then: systemctl restart {unit}; journalctl -b -u {unit} -n 20")
+
+
+# News
+
+
+def _notify_heard(facts: Facts) -> Finding | None:
+    if not facts.config.notify:
+        return None
+    found = facts.unit(NOTIFY)
+    if found.load != "loaded":
+        return warning(
+            f"{NOTIFY} is not there ({found.load}): nobody is told of news", "systemctl daemon-reload; rpinfs units"
+        )
+    if found.active == "failed":
+        return warning(f"nobody heard the last news: {NOTIFY} has failed, {found.result}")
+    if found.active != "inactive":
+        return ok("somebody is being told of news")
+    return ok("the last news was heard" if found.has_run else "there was no news in this boot yet")
 
 
 # Boot files and root
@@ -274,6 +292,18 @@ CHECKS = (
             Also critical: a mount point that is a symbolic link, whether its mount was tried or not.
         """,
         needs=("systemd", "failed"),
+    ),
+    Check(
+        "notify.heard",
+        "the program that is told of news has heard the last",
+        _notify_heard,
+        remedy="mend it, then tell it again: systemctl restart rpinfs-notify; journalctl -b -u rpinfs-notify -n 20",
+        explanation=f"""
+            Asks systemd how the program of [Notify] Command= has ended, see rpinfs.conf(5). Warning: with another exit
+            status than 0, or killed after {NOTIFY_SECONDS} s: nobody heard the last news, and the agent has tried, or
+            tries, again. To tell it once more what it was told last, restart the unit: {NEWS_FILE} has it.
+        """,
+        needs=("systemd",),
     ),
     Check(
         "boot.mounted",

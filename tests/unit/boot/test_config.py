@@ -122,6 +122,7 @@ def test_every_value_tells_where_it_comes_from() -> None:
         "Image.docker.Before": ("", f"{MAIN_FILE}:8"),
         "Image.docker.DirectIO": ("yes", DEFAULT),
         "Image.docker.Fence": ("lease", DEFAULT),
+        "Notify.Command": ("", DEFAULT),
     }
 
 

@@ -32,6 +32,7 @@ DESIGN = {
     ("Image", "Before"): "",
     ("Image", "DirectIO"): "yes",
     ("Image", "Fence"): "lease",
+    ("Notify", "Command"): "",
 }
 
 
@@ -217,3 +218,16 @@ def test_short_times_in_words(seconds: float, text: str) -> None:
 )
 def test_names_of_snapshots(name: str, kept: bool) -> None:
     assert settings.is_kept_name(name) is kept
+
+
+@pytest.mark.parametrize("text", ["/usr/bin/notify", "/usr/bin/notify a 'b c' \"d\" $HOME %n"])
+def test_a_program_with_its_arguments(text: str) -> None:
+    assert settings.parse_command(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "''", "notify", "curl -d @- https://ntfy.sh/x", "./notify", "/usr/bin/", "/a 'b", "/a \x1b"]
+)
+def test_what_is_no_program(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^expected "):
+        settings.parse_command(text)

@@ -22,6 +22,7 @@ from tests.unit.health.pi import (
     assert_judged,
     mountinfo,
     systemd,
+    unit,
 )
 
 
@@ -38,6 +39,10 @@ SWAPS = "Filename\tType\tSize\tUsed\tPriority\n"
 SYMLINK = "var-lib-docker.mount: Mount path /var/lib/docker is not canonical (contains a symlink)."
 FAILED = UnitState("var-lib-docker.mount", "loaded", "failed", "failed", "resources", "generated", "", 1.0, True)
 SECOND = replace(FAILED, name="nfs-docker.mount", result="exit-code")
+
+
+NOTIFY = "[Notify]\nCommand=/usr/local/bin/notify\n"
+TOLD = unit("rpinfs-notify.service", "inactive")
 
 
 def failing(*units: UnitState) -> dict[str, object]:
@@ -90,6 +95,17 @@ CASES = [
         files=swap("/var/lib/docker/my\\040swap")),
     Case("memory.swap", CRITICAL, "in /dev/zram0 ends up on the NAS, by zram0 and loop5 and NFS", files={
         "sys/block/zram0/backing_dev": "/dev/loop5\n", "sys/block/loop5/loop/backing_file": "/var/swap\n"}),
+    Case("notify.heard", None, ""),
+    Case("notify.heard", OK, "the last news was heard", NOTIFY, answers=failing(TOLD)),
+    Case("notify.heard", OK, "there was no news in this boot yet", NOTIFY, answers=failing(
+        replace(TOLD, has_run=False))),
+    Case("notify.heard", OK, "somebody is being told of news", NOTIFY, answers=failing(
+        replace(TOLD, active="activating"))),
+    Case("notify.heard", WARNING, "nobody heard the last news: rpinfs-notify.service has failed, timeout", NOTIFY,
+        answers=failing(replace(TOLD, active="failed", result="timeout"))),
+    Case("notify.heard", WARNING, "rpinfs-notify.service is not there (not-found)", NOTIFY, answers=failing(
+        replace(TOLD, load="not-found"))),
+    Case("notify.heard", UNKNOWN, "no answer", NOTIFY, answers={"systemd": SILENCE}),
     Case("boot.mounted", WARNING, f"the boot files {NAS}:/tftpboot are not mounted", files=mountinfo(SHARE_LINE)),
     Case("boot.mounted", None, "", "[Boot]\nExport=\n"),
     Case("boot.mounted", WARNING, "is mounted from other:/tftpboot", files=mountinfo(
