@@ -69,9 +69,8 @@ def tell(name: str, *words: str | Path, about: Subject = BAD, path: str = PATH) 
 
 @pytest.mark.parametrize("name", sorted(os.listdir(EXAMPLES)))
 def test_each_can_be_run_as_it_is_installed(name: str) -> None:
-    """debhelper compresses what is larger than 4 KiB."""
     path = EXAMPLES / name
-    assert os.access(path, os.X_OK) and path.stat().st_size < 4096
+    assert os.access(path, os.X_OK)
     assert path.read_text().startswith("#!/bin/sh\n") and f"/usr/share/doc/rpinfs/examples/{name}" in path.read_text()
 
 
