@@ -158,11 +158,11 @@ time.sleep(600)
 class Guest:
     """A machine of user-mode Linux that runs one program; what that says comes past the network."""
 
-    def __init__(self, name: str, number: int, switch: Switch, nas: GaneshaNas, folder: Path) -> None:
+    def __init__(self, name: str, number: int, switch: Switch, nas: GaneshaNas, folder: Path, program: str) -> None:
         self.name = name
         self._log = folder / f"{name}.log"
         self._said = folder / f"{name}.said"
-        (folder / f"{name}.py").write_text((OWNER if name == "one" else OTHER).replace("NAME", name))
+        (folder / f"{name}.py").write_text(program.replace("NAME", name))
         init = folder / f"{name}.init"
         texts = {"name": name, "root": ROOT, "folder": folder, "nas": nas.address, "python": "/usr/bin/python3"}
         init.write_text(INIT.format(**texts, address=f"{NETWORK}.{10 + number}", prefix=PREFIX_LENGTH))
@@ -199,25 +199,32 @@ class Guest:
         self._kernel.wait()
 
 
-@pytest.fixture
-def guests(tmp_path: Path) -> Iterator[tuple[Guest, Guest, Switch, GaneshaNas]]:
+@contextlib.contextmanager
+def nas_on_switch(folder: Path) -> Iterator[tuple[Switch, GaneshaNas]]:
+    """A network of its own with a NAS that user-mode Linux gets on with."""
     with contextlib.ExitStack() as undo:
         name = f"rpinfs-cut-{os.getpid()}"
         switch = Switch(f"{name}-switch")
         undo.callback(switch.remove)
-        nas = GaneshaNas(name, "nas", switch, 1, tmp_path / "nas", netboot=False)
+        nas = GaneshaNas(name, "nas", switch, 1, folder / "nas", netboot=False)
         undo.callback(nas._namespace.remove)
         # User-mode Linux drops what is longer than a frame.
         nas._namespace.ip("link", "set", "eth0", "gso_max_segs", "1")
         nas.start()
         undo.callback(nas.pull_power)
-        (tmp_path / "guests").mkdir()
-        both = [Guest(each, number, switch, nas, tmp_path / "guests") for number, each in ((1, "one"),)]
-        undo.callback(both[0].end)
-        both[0].wait_for("ready", BOOT_SECONDS)
-        both.append(Guest("two", 2, switch, nas, tmp_path / "guests"))
-        undo.callback(both[1].end)
-        both[1].wait_for("ready", BOOT_SECONDS)
+        (folder / "guests").mkdir()
+        yield switch, nas
+
+
+@pytest.fixture
+def guests(tmp_path: Path) -> Iterator[tuple[Guest, Guest, Switch, GaneshaNas]]:
+    with contextlib.ExitStack() as undo:
+        switch, nas = undo.enter_context(nas_on_switch(tmp_path))
+        both = []
+        for number, (each, program) in enumerate((("one", OWNER), ("two", OTHER)), 1):
+            both.append(Guest(each, number, switch, nas, tmp_path / "guests", program))
+            undo.callback(both[-1].end)
+            both[-1].wait_for("ready", BOOT_SECONDS)
         yield both[0], both[1], switch, nas
 
 
