@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from rpinfs.errors import printable
 from rpinfs.health.checks import Check, Result, Status, needs, worst
-from rpinfs.health.checks.base import FULL
-from rpinfs.health.checks.share import ENOUGH_ROOM, SLOW_ANSWER
+from rpinfs.health.checks.share import SLOW_ANSWER
 from rpinfs.health.facts import Facts, File, Nas, Space
+from rpinfs.system.fullness import ENOUGH_ROOM, FULL
 
 _FROM_WORST = (Status.CRITICAL, Status.WARNING, Status.UNKNOWN)
 _SUBJECTS = {

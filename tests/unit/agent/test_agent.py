@@ -283,7 +283,7 @@ def leased(pi: Pi) -> Lease:
     made = a_device()
     made.lease = cast("Lease", object())
     pi.agent.held["docker"] = made
-    assert [(image.name, lease) for image, lease in pi.agent._leases()] == [("docker", made.lease)]
+    assert [(image.name, *more) for image, *more in pi.agent._leases()] == [("docker", made.lease, made.loop)]
     pi.agent.held["data"] = a_device("data")
     assert len(pi.agent._leases()) == 1, "mmp has none"
     return made.lease
