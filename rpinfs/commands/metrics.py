@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from rpinfs.commands.check import CHECK_SECONDS
-from rpinfs.commands.cli import UsageError, describe
-from rpinfs.commands.common import facts_within
-from rpinfs.system.replace import replace_file
+from rpinfs.commands.cli import describe
+from rpinfs.commands.common import facts_within, replace_output
 
 
 def add_metrics(parser: argparse.ArgumentParser) -> None:
@@ -29,17 +27,9 @@ def _metrics(options: argparse.Namespace) -> int:
     if options.output is None:
         print(text, end="")
     else:
-        _write(options.output, text)
+        # A link in the node exporter's folder to a file in memory stays one.
+        replace_output(options.output, text, "rpinfs metrics", "--output")
     return 0
-
-
-def _write(output: str, text: str) -> None:
-    # A link in the node exporter's folder to a file in memory stays one.
-    path = os.path.realpath(output)
-    if os.path.lexists(path) and not os.path.isfile(path):
-        # It is renamed over: nobody wants that of /dev/null, or of a folder.
-        raise UsageError(f"--output {output}: expected a file, found something else", "rpinfs metrics")
-    replace_file(path, text.encode(), lambda _: None)
 
 
 def _text() -> str:
