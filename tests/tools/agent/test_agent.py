@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from rpinfs import __version__
 from rpinfs.agent import request
 from rpinfs.boot import storage
+from rpinfs.lease.holders import holders
+from rpinfs.lease.report import Report
 from tests.tools.agent.conftest import SECONDS, Started, detach_lock
 from tests.tools.conftest import command
 
@@ -94,3 +97,29 @@ def test_a_dead_thread_is_a_dead_agent(start: Callable[..., Started]) -> None:
     """It would look alive and do nothing; systemd starts it anew."""
     agent = start(DEAD_PULSE)
     assert agent.process.wait(SECONDS) == 1
+
+
+def test_it_says_beside_its_image_how_it_is(start: Callable[..., Started], tmp_path: Path) -> None:
+    """With the renewals alone, which are more frequent here than on a Pi."""
+    agent = start("work.PULSE_SECONDS = 0.2; work.RENEW_SECONDS = 0.0")
+    agent.hears("READY=1")
+    device, inside = os.readlink(agent.run / "docker"), f"/proc/{agent.process.pid}"
+
+    def said(word: str, *, measured: bool = False) -> Report:
+        until = time.monotonic() + SECONDS
+        while time.monotonic() < until:
+            agent.hears("WATCHDOG=1")
+            (found,) = holders(str(tmp_path / "share"))
+            report = found.report
+            if report is not None and word in report.message and (report.size is not None) is measured:
+                return report
+        raise AssertionError(found, agent.said())
+
+    assert said(f"is attached as {device}").status == "warning"
+    command("nsenter", f"--mount={inside}/ns/mnt", "mount", device, str(tmp_path / "where"))
+    # The room is asked for after a renewal, and told with the next.
+    report = said(f"docker: mounted at {tmp_path}/where", measured=True)
+    room = os.statvfs(f"{inside}/root{tmp_path}/where")
+    assert (report.status, report.size) == ("ok", room.f_blocks * room.f_frsize)
+    assert (report.serial, report.version) == ("10000000a1b2c3d4", __version__)
+    command("nsenter", f"--mount={inside}/ns/mnt", "umount", str(tmp_path / "where"))
