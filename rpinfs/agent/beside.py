@@ -61,16 +61,15 @@ class Beside:
 
     def measure(self, image: Image, loop: str) -> None:
         """Learn the room of an image that is mounted from a loop device; for the next record. Raises OSError."""
-        from rpinfs.system.syscalls import open_remembered
+        from rpinfs.system.syscalls import open_in_memory
 
         told = self._of(image)
-        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
         try:
-            folder = open_remembered(image.where, flags)
+            folder = open_in_memory(image.where)
         except OSError:
             if told.asked is not None and self._now() - told.asked < ROOM_SECONDS:
                 return
-            folder = os.open(image.where, flags)
+            folder = os.open(image.where, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             # What is not the image says nothing of it.
             if os.fstat(folder).st_dev == os.makedev(storage.LOOP_MAJOR, int(loop.removeprefix("loop"))):

@@ -14,8 +14,6 @@ FS_IOC_SHUTDOWN, SHUTDOWN_NOLOGFLUSH = 0x8004587D, 2
 SYS_OPENAT2, RESOLVE_CACHED = 437, 0x20
 AT_EMPTY_PATH, AT_STATX_DONT_SYNC, STATX_BLOCKS = 0x1000, 0x4000, 0x400
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
-OPENAT2, RESOLVE_CACHED = 437, 0x20
-"""The number of openat2(2) is the same on all that Debian runs on; the C library has no function for it."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -26,13 +24,6 @@ def copy_of_mount(where: str) -> int:
     Nobody else sees the copy, and it goes with its descriptor (open_tree(2): Linux 5.2, glibc 2.36). Needs root.
     """
     return _checked(_libc.open_tree(AT_FDCWD, os.fsencode(where), OPEN_TREE_CLONE | os.O_CLOEXEC), where)
-
-
-def open_remembered(path: str, flags: int) -> int:
-    """As os.open(), where the kernel need ask neither a server nor a disk for the path; else EAGAIN. Linux 5.12."""
-    how = struct.pack("QQQ", flags, 0, RESOLVE_CACHED)
-    number, at = ctypes.c_long(OPENAT2), ctypes.c_long(AT_FDCWD)
-    return _checked(_libc.syscall(number, at, os.fsencode(path), how, ctypes.c_size_t(len(how))), path)
 
 
 def punch_hole(fd: int, offset: int, length: int) -> None:

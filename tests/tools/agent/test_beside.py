@@ -106,7 +106,7 @@ def test_the_room_is_that_of_the_image_and_of_nothing_else(world: World, mounted
 def test_a_way_that_the_kernel_would_have_to_ask_for_is_walked_rarely(
     world: World, mounted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unknown(path: str, _: int) -> int:
+    def unknown(path: str) -> int:
         raise OSError(11, "it is not in memory", path)
 
     walked: list[str] = []
@@ -116,23 +116,10 @@ def test_a_way_that_the_kernel_would_have_to_ask_for_is_walked_rarely(
         return real(path, flags)
 
     real = os.open
-    monkeypatch.setattr(syscalls, "open_remembered", unknown)
+    monkeypatch.setattr(syscalls, "open_in_memory", unknown)
     monkeypatch.setattr(os, "open", walk)
     told = world.beside()
     for seconds, times in ((0, 1), (180, 1), (ROOM_SECONDS - 1, 1), (ROOM_SECONDS, 2), (ROOM_SECONDS + 180, 2)):
         world.now = 100.0 + seconds
         told.measure(world.image, mounted)
         assert len(walked) == times, seconds
-
-
-@pytest.mark.root
-def test_the_kernel_remembers_what_was_just_walked_and_nothing_that_is_not_there(world: World, mounted: str) -> None:
-    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-    os.stat(world.image.where)
-    folder = syscalls.open_remembered(world.image.where, flags)
-    try:
-        assert os.minor(os.fstat(folder).st_dev) == int(mounted.removeprefix("loop"))
-    finally:
-        os.close(folder)
-    with pytest.raises(OSError, match=r"unavailable|No such file"):
-        syscalls.open_remembered(f"{world.image.where}/{os.urandom(8).hex()}", flags)

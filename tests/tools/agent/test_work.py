@@ -370,7 +370,7 @@ def a_pulse(monkeypatch: pytest.MonkeyPatch, ticking: Ticking) -> tuple[Pulse, l
     monkeypatch.setattr(work, "now", lambda: ticking.now)
     monkeypatch.setattr(os, "statvfs", ticking.statvfs)
     monkeypatch.setattr(Pulse, "renew", lambda *_: renewed.append(ticking.now))
-    pulse = Pulse("/share", OWNER, lambda event, *args: event(*args), list, lambda *_: None)
+    pulse = Pulse("/share", OWNER, lambda event, *args: event(*args), list, lambda *_: None, Mute)
     pulse.mount = 1
     return pulse, renewed
 
@@ -431,7 +431,7 @@ def test_no_thread_keeps_an_agent_alive_whose_main_thread_has_died(monkeypatch: 
 
     monkeypatch.setattr(threading, "Thread", thread)
     image = cast("Image", SimpleNamespace(name="docker"))
-    Pulse("/share", OWNER, lambda *_: None, list, lambda *_: None).watch(1, None)
+    Pulse("/share", OWNER, lambda *_: None, list, lambda *_: None, Mute).watch(1, None)
     worker = Worker(OWNER, lambda *_: None, lambda *_: None, lambda *_: None)
     worker.start(image, Action(Do.PREPARE), Share("", 1, None), None)
     late = cast("Prepared", SimpleNamespace(close=lambda: None))
