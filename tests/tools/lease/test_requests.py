@@ -67,7 +67,8 @@ try:
     refused = False
 except BlockingIOError:
     refused = True
-tell("looked", remembered=remembered, forgotten=forgotten, refused=refused, asked=cost(look(lambda path: os.open(path, os.O_PATH))))
+asked = cost(look(lambda path: os.open(path, os.O_PATH)))
+tell("looked", remembered=remembered, forgotten=forgotten, refused=refused, asked=asked)
 tell("done")
 """
 )

@@ -231,7 +231,7 @@ def test_it_waits_for_what_happens_and_looks_again_when_something_is_to_be_done(
     monkeypatch.setattr(select, "poll", lambda: polled)
     monkeypatch.setattr(agents, "Requests", lambda: request.Requests(str(pi.run / "agent.sock")))
     loaded: list[bool] = []
-    monkeypatch.setattr("rpinfs.agent.whole.soon", lambda then: loaded.append(callable(then)))
+    monkeypatch.setattr("rpinfs.agent.whole.soon", lambda then, more: loaded.append(callable(then) and not more))
     monkeypatch.setattr(Agent, "_recall", lambda _: loaded.append(False))
     monkeypatch.setattr(Agent, "_stop", lambda _: 0)
     pi.agent.memories["docker"] = Memory(state, message="as it was", look="is back" if state is State.LOST else "")
