@@ -63,6 +63,10 @@ def image(key: str, *values: str, rule: str) -> list[Wrong]:
     return [single("Image docker", key, value, rule) for value in values]
 
 
+def notify(key: str, *values: str, rule: str) -> list[Wrong]:
+    return [single("Notify", key, value, rule) for value in values]
+
+
 ADDRESS = "expected an IP address or a host name"
 SYSTEM = "expected a mount point that is not a system folder"
 POWER_CUT = "would not survive a power cut"
@@ -142,6 +146,9 @@ SINGLE = [
     *image("Enabled", "maybe", "never", "-1", rule="expected yes or no"),
     *image("DirectIO", "maybe", "2", "ja", rule="expected yes or no"),
     *image("Fence", "none", "lease,mmp", "LEASE", rule="expected lease, mmp or both"),
+    *notify("Command", "notify", "curl -d @- https://ntfy.sh/x", "./notify", "/usr/bin/", "'' a",
+            rule="expected a program with its whole path"),
+    *notify("Command", "/usr/bin/notify 'to the phone", rule="expected a closing quote"),
 ]  # fmt: skip
 
 SYNTAX = [

@@ -264,7 +264,7 @@ def test_config_show(pi: Path, capsys: Captured) -> None:
     shown = capsys.readouterr().out
     assert shown.startswith("[Server]\n# ") and "\n\n\n" not in shown and not shown.endswith("\n\n")
     parts = [part.partition("\n")[0] for part in shown.split("\n\n")]
-    assert parts == ["[Server]", "[Boot]", "[Share]", "[Image docker]"]
+    assert parts == ["[Server]", "[Boot]", "[Share]", "[Image docker]", "[Notify]"]
     lines = shown.splitlines()
     pairs = itertools.pairwise(lines)
     origins = {setting: origin.removeprefix("# ") for origin, setting in pairs if origin.startswith("# ")}

@@ -25,6 +25,8 @@ from tests.unit.health.pi import (
     live,
     mountinfo,
     results,
+    systemd,
+    unit,
 )
 
 CASES = [case for one in (test_machine, test_network, test_share, test_image, test_docker) for case in one.CASES]
@@ -41,7 +43,9 @@ def test_names_are_of_one_form_and_none_is_there_twice() -> None:
 
 
 def test_all_is_well(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = checks.judge(live(facts(root, "[Image docker]\nSize=10G\n"), monkeypatch))
+    config = "[Image docker]\nSize=10G\n[Notify]\nCommand=/usr/local/bin/notify\n"
+    told = systemd(rpinfs_notify=unit("rpinfs-notify.service", "inactive"))
+    found = checks.judge(live(facts(root, config, answers=told), monkeypatch))
     assert [result for result in found if result.status is not Status.OK] == []
     assert {result.name for result in found} == {check.name for check in checks.CHECKS}
     assert all(result.remedy == "" for result in found)
