@@ -334,8 +334,8 @@ def test_renewing_tells_a_lost_lock_from_a_full_nas_and_from_another_pi(
     assert not isinstance(told.pop(), TakenError | OSError)
 
 
-def failing(number: int) -> Callable[[Lease, bytes], None]:
-    def fail(_: Lease, _record: bytes) -> None:
+def failing(number: int) -> Callable[..., None]:
+    def fail(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
     return fail
