@@ -30,7 +30,7 @@ CROSS := $(foreach cross,$(if $(filter amd64,$(shell dpkg --print-architecture))
 WINDOWS := python3-psutil python3-pyroute2 python3-pystemd python3-lxml python3-sdnotify
 # What building, linting and the tests run; the names are the same in Debian 12 and 13.
 PACKAGES := \
-  git make build-essential debhelper dh-python lintian autopkgtest man-db \
+  git make build-essential debhelper dh-python lintian autopkgtest gpg gpg-agent man-db \
   python3 python3-venv python3-pip $(WINDOWS) \
   e2fsprogs xfsprogs btrfs-progs strace kmod mount util-linux util-linux-extra nfs-common systemd systemd-container \
   fdisk dosfstools mtools acl attr libcap2-bin xz-utils zstd openssh-client \
@@ -52,10 +52,12 @@ MUTATION := cosmic-ray==8.7.0
 MUTANTS_VENV := $(CACHE)/mutants-$(call hash,$(TOOLS) $(MUTATION) $(WINDOWS) $(shell . /etc/os-release; echo $$VERSION_ID))
 SAMPLE := 40
 DIST := dist
+APT_REPO := $(DIST)/apt
+APT_URL = file:$(abspath $(APT_REPO))
 # test-fresh: the release, and the targets to make on it.
 SUITE := bookworm
 FRESH := test demo
-LINTED := rpinfs tests units/man/build.py
+LINTED := rpinfs tests units/man/build.py debian/repository.py
 
 # An emulated Pi has one processor, and each of the test runner's workers at most two Pis.
 JOBS = $(shell nproc)
@@ -125,6 +127,10 @@ deb: deps ## build the Debian package into dist/
 	rm -f '$(DIST)'/rpinfs_*_all.deb
 	cp "$$work"/rpinfs_*_all.deb '$(DIST)'
 	ls '$(DIST)'/rpinfs_*_all.deb
+
+# Where no KEY is named, one is made for this user, and used again.
+apt-repo: deb ## put the package into a signed apt repository; APT_REPO=FOLDER APT_URL=http://NAS/FOLDER KEY=of-gpg
+	@/usr/bin/python3 -IB debian/repository.py '$(APT_REPO)' '$(DIST)'/rpinfs_*_all.deb --url '$(APT_URL)' $(if $(KEY),--key '$(KEY)')
 
 lint: venv ## ruff and mypy
 	@'$(PYTHON)' -m ruff check $(LINTED)
