@@ -197,10 +197,20 @@ def test_what_is_mounted_is_recognised_whatever_its_name(place: Place) -> None:
     place.prepared.close()
     result = place.do(Do.RECOGNISE, loop=name)
     assert isinstance(result, Ready) and place.prepared.uuid
+    assert place.prepared.lease and place.prepared.lease.pin, "kept by the kernel, whatever becomes of the agent"
     assert place.do(Do.RECOGNISE, loop="loop999") == Refusal(
         f"{place.image.where} is not image docker: /dev/loop999 is mounted there",
         "find out who mounted it, and unmount it", again=SHARE_RETRY_SECONDS,
     )  # fmt: skip
+
+
+def test_what_has_no_lease_is_recognised_too(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fence=mmp."""
+    monkeypatch.setattr(place.image, "fence", "mmp")
+    place.do(Do.PREPARE)
+    command("mount", place.prepared.path, place.image.where)
+    result = place.do(Do.RECOGNISE, loop=place.prepared.loop)
+    assert isinstance(result, Ready) and place.prepared.lease is None
 
 
 def test_what_another_pi_has_is_not_recognised(place: Place) -> None:

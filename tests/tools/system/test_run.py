@@ -10,6 +10,7 @@ import pytest
 
 from rpinfs.errors import RpinfsError
 from rpinfs.system.run import CommandError, last_line, reporting, run
+from tests.support import PYTHON
 from tests.tools.conftest import python
 
 PATIENCE = 30  # seconds; only a bound on how long a failing test hangs
@@ -175,6 +176,13 @@ def test_program_dies_with_us(tmp_path: Path) -> None:
     parent.kill()
     parent.communicate()
     assert_dies(pid)
+
+
+def test_only_who_is_told_to_dies_with_us() -> None:
+    """A program of a thread would else end with that: the signal comes when the thread that started it is gone."""
+    signal_of_death = "import ctypes; n = ctypes.c_int(); ctypes.CDLL(None).prctl(2, ctypes.byref(n)); print(n.value)"
+    assert run([*PYTHON, "-c", signal_of_death]).stdout == "0\n"
+    assert run([*PYTHON, "-c", signal_of_death], die_with_us=True).stdout == f"{int(signal.SIGKILL)}\n"
 
 
 def test_own_process_group() -> None:

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import select
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ from rpinfs.boot.config import Image, load
 from rpinfs.boot.host import Host
 from rpinfs.image.prepare import Prepared
 from rpinfs.lease.lease import Lease, TakenError
-from tests.support import make_pi
+from tests.support import make_pi, make_tree
 
 CONFIG = "[Image docker]\nFile=docker.img\nBind=\n[Image data]\nFile=data.img\nWhere=/srv/data\nBefore=data.service\n"
 ROOT = "30 1 0:38 / / rw - nfs4 192.168.1.10:/nfsroot/pi rw\n42 30 0:41 / /boot/firmware ro - nfs4 x:/tftpboot ro\n"
@@ -486,6 +487,30 @@ def test_a_configuration_error_ends_it(
     said = capsys.readouterr().err
     assert said.startswith("<3>/etc/rpinfs/rpinfs.conf:2: ") and said.count("\n") == 1
     assert (pi.run / "agent.ran").exists()
+
+
+def test_its_signals_are_its_own_only_while_it_runs(
+    pi: Pi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where rpinfs is not in use it ends as any program does."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        for number in before:
+            with agents._signals() as readable:
+                assert select.select([readable], [], [], 0)[0] == []
+                signal.raise_signal(number)
+                assert os.read(readable, 8) == bytes([number])
+        agent = pi.agent
+        agent.config = load(Host.read(str(make_tree(tmp_path / "other", {"proc/cmdline": "root=/dev/sda1\n"}))))
+        monkeypatch.setenv("RPINFS_ROOT", str(tmp_path / "other"))
+        monkeypatch.setattr(agents, "Agent", lambda *_, **__: agent)
+        assert agents.main() == 0
+        assert signal.set_wakeup_fd(-1) == -1
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert pi.heard()[0].startswith("READY=1\nSTATUS=not in use: ")
+    assert capsys.readouterr().err.startswith("<6>not in use: ")
 
 
 class EndedError(Exception):
