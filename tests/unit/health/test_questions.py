@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from rpinfs.boot import gate
+from rpinfs.boot.host import read_text
+from rpinfs.docker import roots
 from rpinfs.errors import RpinfsError
-from rpinfs.health.facts import DockerConfig, Space
+from rpinfs.health import questions
+from rpinfs.health.facts import Docker, DockerConfig, File, Nas, NotAskedError, Space
 from rpinfs.health.questions import (
     BUDGET_SECONDS,
     LEAST_SECONDS,
@@ -21,8 +27,9 @@ from rpinfs.health.questions import (
     _ask_superblock,
     _get,
 )
-from rpinfs.system import systemd
+from rpinfs.system import network, systemd
 from tests.support import TOP, make_tree
+from tests.unit.health.pi import IMAGE_LINE, MOUNTINFO, ROOT_LINE, SHARE_LINE, facts, live
 
 
 def test_the_answer_of_docker(tmp_path: Path) -> None:
@@ -44,6 +51,187 @@ def test_the_answer_of_docker(tmp_path: Path) -> None:
         player.start()
         assert json.loads(_get(address, "/info")) == {"Driver": "overlay2"}
         player.join()
+
+
+DOCKER_INFO = {
+    "ServerVersion": "26.1.5", "Driver": "overlay2", "DockerRootDir": "/var/lib/docker", "Containers": 3,
+    "ContainersRunning": 2, "Images": 5, "SecurityOptions": ["name=seccomp", "name=userns"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        (DOCKER_INFO, Docker("26.1.5", "overlay2", "/var/lib/docker", 3, 2, 5, True)),
+        ({**DOCKER_INFO, "SecurityOptions": ["name=seccomp"]},
+         Docker("26.1.5", "overlay2", "/var/lib/docker", 3, 2, 5, False)),
+        ({"Images": None, "SecurityOptions": None}, Docker("", "", "", 0, 0, 0, False)),
+    ],
+)  # fmt: skip
+def test_docker_is_asked_where_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, info: dict[str, object], expected: Docker
+) -> None:
+    """A connection to its socket would start it: its number has to be that of a dockerd."""
+    pid = tmp_path / "docker.pid"
+    monkeypatch.setattr(questions, "_DOCKER_PID", str(pid))
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr(questions, "_get", lambda *what: asked.append(what) or json.dumps(info).encode())  # type: ignore[func-returns-value]
+    comm = "dockerd\n"
+    monkeypatch.setattr(questions, "read_text", lambda path: comm if path == "/proc/1234/comm" else read_text(path))
+    for text in ("", "x\n", "-1\n", f"{os.getpid()}\n"):
+        pid.write_text(text)
+        with pytest.raises(NotAskedError, match="Docker does not run"):
+            questions._ask_docker()
+    pid.write_text("1234\n")
+    assert questions._ask_docker() == expected and asked == [("/run/docker.sock", "/info")]
+    comm = "bash\n"
+    with pytest.raises(NotAskedError):
+        questions._ask_docker()
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [(b"HTTP/1.1 500 Internal Server Error\r\n\r\n", "HTTP/1.1 500 Internal Server Error"), (b"", "nothing"),
+     (b"x\r\n\r\n", "x")],
+)  # fmt: skip
+def test_an_answer_of_docker_that_is_none(tmp_path: Path, said: bytes, found: str) -> None:
+    import socket
+
+    address = str(tmp_path / "docker.sock")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(address)
+        server.listen()
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(said)
+
+        player = threading.Thread(target=serve)
+        player.start()
+        with pytest.raises(RpinfsError) as caught:
+            _get(address, "/info")
+        player.join()
+    assert caught.value.message == f"{address} /info: expected an answer, found {found}"
+    assert caught.value.remedy == "journalctl -u docker -n 20"
+
+
+def test_room_is_counted_in_the_units_that_statvfs_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks in fragments, which NFS tells; what is root's reserve is not there for anybody else."""
+    clock = iter([10.0, 10.5])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((4096, 1024, 100, 50, 40, 1000, 900, 900, 0, 255)))
+    assert _ask_space("/x") == Space(100 * 1024, 40 * 1024, 1000, 900, 0.5)
+
+
+def test_a_file_and_a_link_are_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 5000)
+    (tmp_path / "link").symlink_to("a")
+    os.truncate(tmp_path / "a", 1 << 20)
+    allocated = (tmp_path / "a").stat().st_blocks * 512
+    assert 5000 <= allocated < 1 << 20
+    assert questions._ask_file(str(tmp_path / "a")) == File(1 << 20, allocated)
+    assert questions._ask_file(str(tmp_path / "link")).size == 1, "it leads wherever who made it likes"
+    assert _ask_files(str(tmp_path)).files == {"a": File(1 << 20, allocated)}
+
+
+def test_the_quickest_knock_of_three_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy Pi one of them may be waiting for the processor; the deadline is that of all questions."""
+    asked: list[tuple[str, float]] = []
+    took = iter([0.3, 0.1, 0.2])
+    monkeypatch.setattr(network, "resolve", lambda name: f"of {name}")
+
+    def knock(number: str, seconds: float) -> float:
+        asked.append((number, seconds))
+        return next(took)
+
+    monkeypatch.setattr(network, "knock", knock)
+    assert questions._ask_nas("nas") == Nas("of nas", 0.1) and asked == [("of nas", 30.0)] * 3
+
+
+@pytest.mark.parametrize(("pid", "known"), [(None, False), (os.getpid(), True), (1 << 22, False)])
+def test_the_memory_of_machine_and_agent(pid: int | None, known: bool) -> None:
+    found = questions._ask_machine(pid)
+    assert found.memory > found.memory_available > 0 and (found.agent_memory is not None) is known
+    assert not known or (found.agent_memory or 0) < found.memory
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "busy", "left"), [(0.0, 0.1, 1.5), (0.3, 0.1, 1.2), (9.0, 0.1, 0.5), (9.0, 2.0, 4.5)]
+)
+def test_the_budget_of_a_slow_machine_is_larger(
+    monkeypatch: pytest.MonkeyPatch, elapsed: float, busy: float, left: float
+) -> None:
+    monkeypatch.setattr("rpinfs.system.deadline.seconds_of_life", lambda: elapsed)
+    monkeypatch.setattr(time, "process_time", lambda: busy)
+    assert questions.seconds_left() == left
+
+
+@pytest.mark.parametrize("fault", [None, RpinfsError("no overlay")])
+def test_what_a_trial_overlay_shows_is_an_answer(
+    root: Path, monkeypatch: pytest.MonkeyPatch, fault: RpinfsError | None
+) -> None:
+    tried: list[str] = []
+
+    def try_overlay(where: str) -> None:
+        tried.append(where)
+        if fault:
+            raise fault
+
+    found = facts(root)
+    image = found.config.images[0]
+    monkeypatch.setattr("rpinfs.boot.overlay.try_overlay", try_overlay)
+    monkeypatch.setattr(questions, "ask_gate", lambda *_: [])
+    assert questions._ask_overlay(found, image) == ([fault] if fault else []) and tried == ["/var/lib/docker"]
+    monkeypatch.setattr(questions, "ask_gate", lambda *_: [RpinfsError("another image")])
+    with pytest.raises(
+        NotAskedError, match="what is mounted at /var/lib/docker is not image docker: it is not written"
+    ):
+        questions._ask_overlay(found, image)
+    assert len(tried) == 1
+
+
+def test_where_docker_writes_is_asked_where_all_mounts_are_right(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, wrong, asked = facts(root), list[RpinfsError](), list[object]()
+    monkeypatch.setattr(gate, "verdict", lambda *_: wrong)
+    elsewhere = [RpinfsError("elsewhere")]
+    monkeypatch.setattr(gate, "misplaced", lambda *what: asked.append(what) or elsewhere)  # type: ignore[func-returns-value]
+    assert questions._ask_placed(found) is elsewhere and asked == [(found.config, found.host, roots.read)]
+    wrong.append(RpinfsError("not mounted"))
+    with pytest.raises(NotAskedError, match="what is mounted is not right"):
+        questions._ask_placed(found)
+
+
+OF_FILES = {"gate:docker", "placed", "docker-config"}
+OF_SHARE = {"share", "files", "image:docker", "owner:docker"}
+OF_MACHINE = {"hidden", "systemd", "failed", "docker", "machine", "route", "nas", "nic"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "running", "asked"),
+    [
+        (MOUNTINFO, False, OF_FILES | OF_SHARE | {"space:docker"}),
+        (MOUNTINFO, True, OF_FILES | OF_SHARE | OF_MACHINE | {"space:docker", "overlay:docker"}),
+        (ROOT_LINE + SHARE_LINE, True, OF_FILES | OF_SHARE | OF_MACHINE | {"superblock:docker"}),
+        (ROOT_LINE, False, OF_FILES),
+        (ROOT_LINE + IMAGE_LINE, False, OF_FILES | {"space:docker"}),
+    ],
+)
+def test_what_is_asked_follows_from_what_is_mounted(
+    root: Path, monkeypatch: pytest.MonkeyPatch, lines: str, running: bool, asked: set[str]
+) -> None:
+    found = facts(root, files={"proc/self/mountinfo": lines})
+    assert set(questions._questions(live(found, monkeypatch) if running else found)) == asked
+
+
+def test_which_units_are_of_interest(root: Path) -> None:
+    found = facts(root, "[Image data]\nWhere=/srv/d\nBefore=a.service\n")
+    assert questions._units_of_interest(found) == [
+        "rpinfs-agent.service", "rpinfs-gate.service", "docker.service", "containerd.service", "nfs-docker.mount",
+        "boot-firmware.mount", "var-lib-docker.mount", "var-lib-containerd.mount", "srv-d.mount", "docker.service",
+        "containerd.service", "a.service",
+    ]  # fmt: skip
 
 
 def test_what_a_folder_has(tmp_path: Path) -> None:
