@@ -10,16 +10,11 @@ import sys
 
 from rpinfs.boot.config import examine
 from rpinfs.boot.host import Host, remember_nic
-from rpinfs.boot.units import Units, guards, unescape_octal, units
+from rpinfs.boot.units import FROM_NEXT_BOOT, Units, guards, unescape_octal, units
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rpinfs.boot.config import Config
-
-FROM_NEXT_BOOT = "/run/rpinfs-from-next-boot"
-"""Made by the package when it is installed where Docker runs already: until the next boot nothing of ours acts, whoever
-reloads systemd. rpinfs-gate.service has it as a condition, so that the drop-ins of the package let Docker pass.
-"""
 
 
 def main(arguments: "list[str]") -> int:

@@ -63,6 +63,10 @@ SOCKET_LIMIT = "[Socket]\nTriggerLimitIntervalSec=60s\nTriggerLimitBurst=3\n"
 IFUPDOWN = ("networking.service", "ifup@.service")
 NETWORKMANAGER_FILE = "/run/NetworkManager/conf.d/50-rpinfs.conf"
 RUNTIME_FOLDER = "/run/rpinfs"
+FROM_NEXT_BOOT = "/run/rpinfs-from-next-boot"
+"""Made by the package when it is installed where Docker runs already: until the next boot nothing of ours acts, whoever
+reloads systemd. rpinfs-gate.service has it as a condition, so that the drop-ins of the package let Docker pass.
+"""
 METRICS_FILE = f"{RUNTIME_FOLDER}/metrics/rpinfs.prom"
 NEWS_FILE = f"{RUNTIME_FOLDER}/news"
 """What the program of [Notify] Command= gets on its standard input."""

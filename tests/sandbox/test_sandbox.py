@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs.boot import generator
 from rpinfs.boot.config import load
 from rpinfs.boot.host import MAIN_FILE, Host
-from rpinfs.boot.units import SOCKET_DROP_IN
+from rpinfs.boot.units import FROM_NEXT_BOOT, SOCKET_DROP_IN
 from rpinfs.errors import ConfigError
 from tests.package import chroot
 from tests.support import TOP, listing
@@ -168,10 +167,10 @@ def test_nothing_to_do(machine: Machine, variable: str) -> None:
 
 def test_until_the_next_boot_where_docker_ran_already(machine: Machine) -> None:
     """Whoever reloads systemd: the package was installed beside a running Docker, whose folders stay as they are."""
-    mark = machine.writable / generator.FROM_NEXT_BOOT.lstrip("/")
+    mark = machine.writable / FROM_NEXT_BOOT.lstrip("/")
     mark.touch()
     assert machine.generate() == 0
-    assert [*machine.written()] == [generator.FROM_NEXT_BOOT.lstrip("/")]
+    assert [*machine.written()] == [FROM_NEXT_BOOT.lstrip("/")]
     mark.unlink()
     assert machine.generate() == 0 and machine.written()
 

@@ -6,10 +6,18 @@ import os
 import time
 
 from rpinfs.boot import gate, storage
-from rpinfs.boot.generator import FROM_NEXT_BOOT
 from rpinfs.boot.host import read_text
 from rpinfs.boot.settings import KIB, human_size
-from rpinfs.boot.units import GENERATED, NEWS_FILE, NOTIFY, NOTIFY_SECONDS, mount_unit, unescape_octal, units
+from rpinfs.boot.units import (
+    FROM_NEXT_BOOT,
+    GENERATED,
+    NEWS_FILE,
+    NOTIFY,
+    NOTIFY_SECONDS,
+    mount_unit,
+    unescape_octal,
+    units,
+)
 from rpinfs.errors import quoted
 from rpinfs.health.checks.base import Check, Finding, critical, ok, warning
 from rpinfs.health.facts import Facts

@@ -10,7 +10,7 @@ import pytest
 from rpinfs.boot import generator
 from rpinfs.boot.config import load
 from rpinfs.boot.host import NIC_FILE, Host
-from rpinfs.boot.units import Units
+from rpinfs.boot.units import FROM_NEXT_BOOT, Units
 from tests.support import Content, listing, make_pi, make_tree
 
 AGENT = "multi-user.target.wants/rpinfs-agent.service"
@@ -85,7 +85,7 @@ def test_where_it_acts(
 
 
 def test_installed_beside_a_running_docker_it_waits_for_the_next_boot(pi: Path, tmp_path: Path) -> None:
-    make_pi(pi, files={generator.FROM_NEXT_BOOT: Path("/nonexistent")})
+    make_pi(pi, files={FROM_NEXT_BOOT: Path("/nonexistent")})
     assert generator.main([str(tmp_path / "units")]) == 0
     assert not (tmp_path / "units").exists()
 

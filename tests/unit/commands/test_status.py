@@ -16,7 +16,7 @@ from rpinfs.commands import cli
 from rpinfs.health import checks, questions
 from rpinfs.health.checks import Result, Status
 from rpinfs.health.facts import Facts
-from tests.support import make_pi, make_tree
+from tests.support import Installed, make_pi, make_tree
 
 Captured = pytest.CaptureFixture[str]
 
@@ -42,6 +42,16 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float, Any]]:
     monkeypatch.setattr("rpinfs.system.deadline.within", within)
     monkeypatch.setattr(questions, "ask", ask)
     return told
+
+
+def test_a_generator_that_crashes_does_not_take_status_along(tmp_path: Path, root: Path) -> None:
+    """Status is what says that it has written no units."""
+    make_pi(root)
+    broken = Installed(tmp_path / "installed")
+    (broken.share / "rpinfs/boot/generator.py").write_text("raise SystemExit(1)\n")
+    done = broken.run(broken.rpinfs, "status", root=root)
+    assert done.stderr == ""
+    assert done.stdout.startswith("this machine: critical")
 
 
 @pytest.mark.parametrize(("left", "of_host"), [(1.5, 1.0), (2.0, 1.0), (6.0, 3.0)])
