@@ -157,6 +157,36 @@ def test_at_the_end_it_is_detached(image: Path, monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.root
+def test_a_part_is_attached_for_reading_alone(image: Path) -> None:
+    """In blocks of a disk's: a partition begins at any of them."""
+    with image.open("r+b") as file:
+        file.seek(512 * 3)
+        file.write(b"part")
+    with image.open("rb") as file, loop.attach_part(file.fileno(), str(image), (512 * 3, 512 * 5)) as device:
+        shown = command("losetup", "-nO", "DIO,AUTOCLEAR,LOG-SEC,RO,OFFSET,SIZELIMIT", device.path)
+        assert shown.split() == ["0", "1", "512", "1", "1536", "2560"]
+        assert os.pread(device.fd, 4, 0) == b"part"
+
+
+@pytest.mark.root
+def test_a_pin_stays_when_we_let_go_and_is_ours_alone(image: Path) -> None:
+    """The kernel has the file open by it, whatever becomes of who pinned it."""
+    with image.open("r+b") as file:
+        pinned = loop.pin(file.fileno(), "what it is for")
+    try:
+        shown = command("losetup", "-nO", "DIO,AUTOCLEAR,LOG-SEC", pinned.path)
+        assert shown.split() == ["1", "0", "512"] and pinned.note() == "what it is for"
+        with pytest.raises(loop.BusyError):
+            loop.hold(pinned.path, exclusive=True)
+        pinned.close()
+        assert [one.path for one in loop.find(str(image))] == [pinned.path]
+        pinned = loop.hold(pinned.path, exclusive=True)
+    finally:
+        pinned.detach()
+    assert loop.find(str(image)) == []
+
+
+@pytest.mark.root
 def test_mount_keeps_it_when_we_let_go(image: Path, mounted: Mount) -> None:
     command("mkfs.ext4", "-q", "-b", "4096", image)
     device = loop.attach(str(image))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -71,3 +72,11 @@ def test_what_tells_a_board_from_others(serial: str, mac: str, told: str) -> Non
 @pytest.mark.parametrize("seconds", [0, 86400, 1e11, -1e18, 1e300, float("inf"), float("nan")])
 def test_every_time_has_words(seconds: float) -> None:
     assert owner.utc(seconds).isprintable()
+
+
+def test_who_only_looks_makes_no_record(tmp_path: Path) -> None:
+    """On a share that is read-only, or another's; to ask the server anew is to open it for making."""
+    image = str(tmp_path / "docker.img")
+    assert owner.read(image) is None and not list(tmp_path.iterdir())
+    assert owner.read(image, anew=True) is None
+    assert [path.name for path in tmp_path.iterdir()] == [".docker.img.rpinfs-owner"]

@@ -82,6 +82,12 @@ DHCPCD: Files = {"proc/303/comm": "dhcpcd\n", "etc/dhcpcd.conf": "duid\npersiste
             {**IFUPDOWN, "etc/network/interfaces.d/eth0": "no-auto-down eth0\niface eth0 inet static\n"},
             "ifupdown", True, False, "no-auto-down",
         ),
+        # What ifupdown itself would complain about, and a file that names itself, hold nobody up.
+        (
+            {**IFUPDOWN, "etc/network/interfaces": "source\nsource-directory\nsource /etc/network/interfaces\nauto\n"
+             "source-directory interfaces.d\n", "etc/network/interfaces.d/eth0": "no-auto-down eth0\n"},
+            "ifupdown", True, False, "no-auto-down",
+        ),
         (DHCPCD, "dhcpcd", True, True, "persistent in"),
         ({**DHCPCD, "etc/dhcpcd.conf": "#persistent\n"}, "dhcpcd", False, True, "persistent is missing"),
         ({**DHCPCD, "etc/dhcpcd.conf": "interface wlan0\npersistent\n"}, "dhcpcd", False, True, "is missing"),
