@@ -159,9 +159,9 @@ def test_at_the_end_it_is_detached(image: Path, monkeypatch: pytest.MonkeyPatch,
 @pytest.mark.root
 def test_a_part_is_attached_for_reading_alone(image: Path) -> None:
     """In blocks of a disk's: a partition begins at any of them."""
-    with image.open("r+b") as file:
-        file.seek(512 * 3)
-        file.write(b"part")
+    with image.open("r+b") as disk:
+        disk.seek(512 * 3)
+        disk.write(b"part")
     with image.open("rb") as file, loop.attach_part(file.fileno(), str(image), (512 * 3, 512 * 5)) as device:
         shown = command("losetup", "-nO", "DIO,AUTOCLEAR,LOG-SEC,RO,OFFSET,SIZELIMIT", device.path)
         assert shown.split() == ["0", "1", "512", "1", "1536", "2560"]
