@@ -216,7 +216,8 @@ def test_a_command_line_without_a_root(served: Served) -> None:
     [
         (tftp.SilentError("silent"), 13,
          "start the TFTP server on 192.168.1.2; it asked there by option 66 of 192.168.1.1"),
-        (tftp.NotReadableError("unreadable"), 15, "on 192.168.1.2: chmod -R go+rX on its TFTP folder"),
+        (tftp.NotReadableError("unreadable"), 15,
+         "on 192.168.1.2: make all in its TFTP folder readable for everybody (chmod -R go+rX)"),
         (tftp.TftpError("odd"), 15, "look at the log of the TFTP server on 192.168.1.2"),
     ],
 )  # fmt: skip

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, quoted
 from rpinfs.netboot import place
 from rpinfs.netboot.render.text import Rendered
 
@@ -18,7 +18,10 @@ def test_all_or_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(RpinfsError) as caught:
         place.write_all(made, str(tmp_path))
     assert caught.value.message == f"{tmp_path}/b/c: there is another one already"
-    assert caught.value.remedy == f"name another --output, or look at it, then: rm {tmp_path}/b/c"
+    there = f"{tmp_path}/b/c"
+    assert caught.value.remedy == (
+        f"name another --output, or move it away: mv -T --backup=numbered {there} {quoted(there + '.odd~')}"
+    )
     assert not (tmp_path / "a").exists()
     (tmp_path / "b/c").write_text("c\n")
     place.write_all(made, str(tmp_path))
@@ -50,4 +53,5 @@ def test_what_is_there_is_kept_once(tmp_path: Path, link: bool) -> None:
     with pytest.raises(RpinfsError) as caught:
         place.apply(one)
     assert caught.value.message == f"{kept}: is there already, from an earlier time"
-    assert caught.value.remedy == f"look at it, then: rm {kept}" and there.read_text() == "new\n"
+    away = quoted(str(kept), f"{there}.before-rpinfs.odd~")
+    assert caught.value.remedy == f"move it away: mv -T --backup=numbered {away}" and there.read_text() == "new\n"
