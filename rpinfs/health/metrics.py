@@ -187,11 +187,14 @@ METRICS: tuple[Metric, ...] = (
         _IMAGE, _of_images(lambda image: image.allocated),
     ),
     Metric(
-        "rpinfs_image_filesystem_size_bytes", "Size of the file system in the image.",
+        "rpinfs_image_filesystem_size_bytes",
+        "Size of the file system in the image; the agent tells it with what is free.",
         _IMAGE, _of_images(lambda image: image.room),
     ),
     Metric(
-        "rpinfs_image_filesystem_avail_bytes", "What is free in the file system in the image.",
+        "rpinfs_image_filesystem_avail_bytes",
+        "What is free in the file system in the image. The agent tells it only where the kernel knows the way there"
+        " without asking the NAS, which on a root on NFS it may not; rpinfs metrics asks.",
         _IMAGE, _of_images(lambda image: image.available),
     ),
     Metric(
