@@ -1,7 +1,7 @@
 """Watched from outside, by the real things: Prometheus and a node exporter of Debian take what a real agent writes.
 
-The share is a tmpfs that can be made silent, see test_measure.py. The NAS is gone for three minutes, and the alerts have
-the times that people get; with no `long` on it, and without RPINFS_ALL_POINTS, all of that is shortened to a minute.
+The share is a tmpfs that can be made silent, see test_measure.py. The NAS is gone for three minutes, and the alerts
+have the times that people get; without the mark `long`, and RPINFS_ALL_POINTS, all is shortened to a minute.
 """
 
 from __future__ import annotations
