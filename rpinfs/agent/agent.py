@@ -370,7 +370,7 @@ class Agent:
             tell.journal(4, f"{gate.STATE_FILE}: {error.strerror}")
         if self._meter is not None:
             try:
-                self._meter.tell(self.share, facts, images, self.pulse.renewed)
+                self._meter.tell(self.share, facts, images, self.pulse)
             except OSError as error:
                 tell.journal(4, f"{METRICS_FILE}: {error.strerror}")
         if self.messenger is not None:

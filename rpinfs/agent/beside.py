@@ -1,22 +1,24 @@
 """What the agent publishes beside its images: written by the renewal of their leases, with no request of its own.
 
 The room in an image is asked for only where the way to it is in the kernel's memory: a path on a root on NFS may be
-asked of the NAS, part by part. What nobody walks for long is asked for all the same every ROOM_SECONDS, or a container
-that only appends to a file would fill its image unseen.
+asked of the NAS, part by part. What is not (of a root on nfs-ganesha, Linux 6.1 never knows the whole way) is asked for
+all the same every ROOM_SECONDS, or a container that only appends to a file would fill its image unseen.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from rpinfs.agent.states import ShareState
 from rpinfs.agent.summary import OK, Subject, sentence, worst
+from rpinfs.agent.work import Room
 from rpinfs.boot import storage
 from rpinfs.boot.config import Image
 
-ROOM_SECONDS = 1800.0
+ROOM_SECONDS = 600.0
 
 Look = Callable[[], tuple[Subject, ...]]
 """How share and images are now. Called by the pulse."""
@@ -24,11 +26,10 @@ Look = Callable[[], tuple[Subject, ...]]
 
 @dataclass(frozen=True)
 class _Told:
-    """What was written for an image, and what is known of its room: bytes, and when it was asked for."""
+    """What was written for an image, and what is known of its room, and when it was asked for."""
 
     said: tuple[tuple[str, str, str], ...] = ()
-    size: int | None = None
-    free: int | None = None
+    room: Room | None = None
     asked: float | None = None
 
 
@@ -56,28 +57,26 @@ class Beside:
             self._board = board()
         told, found = self._of(image), self._found()
         self._told[image.name] = replace(told, said=self._said())
-        status, room = worst(found).status, (told.size, told.free)
+        status = worst(found).status
+        room = (told.room.size, told.room.free) if told.room else (None, None)
         return record_of(Report(self._serial, __version__, self._board, status, sentence(found), *room))
 
-    def measure(self, image: Image, loop: str) -> None:
+    def measure(self, image: Image, loop: str) -> Room | None:
         """Learn the room of an image that is mounted from a loop device; for the next record. Raises OSError."""
-        from rpinfs.system.syscalls import open_in_memory
-
         told = self._of(image)
-        try:
-            folder = open_in_memory(image.where)
-        except OSError:
-            if told.asked is not None and self._now() - told.asked < ROOM_SECONDS:
-                return
-            folder = os.open(image.where, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        asked = told.asked is None or self._now() - told.asked >= ROOM_SECONDS
+        if (folder := _opened(image.where, asked)) is None:
+            return told.room
         try:
             # What is not the image says nothing of it.
             if os.fstat(folder).st_dev == os.makedev(storage.LOOP_MAJOR, int(loop.removeprefix("loop"))):
-                room = os.fstatvfs(folder)
-                told = replace(told, size=room.f_blocks * room.f_frsize, free=room.f_bavail * room.f_frsize)
-            self._told[image.name] = replace(told, asked=self._now())
+                found = os.fstatvfs(folder)
+                room = (found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
+                told = replace(told, room=Room(self._now(), *room, _taken(image.path, asked, told.room)))
+            self._told[image.name] = told = replace(told, asked=self._now())
         finally:
             os.close(folder)
+        return told.room
 
     def _of(self, image: Image) -> _Told:
         return self._told.get(image.name, _Told())
@@ -92,3 +91,26 @@ class Beside:
     def _said(self) -> tuple[tuple[str, str, str], ...]:
         # Not the sentences: some have figures in them.
         return tuple((one.name, one.state, one.status) for one in self._found())
+
+
+def _opened(path: str, asked: bool) -> int | None:
+    """A place that is open for asking (O_PATH); None where the NAS would have to be asked for it, and may not be."""
+    from rpinfs.system.syscalls import open_in_memory
+
+    try:
+        return open_in_memory(path)
+    except OSError:
+        return os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC) if asked else None
+
+
+def _taken(path: str, asked: bool, before: Room | None) -> int | None:
+    """Bytes that an image takes on the NAS; as they were where they may not be asked for, or cannot be told."""
+    from rpinfs.system.syscalls import blocks_in_memory
+
+    with contextlib.suppress(OSError):
+        if (file := _opened(path, asked)) is not None:
+            try:
+                return os.fstat(file).st_blocks * 512 if asked else blocks_in_memory(file)
+            finally:
+                os.close(file)
+    return before.taken if before else None

@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from rpinfs import __version__
 from rpinfs.agent.do import replace, write
 from rpinfs.agent.picture import ShareFacts, mount_table
 from rpinfs.agent.states import Lock, Memory, ShareMemory, ShareState, State
-from rpinfs.agent.work import now
+from rpinfs.agent.work import Pulse, Room, now
 from rpinfs.boot import config, storage
 from rpinfs.boot.host import read_text
 from rpinfs.boot.units import METRICS_FILE, RUNTIME_FOLDER
@@ -62,10 +62,11 @@ class Meter:
         self._outages = Outages()
         self._told: object = None
         self._next = 0.0
-        self._rooms: dict[str, tuple[int, int]] = {}
-        self._taken: dict[str, int] = {}
+        # With when they were seen: room by size and free bytes, and the bytes on the NAS.
+        self._rooms: dict[str, tuple[float, int, int]] = {}
+        self._taken: dict[str, tuple[float, int]] = {}
 
-    def tell(self, share: ShareMemory, facts: ShareFacts, images: Images, renewed: Mapping[str, float]) -> None:
+    def tell(self, share: ShareMemory, facts: ShareFacts, images: Images, pulse: Pulse) -> None:
         """To be called at each look. Raises OSError: there is no room in /run."""
         images, when = list(images), now()
         self._outages.see(share)
@@ -76,7 +77,7 @@ class Meter:
         known = metrics.Known(
             __version__,
             self._share(share, facts, when),
-            tuple(self._images(images, renewed)),
+            tuple(self._images(images, pulse)),
             gate=_gate(images),
             pulse=time.time(),
         )
@@ -94,35 +95,48 @@ class Meter:
             outage_seconds=self._outages.seconds(when),
         )
 
-    def _images(self, images: Images, renewed: Mapping[str, float]) -> Iterable[metrics.Image]:
+    def _images(self, images: Images, pulse: Pulse) -> Iterable[metrics.Image]:
         mounts = mount_table()
         for image, memory, held in images:
             mount = storage.mount_at(mounts, image.where) if memory.state is State.MOUNTED else None
-            self._look(image, mount, held)
-            size, available = self._rooms.get(image.name, (None, None))
+            self._look(image, mount, held, pulse.rooms.get(image.name))
+            _, size, available = self._rooms.get(image.name, (0.0, None, None))
+            _, taken = self._taken.get(image.name, (0.0, held.allocated if held else None))
             yield metrics.Image(
                 image.name,
                 mounted=memory.state is State.MOUNTED,
                 read_only=not mount.writable if mount else None,
                 size=held.size if held else None,
-                allocated=self._taken.get(image.name, held.allocated) if held else None,
+                allocated=taken if held else None,
                 room=size if mount else None,
                 available=available if mount else None,
                 errors=storage.ext4_errors(memory.loop) if memory.loop else None,
                 snapshot=_snapshot(image),
                 held=None if image.fence == "mmp" else _is_held(memory, held),
-                renewed=renewed.get(image.name),
+                renewed=pulse.renewed.get(image.name),
             )
 
-    def _look(self, image: config.Image, mount: storage.Mount | None, held: Prepared | None) -> None:
-        """Note room and blocks. Where the kernel would have to ask the NAS, what was seen last stays."""
+    def _look(
+        self, image: config.Image, mount: storage.Mount | None, held: Prepared | None, walked: Room | None
+    ) -> None:
+        """Note room and blocks. Where the kernel would have to ask the NAS, what was seen last stays.
+
+        Args:
+            walked: what the pulse has seen, which may ask the NAS, and does so rarely.
+        """
         if mount is not None:
             with contextlib.suppress(OSError), _opened(image.where) as fd:
                 found = os.fstatvfs(fd)
-                self._rooms[image.name] = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+                self._rooms[image.name] = (now(), found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
         if held is not None:
             with contextlib.suppress(OSError), _opened(image.path) as fd:
-                self._taken[image.name] = syscalls.blocks_in_memory(fd)
+                self._taken[image.name] = (now(), syscalls.blocks_in_memory(fd))
+        if walked is not None:
+            room = (walked.when, walked.size, walked.free)
+            self._rooms[image.name] = max(room, self._rooms.get(image.name, room))
+            if walked.taken is not None:
+                taken = (walked.when, walked.taken)
+                self._taken[image.name] = max(taken, self._taken.get(image.name, taken))
 
 
 @contextlib.contextmanager

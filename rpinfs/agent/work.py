@@ -232,6 +232,16 @@ def let_go(held: Prepared) -> LetGo:
 # --- The pulse -----------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Room:
+    """How full an image was: when that was seen (monotonic), size and free of its file system, bytes on the NAS."""
+
+    when: float
+    size: int
+    free: int
+    taken: int | None
+
+
 class Saying(Protocol):
     """What there is to say of this Pi with a renewal: beside.py."""
 
@@ -241,8 +251,8 @@ class Saying(Protocol):
     def record(self, image: Image) -> bytes:
         """What to write."""
 
-    def measure(self, image: Image, loop: str) -> None:
-        """Learn the room of an image, for the next record."""
+    def measure(self, image: Image, loop: str) -> Room | None:
+        """Learn the room of an image, for the next record; None where it is not known."""
 
 
 NotRenewed = Callable[[str, Lease, Exception], None]
@@ -279,6 +289,7 @@ class Pulse:
         self._stopped = threading.Event()
         self.renewed: dict[str, float] = {}
         """When the lease of each image was renewed last, by the wall clock."""
+        self.rooms: dict[str, Room] = {}
         self.mount: int | None = None
         self.asked: float | None = None
         self.error = ""
@@ -334,7 +345,8 @@ class Pulse:
         return self._say(lambda saying: saying.record(image)) or NOTHING
 
     def _measure(self, image: Image, device: str) -> None:
-        self._say(lambda saying: saying.measure(image, device))
+        if (room := self._say(lambda saying: saying.measure(image, device))) is not None:
+            self.rooms[image.name] = room
 
     def _say(self, say: Callable[[Saying], T]) -> T | None:
         """Thread: nothing that this Pi says of itself is worth a renewal."""

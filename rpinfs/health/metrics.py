@@ -193,8 +193,8 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "rpinfs_image_filesystem_avail_bytes",
-        "What is free in the file system in the image. The agent tells it only where the kernel knows the way there"
-        " without asking the NAS, which on a root on NFS it may not; rpinfs metrics asks.",
+        "What is free in the file system in the image. Where the kernel does not know the way there without asking the"
+        " NAS, as on a root on NFS, the agent looks every ten minutes; rpinfs metrics looks at once.",
         _IMAGE, _of_images(lambda image: image.available),
     ),
     Metric(

@@ -11,6 +11,7 @@ import pytest
 
 from rpinfs.agent.beside import ROOM_SECONDS, Beside
 from rpinfs.agent.summary import Subject
+from rpinfs.agent.work import Room
 from rpinfs.boot.config import Image, load
 from rpinfs.boot.host import Host
 from rpinfs.lease.report import Report, parse
@@ -100,6 +101,7 @@ def test_the_room_is_that_of_the_image_and_of_nothing_else(world: World, mounted
     told.measure(world.image, mounted)
     after = said(told.record(world.image)).free
     assert record.free is not None and after is not None and after <= record.free - (1 << 20)
+    assert told.measure(world.image, mounted) == Room(world.now, room.f_blocks * room.f_frsize, after, None)
 
 
 @pytest.mark.root
@@ -122,4 +124,4 @@ def test_a_way_that_the_kernel_would_have_to_ask_for_is_walked_rarely(
     for seconds, times in ((0, 1), (180, 1), (ROOM_SECONDS - 1, 1), (ROOM_SECONDS, 2), (ROOM_SECONDS + 180, 2)):
         world.now = 100.0 + seconds
         told.measure(world.image, mounted)
-        assert len(walked) == times, seconds
+        assert walked.count(world.image.where) == times, seconds

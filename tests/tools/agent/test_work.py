@@ -18,7 +18,7 @@ from rpinfs.agent import do, picture, work
 from rpinfs.agent.case import LEASE_RETRY_SECONDS, SHARE_RETRY_SECONDS
 from rpinfs.agent.picture import Leased, LetGo, Ready, Refusal, Result
 from rpinfs.agent.states import Action, Do
-from rpinfs.agent.work import Pulse, Share, Worker
+from rpinfs.agent.work import Pulse, Room, Share, Worker
 from rpinfs.boot import gate, storage, units
 from rpinfs.boot.config import Image, load
 from rpinfs.boot.host import Host
@@ -311,7 +311,7 @@ class Mute:
     def record(self, image: Image) -> bytes:
         raise OSError(errno.EIO, image.name)
 
-    def measure(self, image: Image, loop: str) -> None:
+    def measure(self, image: Image, loop: str) -> Room | None:
         raise OSError(errno.EIO, image.name + loop)
 
 
@@ -535,6 +535,9 @@ def test_the_worker_does_one_thing_and_what_hangs_with_an_old_mount_is_given_up(
     assert len(done) == 1, "what comes too late is nobody's fact"
 
 
+ROOM = Room(1.0, 100, 40, 70)
+
+
 @dataclass
 class Voice:
     """A Pi that has something to say."""
@@ -550,8 +553,9 @@ class Voice:
         self.new = False
         return self.said
 
-    def measure(self, _: Image, loop: str) -> None:
+    def measure(self, _: Image, loop: str) -> Room | None:
         self.measured.append(loop)
+        return ROOM if len(self.measured) == 1 else None
 
 
 def test_what_a_pi_says_comes_with_the_renewal_and_news_bring_that_forward(place: Place) -> None:
@@ -575,6 +579,7 @@ def test_what_a_pi_says_comes_with_the_renewal_and_news_bring_that_forward(place
     pulse._run(place.share, Ends())
     assert read == [b"{}\0", b"{}\0", b"{}\0", b"{3}"], "at first, then not before its time, then for the news"
     assert told == [] and voice.measured == [place.prepared.loop] * 2
+    assert pulse.rooms == {place.image.name: ROOM}, "what is not known any more is what was seen last"
 
 
 def test_a_pi_that_cannot_say_anything_renews_all_the_same_and_complains_once(
