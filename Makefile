@@ -100,7 +100,9 @@ watchers: deps
 	@if [ ! -e '$(UNPACKED)' ]; then
 	    work=$$(mktemp -d)
 	    trap 'rm -rf "$$work"' EXIT
-	    (cd "$$work" && apt-get download $(WATCHERS)) >&2
+	    # In Debian 13 a package of its own.
+	    promtool=$$(apt-cache --names-only search '^promtool$$' | cut -d ' ' -f 1)
+	    (cd "$$work" && apt-get download $(WATCHERS) $$promtool) >&2
 	    for deb in "$$work"/*.deb; do dpkg-deb --extract "$$deb" "$$work/root"; done
 	    mkdir -p '$(CACHE)'
 	    cp -a "$$work/root" '$(UNPACKED)'.$$$$

@@ -121,8 +121,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_influence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What moves rpinfs into another world must not come from whoever runs the tests."""
+def no_influence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+    """What moves rpinfs into another world must not come from whoever runs the tests.
+
+    After tmp_path: what a test has put in place of os.open and its like is gone when its folder is removed.
+    """
     for name in ("RPINFS_ROOT", "SYSTEMD_PROC_CMDLINE", "SYSTEMD_VIRTUALIZATION", "SYSTEMD_SCOPE", "SYSTEMD_IN_INITRD"):
         monkeypatch.delenv(name, raising=False)
 

@@ -72,8 +72,11 @@ def make_root(folder: Path, more: dict[str, Content] | None = None, without: tup
     os.chown(folder / "home/pi", 1000, 1000)
     os.mkfifo(folder / "var/lib/pipe")
     os.mknod(folder / "var/lib/null", 0o20666, os.makedev(1, 3))
+    within = os.open(folder / "var/lib", os.O_PATH)
     with socket.socket(socket.AF_UNIX) as made:
-        made.bind(str(folder / "var/lib/socket"))
+        # By the open folder: the whole path may be longer than the address of a socket.
+        made.bind(f"/proc/self/fd/{within}/socket")
+    os.close(within)
     os.utime(folder / "usr/bin/ping", (1_500_000_000, 1_500_000_000))
     return folder
 

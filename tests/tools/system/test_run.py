@@ -136,7 +136,7 @@ def test_timeout_kills_program_and_children(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-    script = f"sleep 1000 >{fifo} & echo before; exec sleep 1000"
+    script = f"exec 3>{fifo}; sleep 1000 & exec 3>&-; echo before; exec sleep 1000"
     with pytest.raises(CommandError) as caught:
         run(["sh", "-c", script], timeout=PATIENCE)
     assert caught.value.reason == f"timed out after {PATIENCE} s"
