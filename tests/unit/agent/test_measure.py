@@ -22,8 +22,8 @@ def not_in_memory(path: str) -> int:
 
 
 def test_what_the_pulse_has_seen_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "metrics/rpinfs.prom"
-    monkeypatch.setattr(measure, "METRICS_FILE", str(file))
+    file = tmp_path / "rpinfs.prom"
+    monkeypatch.setattr(measure, "_write", file.write_text)
     monkeypatch.setattr(measure, "mount_table", lambda: parse_mountinfo(MOUNTED))
     monkeypatch.setattr(syscalls, "open_in_memory", not_in_memory)
     image = Image(
