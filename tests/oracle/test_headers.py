@@ -40,7 +40,6 @@ NUMBERS = {
     "image.freeze": ("FIFREEZE", "FITHAW"),
     "image.grow": ("_XFS_IOC_FSGEOMETRY_V1",),
     "netboot.add.inside": ("_MNT_DETACH", "_PR_CAPBSET_READ", "_PR_CAPBSET_DROP"),
-    "netboot.add.copying": ("FICLONE",),
     "netboot.wire": ("_SOL_PACKET", "_PACKET_ADD_MEMBERSHIP", "_PACKET_MR_MULTICAST"),
     "system.loop": (
         *("LOOP_CLR_FD", "LOOP_GET_STATUS64", "LOOP_SET_CAPACITY", "LOOP_SET_DIRECT_IO", "LOOP_CONFIGURE"),

@@ -14,12 +14,12 @@ import re
 
 from rpinfs.boot.settings import human_size
 from rpinfs.errors import RpinfsError
+from rpinfs.image.copying import FICLONE
 from rpinfs.netboot.add.meter import Meter
 from rpinfs.netboot.add.survey import Survey, lost, survey
 from rpinfs.system.run import CommandError, Tell, reporting, run
 from rpinfs.system.trouble import REMEDIES
 
-FICLONE = 0x40049409
 _INODE = 4096
 """Bytes. What a file takes beside its content, roughly: an inode, and its part of a folder."""
 

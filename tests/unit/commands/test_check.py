@@ -15,7 +15,7 @@ from rpinfs.boot.host import Host
 from rpinfs.commands import check, cli
 from rpinfs.health import checks
 from rpinfs.health.metrics import NUMBERS
-from tests.support import PATH, Installed, make_pi, make_tree
+from tests.support import PATH, Installed
 from tests.unit.health.test_metrics import samples
 from tests.unit.health.test_monitoring import local_checks, plugin
 
@@ -27,20 +27,6 @@ NOT_IN_USE = "rpinfs is not in use here: the root is not on NFS and there is no 
 def just_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time limits count from the start of the process, and that of the tests is old."""
     monkeypatch.setattr("rpinfs.system.deadline.seconds_of_life", lambda: 0.0)
-
-
-@pytest.fixture
-def pi(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A Pi on which nothing is mounted."""
-    monkeypatch.setenv("RPINFS_ROOT", str(root))
-    return make_pi(root)
-
-
-@pytest.fixture
-def other(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine on which rpinfs is not in use."""
-    monkeypatch.setenv("RPINFS_ROOT", str(root))
-    return make_tree(root, {"proc/cmdline": "root=/dev/sda1\n"})
 
 
 @pytest.mark.parametrize(

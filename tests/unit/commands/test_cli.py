@@ -17,24 +17,10 @@ from rpinfs.boot.host import Host
 from rpinfs.commands import cli
 from rpinfs.errors import RpinfsError
 from rpinfs.image.fstab import parse
-from tests.support import TOP, Installed, listing, make_pi, make_tree
+from tests.support import TOP, Installed, listing, make_tree
 from tests.unit.image.test_takeover import RECIPE
 
 Captured = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def pi(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A Pi with an empty configuration; the commands look at it."""
-    monkeypatch.setenv("RPINFS_ROOT", str(root))
-    return make_pi(root)
-
-
-@pytest.fixture
-def other(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine on which rpinfs is not in use."""
-    monkeypatch.setenv("RPINFS_ROOT", str(root))
-    return make_tree(root, {"proc/cmdline": "root=/dev/sda1\n"})
 
 
 def complaint(capsys: Captured) -> list[str]:

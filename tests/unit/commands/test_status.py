@@ -22,12 +22,6 @@ Captured = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
-def pi(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("RPINFS_ROOT", str(root))
-    return make_pi(root)
-
-
-@pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float, Any]]:
     """How long what is asked has, and what is asked; nothing is."""
     told: list[tuple[str, float, Any]] = []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,11 +34,12 @@ from tests.support import TOP, make_tree
 from tests.unit.health.pi import IMAGE_LINE, MOUNTINFO, ROOT_LINE, SHARE_LINE, facts, live
 
 
-def test_the_answer_of_docker(tmp_path: Path) -> None:
-    """A real socket; the daemon's side is played."""
+@contextlib.contextmanager
+def docker_that_says(tmp_path: Path, said: bytes) -> Iterator[tuple[str, list[bytes]]]:
+    """A real socket, whose daemon is played: its address, and what the daemon was asked."""
     import socket
 
-    address = str(tmp_path / "docker.sock")
+    address, asked = str(tmp_path / "docker.sock"), list[bytes]()
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(address)
         server.listen()
@@ -44,13 +47,20 @@ def test_the_answer_of_docker(tmp_path: Path) -> None:
         def serve() -> None:
             connection, _ = server.accept()
             with connection:
-                assert connection.recv(4096).startswith(b"GET /info HTTP/1.0\r\n")
-                connection.sendall(b"HTTP/1.0 200 OK\r\nServer: x\r\n\r\n" + b'{"Driver": "overlay2"}')
+                asked.append(connection.recv(4096))
+                connection.sendall(said)
 
         player = threading.Thread(target=serve)
         player.start()
-        assert json.loads(_get(address, "/info")) == {"Driver": "overlay2"}
+        yield address, asked
         player.join()
+
+
+def test_the_answer_of_docker(tmp_path: Path) -> None:
+    said = b"HTTP/1.0 200 OK\r\nServer: x\r\n\r\n" + b'{"Driver": "overlay2"}'
+    with docker_that_says(tmp_path, said) as (address, asked):
+        assert json.loads(_get(address, "/info")) == {"Driver": "overlay2"}
+    assert asked[0].startswith(b"GET /info HTTP/1.0\r\n")
 
 
 DOCKER_INFO = {
@@ -95,24 +105,8 @@ def test_docker_is_asked_where_it_runs(
      (b"x\r\n\r\n", "x")],
 )  # fmt: skip
 def test_an_answer_of_docker_that_is_none(tmp_path: Path, said: bytes, found: str) -> None:
-    import socket
-
-    address = str(tmp_path / "docker.sock")
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(address)
-        server.listen()
-
-        def serve() -> None:
-            connection, _ = server.accept()
-            with connection:
-                connection.recv(4096)
-                connection.sendall(said)
-
-        player = threading.Thread(target=serve)
-        player.start()
-        with pytest.raises(RpinfsError) as caught:
-            _get(address, "/info")
-        player.join()
+    with docker_that_says(tmp_path, said) as (address, _), pytest.raises(RpinfsError) as caught:
+        _get(address, "/info")
     assert caught.value.message == f"{address} /info: expected an answer, found {found}"
     assert caught.value.remedy == "journalctl -u docker -n 20"
 
