@@ -27,7 +27,7 @@ from rpinfs.agent.states import Action, Memory, Owed, ShareMemory, ShareState
 from rpinfs.agent.work import Pulse, Share, Worker, now, refusal_of
 from rpinfs.boot import gate
 from rpinfs.boot.config import Config, Image, load
-from rpinfs.boot.host import Host
+from rpinfs.boot.host import Host, near
 from rpinfs.boot.units import METRICS_FILE, RUNTIME_FOLDER, THAW, fstab_mount_points, units
 from rpinfs.errors import ConfigError
 from rpinfs.image import freeze
@@ -379,7 +379,10 @@ class Agent:
     def _begin_to_measure(self) -> None:
         # Its modules are in memory by now: this thread may not wait for what is read from the NAS.
         from rpinfs.agent.measure import Meter
+        from rpinfs.agent.near import keep
 
+        with contextlib.suppress(OSError):
+            keep()
         self._meter = Meter(self.config.share.where)
 
     # --- The end ---------------------------------------------------------------------------------------------
@@ -401,7 +404,7 @@ class Agent:
         if self._requests is not None:
             self._requests.close()
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(gate.STATE_FILE)
+            os.unlink(near(gate.STATE_FILE))
         do.end_metrics()
         # Not sys.exit: a thread that waits for a dead NAS must not keep the shutdown waiting.
         sys.stderr.flush()

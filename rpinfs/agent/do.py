@@ -15,6 +15,7 @@ from rpinfs.agent.states import Action, Do
 from rpinfs.agent.work import hold
 from rpinfs.boot import gate
 from rpinfs.boot.config import Image
+from rpinfs.boot.host import near
 from rpinfs.boot.units import GATE, METRICS_FILE, RUNTIME_FOLDER, link_of
 from rpinfs.errors import RpinfsError
 from rpinfs.image.prepare import Prepared
@@ -35,7 +36,10 @@ def at_once(image: Image, action: Action, held: Prepared | None) -> tuple[Result
     except RpinfsError as error:
         return Failed(error.message), None
     except OSError as error:
-        return Failed(f"{error.filename or RUNTIME_FOLDER}: {error.strerror}"), None
+        # Where the way was another one, see near(), nobody would know it.
+        name = f"/{os.path.basename(error.filename)}" if error.filename else ""
+        where = error.filename if name and error.filename[0] == "/" else f"{RUNTIME_FOLDER}{name}"
+        return Failed(f"{where}: {error.strerror}"), None
     return None, None
 
 
@@ -90,7 +94,7 @@ def unpublish(image: Image) -> None:
     """Take both away; the gate closes by the first. Raises OSError."""
     for path in (gate.uuid_file(image), link_of(image)):
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+            os.unlink(near(path))
 
 
 def clean(images: Iterable[Image]) -> None:
@@ -106,11 +110,11 @@ def clean(images: Iterable[Image]) -> None:
 
 def replace(path: str, make: Callable[[str], None]) -> None:
     """Make something that is there whole or not at all. Raises OSError."""
-    temporary = f"{RUNTIME_FOLDER}/.new"
+    temporary = near(f"{RUNTIME_FOLDER}/.new")
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)
     make(temporary)
-    os.replace(temporary, path)
+    os.replace(temporary, near(path))
 
 
 def write(path: str, text: str) -> None:
@@ -124,6 +128,6 @@ def write(path: str, text: str) -> None:
 def end_metrics() -> None:
     """Take away what measure.py has written, this agent's or the last one's: what nobody measures is not told."""
     with contextlib.suppress(OSError):
-        os.unlink(METRICS_FILE)
+        os.unlink(near(METRICS_FILE))
     with contextlib.suppress(OSError):
-        os.rmdir(os.path.dirname(METRICS_FILE))
+        os.rmdir(near(os.path.dirname(METRICS_FILE)))

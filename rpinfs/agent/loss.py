@@ -26,7 +26,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from rpinfs.agent.states import Owed
-from rpinfs.boot.host import read_text
+from rpinfs.boot.host import near, read_text
 from rpinfs.boot.units import RUNTIME_FOLDER
 
 if TYPE_CHECKING:
@@ -169,9 +169,9 @@ def remember(left: Mapping[str, Owed]) -> None:
     left = {name: one for name, one in left.items() if one.stopped or one.look}
     if not left:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(OWED_FILE)
+            os.unlink(near(OWED_FILE))
         return
-    temporary = f"{OWED_FILE}.new"
+    temporary = near(f"{OWED_FILE}.new")
     with open(temporary, "w", encoding="utf-8") as file:
         json.dump({name: vars(one) for name, one in left.items()}, file)
-    os.replace(temporary, OWED_FILE)
+    os.replace(temporary, near(OWED_FILE))

@@ -18,7 +18,7 @@ from rpinfs.agent.picture import ShareFacts, mount_table
 from rpinfs.agent.states import Lock, Memory, ShareMemory, ShareState, State
 from rpinfs.agent.work import Pulse, Room, now
 from rpinfs.boot import config, storage
-from rpinfs.boot.host import read_text
+from rpinfs.boot.host import near, read_text
 from rpinfs.boot.units import METRICS_FILE, RUNTIME_FOLDER
 from rpinfs.health import metrics
 from rpinfs.image.prepare import Prepared
@@ -167,7 +167,7 @@ def _snapshot(image: config.Image) -> float | None:
 
 
 def _write(text: str) -> None:
-    folder = os.path.dirname(METRICS_FILE)
+    folder = near(os.path.dirname(METRICS_FILE))
     with contextlib.suppress(FileExistsError):
         os.mkdir(folder)
         # The agent's umask is for images; this is for a node exporter, which is nobody.

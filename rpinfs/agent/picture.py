@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rpinfs.boot import gate, storage
 from rpinfs.boot.config import Config, Image
-from rpinfs.boot.host import read_text
+from rpinfs.boot.host import near, read_text
 from rpinfs.boot.units import RUNTIME_FOLDER, link_of
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def is_in_use(loop: str, mounts: list[storage.Mount]) -> bool:
 def published_loop(image: Image) -> str:
     """Name of the device that the link to an image leads to; empty where there is none."""
     try:
-        name = os.path.basename(os.readlink(link_of(image)))
+        name = os.path.basename(os.readlink(near(link_of(image))))
     except OSError:
         return ""
     return name if name[:4] == "loop" and name[4:].isdigit() else ""
@@ -256,4 +256,4 @@ def _loop_name(mount: storage.Mount | None) -> str:
 
 def is_frozen(image: Image) -> bool:
     """Whether a snapshot has left its marker: it is at work, or has died."""
-    return os.path.exists(f"{RUNTIME_FOLDER}/{image.name}.frozen")
+    return os.path.exists(near(f"{RUNTIME_FOLDER}/{image.name}.frozen"))

@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 
+from rpinfs.boot.host import near
 from rpinfs.boot.units import RUNTIME_FOLDER
 from rpinfs.errors import RpinfsError
 
@@ -75,7 +76,7 @@ class Requests:
             self.answer(name, "the agent is stopped")
         self._listener.close()
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)
+            os.unlink(near(self._path))
 
 
 def ask_for(name: str, tell: Callable[[str], None], path: str = SOCKET) -> None:

@@ -19,6 +19,9 @@ COMMAND_LINE = "kernel command line"
 NIC_FILE = "/run/rpinfs/boot-nic"
 """The MAC address of the NIC that booted, as the generator found it; see remember_nic()."""
 
+WAYS: "dict[str, str]" = {}
+"""Ways to folders in memory, by the beginning of a path: for near()."""
+
 _NFS_TYPES = ("nfs", "nfs4")
 _HEX = frozenset("0123456789abcdef")
 # What firmware has where nobody has put in a serial number: letters and digits of it, in lower case.
@@ -140,10 +143,15 @@ class Host:
         return self.nic if named else "", ":".join(pairs) if known else ""
 
 
+def near(path: str) -> str:
+    """The same place by a way that does not lead over the root, where the agent keeps one open (agent/near.py)."""
+    return next((way + path[len(top) :] for top, way in WAYS.items() if path.startswith(top)), path)
+
+
 def read_text(path: str) -> str:
     """Read a small file; what is not there or not readable is empty. Bytes that are no UTF-8 become surrogates."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(near(path), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return ""
     try:

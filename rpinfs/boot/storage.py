@@ -7,7 +7,7 @@ Source: proc_pid_mountinfo(5), Linux Documentation/ABI/testing/sysfs-block-loop.
 import fcntl
 import os
 
-from rpinfs.boot.host import read_text
+from rpinfs.boot.host import near, read_text
 from rpinfs.boot.units import unescape_octal
 
 LOOP_MAJOR = 7
@@ -270,7 +270,7 @@ def uuid_text(data: bytes) -> str:
 
 def has_file_system(loop: str, root: str = "") -> bool:
     """Whether the kernel has the file system on a loop device in use, also one that was unmounted lazily."""
-    return any(os.path.isdir(f"{root}/sys/fs/{kind}/{loop}") for kind in ("ext4", "xfs"))
+    return any(os.path.isdir(near(f"{root}/sys/fs/{kind}/{loop}")) for kind in ("ext4", "xfs"))
 
 
 def is_in_use(path: str) -> bool:
@@ -281,7 +281,7 @@ def is_in_use(path: str) -> bool:
 def loops(root: str = "") -> "list[Loop]":
     """All attached loop devices, by number."""
     try:
-        names = os.listdir(f"{root}/sys/block")
+        names = os.listdir(near(f"{root}/sys/block"))
     except OSError:
         return []
     numbers = sorted(int(name[4:]) for name in names if name[:4] == "loop" and name[4:].isdigit())

@@ -17,6 +17,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 
+from rpinfs.boot.host import near
 from rpinfs.boot.storage import Mount
 from rpinfs.boot.units import RUNTIME_FOLDER
 from rpinfs.errors import RpinfsError, quoted
@@ -216,7 +217,7 @@ def marker_of(name: str, runtime: str = RUNTIME_FOLDER) -> str:
 def is_abandoned(name: str, runtime: str = RUNTIME_FOLDER) -> bool:
     """Whether an image was left frozen by somebody who is dead. Cheap: mostly there is no marker."""
     try:
-        fd = os.open(marker_of(name, runtime), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(near(marker_of(name, runtime)), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return False
     try:

@@ -43,16 +43,20 @@ class Started:
         self.run = folder / "run"
         self.share = folder / "share"
         self.manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        notify = folder / f"notify-{time.monotonic_ns()}"
+        name = time.monotonic_ns()
+        notify = folder / f"notify-{name}"
+        # To its end nobody reads it: the agent would stop at the 64 KiB that a pipe takes.
+        self.log = folder / f"agent-{name}.log"
         self.manager.bind(str(notify))
         self.manager.settimeout(SECONDS)
         program = PROGRAM.format(top=str(TOP), share=str(self.share), more=more)
         shell = f"mkdir -p /run/rpinfs && mount --bind {self.run} /run/rpinfs && exec /usr/bin/python3 -ISB -"
-        self.process = subprocess.Popen(
-            ["unshare", "--mount", "--propagation", "slave", "sh", "-c", shell],
-            stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={"PATH": os.environ["PATH"], "RPINFS_ROOT": str(folder / "root"), "NOTIFY_SOCKET": str(notify)},
-        )  # fmt: skip
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                ["unshare", "--mount", "--propagation", "slave", "sh", "-c", shell],
+                stdin=subprocess.PIPE, stderr=log, text=True,
+                env={"PATH": os.environ["PATH"], "RPINFS_ROOT": str(folder / "root"), "NOTIFY_SOCKET": str(notify)},
+            )  # fmt: skip
         assert self.process.stdin
         self.process.stdin.write(program)
         self.process.stdin.close()
@@ -79,8 +83,6 @@ class Started:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait(SECONDS)
-        if self.process.stderr:
-            self.process.stderr.close()
         self.manager.close()
 
 

@@ -154,18 +154,57 @@ def test_before_the_boot_is_over_nothing_of_it_is_imported() -> None:
     assert "rpinfs.agent.whole" in modules
 
 
+def paths(agent: Started, folder: Path, looks: int) -> list[str]:
+    """Calls of the main thread with a path that begins at the root, but for those that wait for nobody."""
+    trace = folder / f"paths-{time.monotonic_ns()}"
+    argv = ["strace", "-e", "trace=%file", "-o", str(trace), "-p", str(agent.process.pid)]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as strace:
+        until = time.monotonic() + SECONDS
+        while time.monotonic() < until and (not trace.exists() or trace.read_text().count("mountinfo") < looks):
+            time.sleep(0.1)
+        strace.send_signal(signal.SIGINT)
+    calls = re.findall(r"^\w+\(.*", trace.read_text(errors="replace"), re.MULTILINE)
+    assert sum("mountinfo" in call for call in calls) >= looks
+    # Where one of two paths does, the link that is made leads there, and nobody goes that way.
+    return [call for call in calls if re.search(r'[(\s]"/', call) and "RESOLVE_CACHED" not in call]
+
+
+def test_nothing_that_it_looks_at_is_sought_from_the_root(start: Callable[..., Started], tmp_path: Path) -> None:
+    """That is on a NAS: with it gone the main thread would wait for the way to /run, see near.py and test_near.py."""
+    agent = start(QUICK + SILENT)
+    agent.hears("READY=1")
+    share = str(agent.share)
+    inside(agent, "mount", os.readlink(agent.run / "docker"), tmp_path / "where")
+    try:
+        wait_for(agent, lambda found: found["rpinfs_image_mounted", "docker"] == 1)
+        assert paths(agent, tmp_path, 20) == []
+        (agent.run / "silent").touch()
+        wait_for(agent, lambda found: found["rpinfs_share_up", share] == 0)
+        assert paths(agent, tmp_path, 20) == []
+        (agent.run / "silent").unlink()
+        wait_for(agent, lambda found: found["rpinfs_share_up", share] == 1)
+    finally:
+        inside(agent, "umount", tmp_path / "where")
+
+
 # What it costs
 
 
 def calls(trace: Path, folder: Path) -> tuple[dict[str, int], int]:
-    """Calls of a trace that may reach the share or its image, how often each; and how many pulses there were."""
+    """Calls of a trace that may reach the share or its image, how often each; and how many pulses there were.
+
+    A pulse tells the main thread twice: that it asks, and what came of it. By what it asks it is not counted: who else
+    asked the same would be taken for one.
+    """
     found: dict[str, int] = {}
+    told = 0
     for line in trace.read_text(errors="replace").splitlines():
         call = re.match(r"(?:\d+ +)?(\w+)\((.*)", line)
         if call and (f"{folder}/share" in line or f"{folder}/where" in line):
             name = call[1] + (" cached" if "RESOLVE_CACHED" in line or "AT_STATX_DONT_SYNC" in line else "")
             found[name] = found.get(name, 0) + 1
-    return found, found.get("statfs", 0)
+        told += bool(call and call[1] == "write" and "[eventfd]" in call[2])
+    return found, told // 2
 
 
 def traced(agent: Started, folder: Path, pulses: int) -> dict[str, float]:
@@ -184,6 +223,7 @@ def traced(agent: Started, folder: Path, pulses: int) -> dict[str, float]:
     return {name: count / seen for name, count in found.items()}
 
 
+PULSES = 20
 IN_MEMORY = {"openat2 cached", "statx cached", "fstatfs", "close"}
 
 
@@ -203,14 +243,16 @@ def test_at_rest_it_asks_the_share_nothing_more(
             wait_for(agent, lambda found: found["rpinfs_image_mounted", "docker"] == 1)
         # Once in minutes a lease is renewed meanwhile, and the room looked at, with metrics and without.
         for _ in range(5):
-            found = traced(agent, tmp_path, 20)
+            found = traced(agent, tmp_path, PULSES)
             if not set(found) - more - {"statfs"}:
                 break
     finally:
         inside(agent, "umount", tmp_path / "where")
     tell(f"calls to the share per pulse {'with' if more else 'without'} metrics: {found}")
-    # One question a pulse, by which the share is known to answer; nothing else, with metrics and without.
+    # One question a pulse, by which the share is known to answer; nothing else, with metrics and without. A pulse may
+    # be cut at either end of what is traced.
     assert {name for name in found if name not in more} == {"statfs"}
+    assert abs(found["statfs"] - 1) <= 2 / PULSES
     assert ("openat2 cached" in found) == bool(more)
 
 

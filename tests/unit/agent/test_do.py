@@ -13,7 +13,7 @@ import pytest
 from rpinfs.agent import do, picture
 from rpinfs.agent.picture import Answer, Failed, Held
 from rpinfs.agent.states import Action, Do
-from rpinfs.boot import gate, units
+from rpinfs.boot import gate, host, units
 from rpinfs.boot.config import Image, load
 from rpinfs.boot.host import Host
 from rpinfs.errors import RpinfsError
@@ -169,6 +169,17 @@ def test_what_cannot_be_done_is_told(
         monkeypatch.setattr(do, name, failing(error))
         result = do.at_once(image, Action(action, loop="loop3"), a_device(image))
         assert result == (Failed(message.format(run=tmp_path / "run")), None)
+
+
+def test_what_cannot_be_done_by_another_way_is_told_by_the_usual_one(
+    image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(host, "WAYS", {f"{run}/": "run/"})
+    (run / ".new").mkdir()
+    result = do.at_once(image, Action(Do.PUBLISH), a_device(image))
+    assert result == (Failed(f"{run}/.new: Is a directory"), None)
 
 
 def test_what_is_held_is_handed_on(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:

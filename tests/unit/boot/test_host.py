@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rpinfs.boot import host
 from rpinfs.boot.config import load
 from rpinfs.boot.host import Host, remember_nic, root_server, serial_of, words
 from rpinfs.lease.owner import Owner
@@ -378,3 +379,15 @@ def test_bytes_that_are_no_utf8_are_kept(root: Path) -> None:
     host = Host.read(str(root))
     assert host.config_files[0][1].encode("utf-8", "surrogateescape") == b"# \xff\n"
     assert host.fstab.encode("utf-8", "surrogateescape") == b"\xe4 /x nfs\n"
+
+
+def test_what_is_in_memory_is_reached_by_the_way_that_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And nothing else is: a folder whose name only begins so, what lies below RPINFS_ROOT."""
+    assert host.near("/run/rpinfs/docker") == "/run/rpinfs/docker"
+    (tmp_path / "rpinfs").mkdir()
+    (tmp_path / "rpinfs/docker.uuid").write_text("1-2")
+    monkeypatch.setattr(host, "WAYS", {"/proc/": "", "/run/": f"{tmp_path}/"})
+    assert host.read_text("/run/rpinfs/docker.uuid") == "1-2"
+    assert host.near("/proc/self/mountinfo") == "self/mountinfo"
+    for path in ("/runner/a", "/run", "/srv/root/run/a", "/etc/rpinfs/rpinfs.conf"):
+        assert host.near(path) == path
