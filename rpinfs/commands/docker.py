@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
     from rpinfs.boot.config import Config
     from rpinfs.docker.change import Change
-    from rpinfs.docker.rules import Expected
+    from rpinfs.docker.rules import Expected, Rules
     from rpinfs.docker.settings import Installed
     from rpinfs.docker.told import Choice, Problem
+    from rpinfs.docker.unseen import Unseen
 
 _UNTOLD = "cannot be told"
 
@@ -69,7 +70,7 @@ def _read() -> tuple[Installed, Config]:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from rpinfs.docker import placement, settings
+    from rpinfs.docker import placement, settings, unseen
 
     installed, config = _read()
     expected = settings.expect(installed)
@@ -79,14 +80,17 @@ def _show(options: argparse.Namespace) -> int:
 
     switched_off = config.disabled.get(DOCKER, "")
     problems = [*expected.problems, *placement.problems(expected, installed.images, real, switched_off)]
+    hidden = unseen.find(installed, expected)
     if options.json:
-        print_document(_document(expected, installed, problems))
+        print_document(_document(expected, installed, problems, hidden))
     else:
-        _print_expected(expected, installed, problems)
+        _print_expected(expected, installed, problems, hidden)
     return 1 if problems else 0
 
 
-def _document(expected: Expected, installed: Installed, problems: Sequence[Problem]) -> dict[str, Any]:
+def _document(
+    expected: Expected, installed: Installed, problems: Sequence[Problem], hidden: Sequence[Unseen]
+) -> dict[str, Any]:
     def folder(choice: Choice) -> dict[str, Any]:
         return {"value": choice.value or None, "origin": choice.origin, "image": _image_name(choice.value, installed)}
 
@@ -103,13 +107,15 @@ def _document(expected: Expected, installed: Installed, problems: Sequence[Probl
         "root": expected.root or None,
         "containerd_root": folder(expected.containerd_root),
         "userns_remap": setting(expected.userns_remap),
+        "unseen": [{"what": one.what, "folder": one.folder} for one in hidden],
         "problems": [{"message": one.message, "remedy": one.remedy, "fatal": one.fatal} for one in problems],
     }
 
 
-def _print_expected(expected: Expected, installed: Installed, problems: Sequence[Problem]) -> None:
-    seen = expected.rules.seen
-    print(f"Docker {expected.version}, by rules " + (f"tried with {seen}" if seen else "from its documentation"))
+def _print_expected(
+    expected: Expected, installed: Installed, problems: Sequence[Problem], hidden: Sequence[Unseen]
+) -> None:
+    print(f"Docker {expected.version}, by rules {_evidence(expected.rules)}")
     kind = "snapshotter of containerd" if expected.snapshotter else "storage driver"
     rows = [
         ("Images", f"{kind} {expected.driver.value}, in {expected.image_folder or _UNTOLD}", expected.driver.origin),
@@ -119,6 +125,8 @@ def _print_expected(expected: Expected, installed: Installed, problems: Sequence
     ]
     if not expected.is_told:
         rows = [(name, _UNTOLD, origin) for name, _, origin in rows]
+    kept = "kept, and seen again with the settings it was made with"
+    rows += [("Not seen", f"{one.what}, in {one.folder}", kept) for one in hidden]
     width = max(len(value) for _, value, _ in rows)
     for name, value, origin in rows:
         print(f"{name:<12}  {value:<{width}}  # {origin}")
@@ -126,6 +134,14 @@ def _print_expected(expected: Expected, installed: Installed, problems: Sequence
         print("\nWhat is wrong, and what to do:")
     for problem in problems:
         print(f"  {problem.message}" + (f"\n      {problem.remedy}" if problem.remedy else ""))
+
+
+def _evidence(rules: Rules) -> str:
+    """What the rules of a version rest on."""
+    if rules.seen:
+        return f"tried with {rules.seen}"
+    documented = "from its documentation"
+    return f"{documented}, the image store tried with {rules.store_seen}" if rules.store_seen else documented
 
 
 def _placed(folder: str, installed: Installed) -> str:

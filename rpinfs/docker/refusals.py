@@ -19,6 +19,7 @@ _WHOLE_CHECK = (23, 0)
 """From this version on dockerd checks file and options taken together, and more strictly."""
 
 _NO_CORS = (28, 0)
+_BIP6 = (28, 0)
 
 _LEVELS = ("panic", "fatal", "error", "warn", "info", "debug", "trace")
 _LEVELS_20 = ("panic", "fatal", "error", "warn", "warning", "info", "debug", "trace")
@@ -165,12 +166,12 @@ def _runtime(version: Version, settings: Settings) -> _Found:
 
 
 def _bridge(version: Version, settings: Settings) -> _Found:
-    bridge, address = _text(settings, "bridge"), _text(settings, "bip")
-    if bridge.value and address.value:
-        yield (
-            f"bridge={bridge.value} ({bridge.origin}) and bip={address.value} ({address.origin}) exclude each other",
-            f"take bip out of {address.origin}",
-        )
+    bridge = _text(settings, "bridge")
+    for key in ("bip", "bip6") if version >= _BIP6 else ("bip",):
+        address = _text(settings, key)
+        if bridge.value and address.value:
+            given = f"bridge={bridge.value} ({bridge.origin}) and {key}={address.value} ({address.origin})"
+            yield f"{given} exclude each other", f"take {key} out of {address.origin}"
     icc, iptables = settings.switch("icc", True), settings.switch("iptables", True)
     if icc.value == iptables.value == "false":
         yield (

@@ -47,6 +47,7 @@ class Rules:
         drivers: the storage drivers that it has, in the order in which it tries them.
         validate: whether `dockerd --validate` is there.
         seen: the package that these rules were tried with; empty: they are read in source and documentation only.
+        store_seen: the package that has the same image store as an option, and with which that was tried.
     """
 
     since: tuple[int, int]
@@ -54,6 +55,7 @@ class Rules:
     snapshotter: Snapshotter
     validate: bool
     seen: str = ""
+    store_seen: str = ""
 
 
 RULES = (
@@ -64,8 +66,8 @@ RULES = (
     Rules((25, 0), _DRIVERS_25, Snapshotter.ON_REQUEST, True),
     Rules((26, 0), _DRIVERS_25, Snapshotter.ON_REQUEST, True, seen="26.1.5 of Debian 13"),
     Rules((27, 0), _DRIVERS_25, Snapshotter.ON_REQUEST, True),
-    Rules((28, 0), _DRIVERS_25, Snapshotter.ON_REQUEST, True),
-    Rules((29, 0), _DRIVERS_25, Snapshotter.BY_DEFAULT, True),
+    Rules((28, 0), _DRIVERS_25, Snapshotter.ON_REQUEST, True, seen="28.5.2 of Debian 14"),
+    Rules((29, 0), _DRIVERS_25, Snapshotter.BY_DEFAULT, True, store_seen="28.5.2 of Debian 14"),
 )  # fmt: skip
 
 

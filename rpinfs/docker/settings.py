@@ -26,18 +26,23 @@ DAEMON_JSON = "/etc/docker/daemon.json"
 
 # dockerd is 75 to 95 MB, which a cold NAS has to deliver first.
 DOCKERD_SECONDS = 60.0
-_DATA_SECONDS = 5.0
+DATA_SECONDS = 5.0
 _QUOTA = ("prjquota", "pquota")
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What Docker has in its folders: numbers of things, layers only where containerd keeps the images."""
+    """What Docker has in its folders: numbers of things.
+
+    Layers only where containerd keeps the images, and its blobs where it has unpacked none of them to layers, as after
+    `docker import` and `docker load`.
+    """
 
     images: int = 0
     containers: int = 0
     volumes: int = 0
     layers: int = 0
+    blobs: int = 0
 
     def __str__(self) -> str:
         found = vars(self).items()
@@ -123,7 +128,7 @@ def expect(installed: Installed) -> rules.Expected:
     expected = rules.expected(
         installed.version,
         settings,
-        prior=lambda folder: _prior(root + folder) if _can_be_seen(installed, folder) else (),
+        prior=lambda folder: _prior(root + folder) if can_be_seen(installed, folder) else (),
         filesystem=lambda folder: _filesystem(installed, folder),
         quota=lambda folder: _has_quota(installed, folder),
         remapped=remapped,
@@ -134,7 +139,7 @@ def expect(installed: Installed) -> rules.Expected:
 def real(installed: Installed, folder: str) -> str:
     """A folder with the symbolic links in it followed, in the world below the root of the machine."""
     try:
-        return deadline.within(_DATA_SECONDS, _real, installed.host.root, folder)
+        return deadline.within(DATA_SECONDS, _real, installed.host.root, folder)
     except (RpinfsError, OSError):
         return folder
 
@@ -153,36 +158,51 @@ def stored(installed: Installed, expected: rules.Expected) -> Stored:
         RpinfsError: the image is not mounted, or the NAS does not answer.
     """
     root, folders = installed.host.root, (expected.root, expected.image_folder)
-    unseen = next((folder for folder in folders if not _can_be_seen(installed, folder)), None)
+    unseen = next((folder for folder in folders if not can_be_seen(installed, folder)), None)
     if unseen:
         raise RpinfsError(f"the image of {unseen} is not mounted", "rpinfs status")
-    return deadline.within(_DATA_SECONDS, _count, *(root + folder for folder in folders))
+    return deadline.within(DATA_SECONDS, _count, *(root + folder for folder in folders))
 
 
-def _count(data: str, layers: str) -> Stored:
-    volumes = (os.path.isdir(f"{data}/volumes/{name}") for name in _names(f"{data}/volumes"))
+def _count(data: str, folder: str) -> Stored:
+    return replace(
+        of_containerd(folder),
+        images=sum(images_of(data, driver) for driver in names(f"{data}/image")),
+        containers=len(names(f"{data}/containers")),
+        volumes=volumes_in(data),
+    )
+
+
+def images_of(data: str, driver: str) -> int:
+    """The number of images that a storage driver has in a data folder."""
+    return len(names(f"{data}/image/{driver}/imagedb/content/sha256"))
+
+
+def volumes_in(data: str) -> int:
+    """The number of volumes in a data folder, without the file that keeps their settings."""
+    return sum(os.path.isdir(f"{data}/volumes/{name}") for name in names(f"{data}/volumes"))
+
+
+def of_containerd(folder: str) -> Stored:
+    """What containerd has of images in its folder."""
+    plugins = [name for name in names(folder) if name.startswith("io.containerd.snapshotter.v1.")]
+    layers = sum(len(names(f"{folder}/{plugin}/snapshots")) for plugin in plugins)
     return Stored(
-        images=sum(len(_names(f"{data}/image/{driver}/imagedb/content/sha256")) for driver in _names(f"{data}/image")),
-        containers=len(_names(f"{data}/containers")),
-        volumes=sum(volumes),
-        layers=sum(
-            len(_names(f"{layers}/{plugin}/snapshots"))
-            for plugin in _names(layers)
-            if plugin.startswith("io.containerd.snapshotter.v1.")
-        ),
+        layers=layers, blobs=0 if layers else len(names(f"{folder}/io.containerd.content.v1.content/blobs/sha256"))
     )
 
 
 def _prior(folder: str) -> list[str]:
-    return deadline.within(_DATA_SECONDS, with_something, folder)
+    return deadline.within(DATA_SECONDS, with_something, folder)
 
 
 def with_something(folder: str) -> list[str]:
     """The folders with something in them, which is how Docker knows a driver that was used."""
-    return [name for name in _names(folder) if _names(f"{folder}/{name}")]
+    return [name for name in names(folder) if names(f"{folder}/{name}")]
 
 
-def _names(folder: str) -> list[str]:
+def names(folder: str) -> list[str]:
+    """What is in a folder; nothing where it is none."""
     try:
         return os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
@@ -194,7 +214,7 @@ def image_of(installed: Installed, folder: str) -> Image | None:
     return placement.image_of(real(installed, folder), installed.images or ())
 
 
-def _can_be_seen(installed: Installed, folder: str) -> bool:
+def can_be_seen(installed: Installed, folder: str) -> bool:
     """Whether a folder shows what Docker will find there: not where the image that it is on is not mounted yet."""
     image = image_of(installed, folder)
     return image is None or storage.mount_at(storage.parse_mountinfo(installed.host.mountinfo), image.where) is not None

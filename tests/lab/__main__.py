@@ -10,6 +10,7 @@ from pathlib import Path
 from .lab import WORK, Lab, remove_leftovers, require_root
 from .machine import native_machine
 from .process import LabError
+from .releases import DEFAULT, RELEASES
 from .root import cache_folder, root_with
 
 
@@ -21,12 +22,12 @@ def main() -> int:
 
     shell_command = commands.add_parser("shell", help="boot a Pi and run the commands typed here in it")
     shell_command.add_argument("--deb", type=Path, help="package to install in its root")
-    shell_command.add_argument("--release", default="trixie", help="Debian release (trixie, bookworm)")
+    shell_command.add_argument("--release", default=DEFAULT, help=f"Debian release ({', '.join(RELEASES)})")
     shell_command.set_defaults(act=shell)
 
     root_command = commands.add_parser("root", help="make the cached root of a release and say where it is")
     root_command.add_argument("--deb", type=Path, help="package to install in it")
-    root_command.add_argument("--release", default="trixie", help="Debian release (trixie, bookworm)")
+    root_command.add_argument("--release", default=DEFAULT, help=f"Debian release ({', '.join(RELEASES)})")
     root_command.set_defaults(act=root)
 
     clean_command = commands.add_parser("clean", help="remove what labs that were killed have left")

@@ -1,7 +1,7 @@
 """Labs for tests: one with our package in its Pis' roots, one without. Both end with the test that asked for them.
 
-RPINFS_LAB_RELEASE=bookworm in the environment makes the Pis Debian 12. When a test fails, the report has what its Pis
-wrote to their consoles and journals and what the NAS logged.
+RPINFS_LAB_RELEASE=bookworm, or another of releases.py, in the environment makes the Pis that Debian. When a test fails,
+the report has what its Pis wrote to their consoles and journals and what the NAS logged.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tests.package.conftest import make_deb
 from .lab import Lab
 from .pi import Pi
 from .process import LabError, tail
+from .releases import DEFAULT
 
 CONSOLE_LINES = 150
 JOURNAL_SECONDS = 30.0
@@ -35,7 +36,7 @@ def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def release() -> str:
     """The Debian release of the Pis."""
-    return os.environ.get("RPINFS_LAB_RELEASE", "trixie")
+    return os.environ.get("RPINFS_LAB_RELEASE", DEFAULT)
 
 
 @pytest.fixture

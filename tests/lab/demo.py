@@ -20,6 +20,7 @@ from .image import Space, is_clean, space, superblock
 from .lab import Lab, require_root
 from .pi import Pi
 from .process import LabError
+from .releases import DEFAULT, RELEASES
 
 MIB = 1 << 20
 # A first boot with one small container: an order of magnitude more than it takes, and less than a plain mkfs writes.
@@ -58,7 +59,7 @@ class Story:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python3 -m tests.lab.demo", description="The first boot of a Pi, emulated.")
     parser.add_argument("--deb", type=Path, required=True, help="the package to install in the Pi's root")
-    parser.add_argument("--release", default="trixie", help="Debian release (trixie, bookworm)")
+    parser.add_argument("--release", default=DEFAULT, help=f"Debian release ({', '.join(RELEASES)})")
     arguments = parser.parse_args()
     story = Story()
     try:

@@ -23,7 +23,8 @@ from .nas import GaneshaNas
 from .network import Switch, namespaces_of, processes_in, wait_readable
 from .pi import Pi
 from .process import LabError, run
-from .root import Progress, copy_root, locked, quiet, root_with
+from .releases import DEFAULT, release_of
+from .root import Progress, copy_root, ganesha_root, locked, quiet, root_with
 
 WORK = Path("/var/tmp")
 PREFIX = "rpinfs-lab-"
@@ -36,14 +37,14 @@ _numbers = itertools.count(1)
 class Lab:
     """A lab of our own, from `with Lab() as lab:` to the end of the block.
 
-    deb is the package to install in the Pis' roots; None leaves it out. release is "trixie" or "bookworm". progress
+    deb is the package to install in the Pis' roots; None leaves it out. release is one of releases.py. progress
     is told of long work. nas serves everything and is on; second_nas() and kernel_nas() add one for shares alone.
     """
 
     def __init__(
         self,
         deb: Path | None = None,
-        release: str = "trixie",
+        release: str = DEFAULT,
         progress: Progress = quiet,
         work: Path = WORK,
     ) -> None:
@@ -98,12 +99,12 @@ class Lab:
         self.pis[name] = pi
         return pi
 
-    def second_nas(self, disk: int = 0) -> GaneshaNas:
+    def second_nas(self, disk: int = 0, ganesha: str | None = None) -> GaneshaNas:
         """Another NAS at 10.77.0.2, off, for shares only: it can fail while the Pis' roots stay.
 
-        With a disk of its own of so many bytes, its share can also be full.
+        With a disk of its own of so many bytes, its share can also be full; with the nfs-ganesha of another release.
         """
-        return self._nas("nas2", 2, netboot=False, disk=disk)
+        return self._nas("nas2", 2, netboot=False, disk=disk, ganesha=ganesha)
 
     def kernel_nas(self, filesystem: str = "ext4") -> KernelNas:
         """A NAS at 10.77.0.3 whose NFS server is the kernel's, off, for shares only: NFS 4.2.
@@ -115,8 +116,10 @@ class Lab:
         self._undo.callback(nas.pull_power)
         return nas
 
-    def _nas(self, name: str, number: int, netboot: bool, disk: int = 0) -> GaneshaNas:
-        nas = GaneshaNas(self.name, name, self.switch, number, self.folder / name, netboot, disk)
+    def _nas(self, name: str, number: int, netboot: bool, disk: int = 0, ganesha: str | None = None) -> GaneshaNas:
+        server = release_of(self._release).ganesha if ganesha is None else ganesha
+        root = ganesha_root(server, self.machine, self._progress) if server else None
+        nas = GaneshaNas(self.name, name, self.switch, number, self.folder / name, netboot, disk, root)
         self._undo.callback(nas.pull_power)
         return nas
 

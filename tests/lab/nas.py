@@ -9,6 +9,8 @@ from pathlib import Path
 from .network import NETWORK, PREFIX_LENGTH, Namespace, Switch
 from .process import Daemon, LabError, run
 
+# Of a nfs-ganesha that is not installed but lies in a root.
+LOADER, LIBRARIES, PLUGINS = "usr/lib*/ld-linux-*.so.*", "usr/lib/*-linux-gnu", "usr/lib/*-linux-gnu/ganesha"
 READY_SECONDS = 60.0
 EXPORTS_READ = "Reread exports complete"
 # Short, so that a test need not wait long for a dead Pi's locks; longer than an emulated Pi's worst pause.
@@ -69,9 +71,18 @@ class GaneshaNas(Nas):
     """nfs-ganesha and dnsmasq in a network namespace: no kernel module, nothing of the host's network."""
 
     def __init__(
-        self, lab: str, name: str, switch: Switch, number: int, folder: Path, netboot: bool = True, disk: int = 0
+        self,
+        lab: str,
+        name: str,
+        switch: Switch,
+        number: int,
+        folder: Path,
+        netboot: bool = True,
+        disk: int = 0,
+        ganesha: Path | None = None,
     ) -> None:
         self.name = name
+        self._ganesha = ganesha
         self._with_netboot = netboot
         self.address = f"{NETWORK}.{number}"
         self._switch = switch
@@ -114,7 +125,7 @@ class GaneshaNas(Nas):
             raise LabError(f"{self.name}: the NFS server is running already")
         config = self._work / "ganesha.conf"
         config.write_text(self._ganesha_config())
-        argv = ("ganesha.nfsd", "-F", "-L", "STDOUT", "-p", self._work / "ganesha.pid", "-f", config)
+        argv = (*self._ganesha_program(), "-F", "-L", "STDOUT", "-p", self._work / "ganesha.pid", "-f", config)
         self.nfs = Daemon(f"{self.name}: nfs-ganesha", self._namespace.inside(*argv), self._work / "ganesha.log")
         self.nfs.wait_for("NFS SERVER INITIALIZED", READY_SECONDS)
 
@@ -180,10 +191,21 @@ class GaneshaNas(Nas):
         run(["mkfs.ext4", "-q", "-m", "0", "-E", "root_owner=0:0", file])
         run(["mount", "-o", "loop", file, self.share])
 
+    def _ganesha_program(self) -> list[str | Path]:
+        """This machine's, or that of a root, by the loader and libraries of that.
+
+        Not by chroot: what it exports would have to be mounted in there, and copies of mounts keep things busy.
+        """
+        if self._ganesha is None:
+            return ["ganesha.nfsd"]
+        (loader,), (libraries,) = self._ganesha.glob(LOADER), self._ganesha.glob(LIBRARIES)
+        return [loader, "--library-path", libraries, self._ganesha / "usr/bin/ganesha.nfsd"]
+
     def _ganesha_config(self, without: str = "") -> str:
         recovery = self._work / "recovery"
         folders = {"/tftpboot": self.tftpboot, "/nfsroot": self.nfsroot, "/docker": self.share}
-        text = GANESHA_CONFIG.format(recovery=recovery, lease=LEASE_SECONDS, grace=GRACE_SECONDS)
+        plugins = "" if self._ganesha is None else "".join(f'Plugins_Dir = "{p}";' for p in self._ganesha.glob(PLUGINS))
+        text = GANESHA_CONFIG.format(recovery=recovery, lease=LEASE_SECONDS, grace=GRACE_SECONDS, plugins=plugins)
         for number, (export, path) in enumerate(folders.items(), start=1):
             if export == without:
                 continue
@@ -203,6 +225,7 @@ class GaneshaNas(Nas):
 # No Bind_addr: it keeps ganesha from starting in a namespace. No 4.2: its READ_PLUS answers EIO for a hole.
 GANESHA_CONFIG = """\
 NFS_CORE_PARAM {{
+    {plugins}
     # Without CAP_SYS_RESOURCE, as in containers, Debian 13's does not start else; Debian 12's warns of a word unknown.
     allow_set_io_flusher_fail = true;
     Protocols = 4;

@@ -9,12 +9,13 @@ import pytest
 
 from tests.oracle.systemd import Systemd
 from tests.package import chroot
+from tests.parameters import EACH_RELEASE
 from tests.support import TOP
 
 GUARDED = ("docker.service", "containerd.service")
 
 
-@pytest.fixture(scope="session", params=chroot.RELEASES)
+@pytest.fixture(scope="session", params=EACH_RELEASE)
 def systemd(request: pytest.FixtureRequest) -> Iterator[Systemd]:
     """The static units lie where the package puts them, beside a Docker and a containerd of no content."""
     with chroot.chroot(request.param) as root:

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from tests.lab.root import FINISH, bootstrap, cache_folder, cached, copy_root
 
-RELEASES = ("bookworm", "trixie")
 PACKAGES = (
     # What rpinfs depends on, so that dpkg finds every dependency; systemd-sysv, so that it can also be booted.
     "systemd-sysv",

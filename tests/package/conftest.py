@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.package import chroot
+from tests.parameters import EACH_RELEASE
 
 TREE = Path(__file__).resolve().parent.parent.parent
 
@@ -33,7 +33,7 @@ def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(given) if given else make_deb(tmp_path_factory.mktemp("deb"))
 
 
-@pytest.fixture(params=chroot.RELEASES)
+@pytest.fixture(params=EACH_RELEASE)
 def release(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name

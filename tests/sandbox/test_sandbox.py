@@ -1,4 +1,4 @@
-"""The generator in the sandbox that systemd gives it, on Debian 12 and 13, started by its shim from its place.
+"""The generator in the sandbox that systemd gives it, on each Debian, started by its shim from its place.
 
 systemd 257 (manager_run_generators) gives a mount namespace in which all is read-only but /run, /dev/shm and a /tmp of
 its own; 252 gives none. /dev/kmsg is a pipe here, read by the test.
@@ -19,6 +19,7 @@ from rpinfs.boot.host import MAIN_FILE, Host
 from rpinfs.boot.units import FROM_NEXT_BOOT, SOCKET_DROP_IN
 from rpinfs.errors import ConfigError
 from tests.package import chroot
+from tests.parameters import EACH_RELEASE
 from tests.support import TOP, listing
 
 pytestmark = pytest.mark.root
@@ -93,7 +94,7 @@ class Machine:
             return ""
 
 
-@pytest.fixture(scope="module", params=chroot.RELEASES)
+@pytest.fixture(scope="module", params=EACH_RELEASE)
 def root(request: pytest.FixtureRequest) -> Iterator[Path]:
     with chroot.chroot(request.param) as made:
         shutil.copytree(

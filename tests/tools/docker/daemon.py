@@ -66,10 +66,12 @@ def is_ready(notify: socket.socket, ended: int) -> bool:
             return True
 
 
+def client(root: Chroot, *argv: str) -> str:
+    """What docker says, over Docker's socket, which is a file and needs no namespace."""
+    return command("chroot", root.root, "docker", "-H", "unix:///run/docker.sock", *argv)
+
+
 def answer(root: Chroot) -> dict[str, Any]:
-    """What Docker says of itself, over its socket, which is a file and needs no namespace."""
-    form = "--format={{json .}}"
-    found: dict[str, Any] = json.loads(
-        command("chroot", root.root, "docker", "-H", "unix:///run/docker.sock", "info", form)
-    )
+    """What Docker says of itself."""
+    found: dict[str, Any] = json.loads(client(root, "info", "--format={{json .}}"))
     return found

@@ -1,4 +1,4 @@
-"""The folder of containerd by its configuration, as we read it and as the containerd of Debian 12 and 13 does."""
+"""The folder of containerd by its configuration, as we read it and as the containerd of each Debian does."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from rpinfs.docker import containerd
 from rpinfs.docker.told import Choice
 from tests.package.chroot import Chroot
+from tests.parameters import EACH_RELEASE
 from tests.support import Content, make_tree
 from tests.tools.conftest import command
 from tests.tools.debian import debian
@@ -64,7 +65,7 @@ def started(root: Chroot, options: str) -> str:
     return made
 
 
-@pytest.mark.parametrize("release", ["bookworm", "trixie"])
+@pytest.mark.parametrize("release", EACH_RELEASE)
 def test_the_folder_that_containerd_takes(tmp_path_factory: pytest.TempPathFactory, release: str) -> None:
     with debian(release, tmp_path_factory.mktemp(release)) as root:
         drop_in = "etc/systemd/system/containerd.service.d/case.conf"

@@ -15,30 +15,33 @@ from typing import NamedTuple
 import pytest
 
 from rpinfs.boot.host import Host
-from rpinfs.docker import options, settings
+from rpinfs.docker import options, rules, settings
 from rpinfs.docker.rules import Expected
 from rpinfs.errors import RpinfsError
+from tests.lab.releases import RELEASES
 from tests.package.chroot import Chroot
+from tests.parameters import EACH_RELEASE
 from tests.tools.conftest import Mount, command
 from tests.tools.debian import debian
 from tests.tools.docker.daemon import NO_NETWORK, answer, started
 
 pytestmark = pytest.mark.root
 
-V20, V26 = "20.10", "26.1"
-RELEASES = {"bookworm": V20, "trixie": V26}
 UNKNOWN, BOTH, TYPE = "don't match any configuration option", "both as a flag and in", "cannot unmarshal"
+FLAG, WORD = "unknown flag", "accepts no argument"
+IP6, SUBNET = "EnableIPTable is disabled", "no subnet is configured"
 D = "/var/lib/docker"
 
 
 class Case(NamedTuple):
-    """Text of daemon.json, options, variables, and what dockerd says when it stops: of both, or 20.10 and 26.1.
+    """Text of daemon.json, options, variables, and what dockerd says when it stops: of all, or 20.10, 26.1 and 28.5.
 
-    "" is: it starts. `{root}` and `{driver}` follow where they are not what they are by default.
+    Where the third is left out, it is as the second. "" is: it starts. `{root}` and `{driver}` follow where they are
+    not what they are by default.
     """
 
     text: str | None
-    stops: str | tuple[str, str] = ""
+    stops: str | tuple[str, ...] = ""
     more: str = ""
     environment: str = ""
     root: str = D
@@ -73,11 +76,11 @@ CASES = {
     "label is nothing": Case('{"label": ["a=b"]}', "", "--label c=d"),
     "an empty --data-root": Case(None, "mkdir : no such file", "--data-root="),
     "slash at the end": Case(None, "", f"--data-root={D}/"),
-    "a value of a switch": Case(None, "accepts no argument", "--debug false"),
+    "a value of a switch": Case(None, (WORD, WORD, "Usage:"), "--debug false"),
     "-s": Case(None, "", "-svfs", driver="vfs"),
     "driver as an option": Case('{"storage-driver": ""}', BOTH, "--storage-driver=vfs"),
     "label without a value": Case('{"labels": ["ab"]}', "bad attribute format"),
-    "mirror without a scheme": Case('{"registry-mirrors": ["mirror.example"]}', "unsupported scheme"),
+    "mirror without a scheme": Case('{"registry-mirrors": ["mirror.example"]}', "unsupported scheme|no scheme"),
     "cgroup driver": Case('{"exec-opts": ["native.cgroupdriver=foo"]}', "foo not supported"),
     "negative MTU": Case('{"mtu": -1}', ("", "invalid default MTU")),
     "runtime of ours": Case('{"runtimes": {"x": {"path": "/bin/x"}}, "default-runtime": "x"}'),
@@ -86,7 +89,7 @@ CASES = {
     "null in log-opts": Case('{"log-opts": {"max-file": null}}'),
     "old setting of the wrong kind": Case('{"cluster-store": 1}', (TYPE, UNKNOWN)),
     "unknown option": Case(None, "unknown flag", "--bogus"),
-    "a word": Case(None, "accepts no argument", "bogus"),
+    "a word": Case(None, (WORD, WORD, "Usage:"), "bogus"),
     "no value": Case(None, "flag needs an argument", "--data-root"),
     "unknown key": Case('{"bogus": 1}', UNKNOWN),
     "unknown key below another": Case('{"x": {"bogus": 1}}', UNKNOWN),
@@ -115,10 +118,10 @@ CASES = {
     "bridge and bip": Case('{"bridge": "br9", "bip": "10.9.0.1/24"}', "mutually exclusive", options="--iptables=false"),
     "bip beside --bridge": Case('{"bip": "10.9.0.1/24"}', "mutually exclusive"),
     "icc without iptables": Case('{"icc": false}', "ICC=false uses iptables"),
-    "ip6tables": Case('{"ip6tables": true}', "experimental", options="--bridge=none"),
-    "ip6tables without iptables": Case('{"ip6tables": true, "experimental": true}', "EnableIPTable is disabled",
+    "ip6tables": Case('{"ip6tables": true}', ("experimental", "experimental", ""), options="--bridge=none"),
+    "ip6tables without iptables": Case('{"ip6tables": true, "experimental": true}', (IP6, IP6, ""),
                                        options="--bridge=none --iptables=false"),
-    "ipv6 without addresses": Case('{"ipv6": true}', "no subnet is configured", options="--iptables=false"),
+    "ipv6 without addresses": Case('{"ipv6": true}', (SUBNET, SUBNET, ""), options="--iptables=false"),
     "ipv6": Case('{"ipv6": true, "fixed-cidr-v6": "fd00:d0c::/80"}', options="--iptables=false"),
     "ipv6 without a bridge": Case('{"ipv6": true}'),
     "no such storage option": Case('{"storage-opts": ["overlay2.foo=1"]}', "unknown option"),
@@ -131,11 +134,20 @@ CASES = {
         '{"features": {"containerd-snapshotter": true}, "storage-opts": ["foo=1"]}', ("unknown option", ""),
         driver="overlayfs",
     ),
+    "snapshotter as an option": Case(
+        None, (FLAG, FLAG, ""), "--feature=containerd-snapshotter=true", driver="overlayfs",
+    ),
+    "snapshotter in both": Case(
+        '{"features": {"containerd-snapshotter": true}}', (FLAG, FLAG, BOTH), "--feature=containerd-snapshotter=false",
+    ),
+    "snapshotter not wanted": Case('{"features": {"containerd-snapshotter": false}}'),
+    "header of other origins": Case('{"api-cors-header": "*"}', ("", "", "(?i)cors")),
+    "bip6": Case('{"bip6": "fd00::1/64"}', (UNKNOWN, UNKNOWN, "mutually exclusive")),
     "vfs with a size": Case('{"storage-driver": "vfs", "storage-opts": ["size=1G"]}', "quota"),
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=RELEASES)
+@pytest.fixture(scope="module", params=EACH_RELEASE)
 def release(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
@@ -173,10 +185,17 @@ def foretold(root: Chroot) -> tuple[Expected | None, list[str]]:
     return expected, [problem.message for problem in expected.problems if problem.fatal]
 
 
+def said_by(release: str, case: Case) -> str:
+    """What the Docker of a release says when it stops."""
+    if isinstance(case.stops, str):
+        return case.stops
+    return case.stops[min(list(RELEASES).index(release), len(case.stops) - 1)]
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_what_stops_docker(root: Chroot, release: str, name: str, mounted: Mount) -> None:
     case = CASES[name]
-    stops = case.stops if isinstance(case.stops, str) else case.stops[list(RELEASES).index(release)]
+    stops = said_by(release, case)
     given = put(root, case)
     with mounted("-t", "tmpfs", "none") as data:
         command("mount", "--bind", data, root.path(D))
@@ -225,7 +244,7 @@ def test_size_of_layers(root: Chroot, tmp_path: Path, mounted: Mount, kind: str,
 
 def test_the_keys_that_a_version_knows(root: Chroot, release: str) -> None:
     """All keys of all versions in one file: dockerd lists those that it does not know, and it knows no others."""
-    version = tuple(int(part) for part in RELEASES[release].split("."))
+    version = rules.number(RELEASES[release].docker)
     odd = {"bogus", "swarm-raft-heartbeat-tick", "resolv-conf", "default-init", "containerd-plugin-namespace", "H"}
     keys = {name for option in options.OPTIONS for name in (option.flag, option.key) if name} | odd
     put(root, Case(f"{{{', '.join(f'{chr(34)}{key}{chr(34)}: [[]]' for key in sorted(keys))}}}"))
@@ -233,15 +252,15 @@ def test_the_keys_that_a_version_knows(root: Chroot, release: str) -> None:
         assert not came_up
     listed = re.search(f"{UNKNOWN}: (.*)", root.path("/tmp/log").read_text())
     assert listed
-    assert set(listed[1].split(", ")) == keys - set(options.of_version((version[0], version[1])))
+    assert set(listed[1].split(", ")) == keys - set(options.of_version(version))
 
 
 def test_the_options_that_a_version_has(root: Chroot, release: str) -> None:
-    version = tuple(int(part) for part in RELEASES[release].split("."))
+    version = rules.number(RELEASES[release].docker)
     help_text = root.run("dockerd", "--help").stdout
     shown = dict(re.findall(r"^  (?:-(\w), |    )--([\w-]+)", help_text, re.MULTILINE))
     assert len(shown) > 5
-    known = {o.flag: o for o in options.OPTIONS if o.flag and o.is_in((version[0], version[1]))}
+    known = {o.flag: o for o in options.OPTIONS if o.flag and o.is_in(version)}
     for short, name in re.findall(r"^ +(?:-(\w), )?--([\w-]+)", help_text, re.MULTILINE):
         assert name in known
         assert known[name].short == short or name == "help"

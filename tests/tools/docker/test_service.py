@@ -1,4 +1,4 @@
-"""What we read from units, drop-ins and files of variables, and what the systemd of Debian 12 and 13 makes of them.
+"""What we read from units, drop-ins and files of variables, and what the systemd of each Debian makes of them.
 
 Every case is a service of a booted container that notes the words it was started with; the same folder is then read
 by us. So it is systemd that says what is right.
@@ -14,7 +14,8 @@ import pytest
 
 from rpinfs.docker import service
 from tests.package import container
-from tests.package.chroot import RELEASES, Chroot, chroot
+from tests.package.chroot import Chroot, chroot
+from tests.parameters import EACH_RELEASE
 from tests.support import Content, make_tree
 
 ETC, RUN, LIB = "etc/systemd/system", "run-units", "usr/lib/systemd/system"
@@ -164,7 +165,7 @@ REFUSED = {
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("release", EACH_RELEASE)
 def test_what_systemd_refuses(release: str) -> None:
     with chroot(release) as root:
         for name, (text, said) in REFUSED.items():
@@ -175,7 +176,7 @@ def test_what_systemd_refuses(release: str) -> None:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("release", EACH_RELEASE)
 def test_as_systemd_has_it(release: str) -> None:
     with chroot(release) as root:
         put(root)

@@ -19,7 +19,9 @@ from rpinfs.docker import change, settings
 from rpinfs.errors import RpinfsError
 from rpinfs.system import replace
 from rpinfs.system import run as running
+from tests.lab.releases import RELEASES
 from tests.package.chroot import Chroot
+from tests.parameters import EACH_RELEASE
 from tests.support import CMDLINE, TOP, Content, Installed, Tell, make_pi, make_tree
 from tests.tools.conftest import Traced
 from tests.tools.crash import fail_at, kill_at
@@ -432,6 +434,14 @@ def test_nor_on_the_way_back(pi: Pi, capsys: Captured) -> None:
     assert (root / FILE).read_text() == NEW
 
 
+def test_what_containerd_has_not_unpacked_counts_too(pi: Pi, capsys: Captured) -> None:
+    """After `docker import` there are only blobs: these were hidden without a word."""
+    blobs = "var__lib__containerd__io.containerd.content.v1.content__blobs__sha256"
+    pi("5:29.0.1-1~debian.13~trixie", **{f"{blobs}__{name}": "" for name in "abc"})
+    assert apply("--userns-remap=default") == 1
+    assert complaint(capsys)[0].startswith("not changed: Docker will not see 3 blobs in /var/lib/containerd, for")
+
+
 def test_from_29_on_the_image_store_changes_too(pi: Pi, capsys: Captured) -> None:
     layers = "var__lib__containerd__io.containerd.snapshotter.v1.overlayfs__snapshots"
     pi("5:29.0.1-1~debian.13~trixie", **{f"{layers}__1": None, f"{layers}__2": None})
@@ -542,26 +552,26 @@ def test_somebody_else_was_faster(pi: Pi) -> None:
     assert ((root / FILE).read_text(), os.listdir((root / FILE).parent)) == ("{}", ["daemon.json"])
 
 
-# With the Docker of Debian 12 and 13
+# With the Docker of each Debian
 
 
-@pytest.fixture(params=["bookworm", "trixie"])
+@pytest.fixture(params=EACH_RELEASE)
 def docker_root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Chroot]:
     with debian(request.param, tmp_path) as root:
         yield root
 
 
-VERSIONS = {"20": "Docker 20.10.24", "26": "Docker 26.1.5"}
+VALIDATES = tuple(f"Docker {release.docker}" for release in RELEASES.values() if not release.docker.startswith("20."))
 
 
 @pytest.mark.root
 def test_real_docker_takes_what_is_written(docker_root: Chroot) -> None:
     """Docker's own program makes dockremap and its ranges, as we foretold; all is undone again."""
     shown = docker_root.run("rpinfs", "docker", "show", ok=(0, 1)).stdout
-    assert shown.startswith(tuple(VERSIONS.values()))
+    assert shown.startswith(tuple(f"Docker {release.docker}" for release in RELEASES.values()))
     done = docker_root.run("rpinfs", "docker", "apply", "--userns-remap=default", "--yes")
     assert "Docker will keep its data in /var/lib/docker/100000.100000" in done.stdout
-    if shown.startswith(VERSIONS["26"]):
+    if shown.startswith(VALIDATES):
         ranges = docker_root.path("/etc/subuid").read_text() + docker_root.path("/etc/subgid").read_text()
         assert ranges.split() == ["dockremap:100000:65536"] * 2
         docker_root.run("dockerd", "--validate")
@@ -573,7 +583,7 @@ def test_real_docker_takes_what_is_written(docker_root: Chroot) -> None:
 @pytest.mark.root
 def test_whether_dockerd_can_validate(docker_root: Chroot) -> None:
     shown = docker_root.run("rpinfs", "docker", "show", ok=(0, 1)).stdout
-    assert ("--validate" in docker_root.run("dockerd", "--help").stdout) is not shown.startswith(VERSIONS["20"])
+    assert ("--validate" in docker_root.run("dockerd", "--help").stdout) is shown.startswith(VALIDATES)
 
 
 @pytest.mark.root

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rpinfs.commands import cli
-from tests.support import Content, make_pi
+from tests.support import Content, make_pi, make_tree
 
 Captured = pytest.CaptureFixture[str]
 MOUNTED = "40 22 0:40 / / rw - nfs4 192.168.1.10:/pi rw\n41 40 7:3 / /var/lib/docker rw - ext4 /dev/loop3 rw\n"
@@ -49,6 +49,7 @@ def test_show_where_all_is_well(pi: Path, capsys: Captured) -> None:
     assert found["data_root"] == {"value": "/var/lib/docker", "origin": "default of Docker 26.1", "image": "docker"}
     assert (found["schema"], found["snapshotter"], found["root"]) == (1, False, "/var/lib/docker")
     assert (found["rules_seen_with"], found["problems"]) == ("26.1.5 of Debian 13", [])
+    assert found["unseen"] == []
     assert found["userns_remap"] == {"value": None, "origin": "default of Docker 26.1"}
 
 
@@ -65,6 +66,53 @@ def test_show_what_is_wrong(pi: Path, capsys: Captured) -> None:
     assert cli.main(["docker", "show", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["data_root"]["image"] is None and len(found["problems"]) == 2
+
+
+SNAPSHOTTER, REMAPPED = '{"features": {"containerd-snapshotter": true}}', "var/lib/docker/100000.100000"
+LAYERS = "var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots"
+OF_OVERLAY2 = ["1 image of the storage driver overlay2, in /var/lib/docker"]
+OF_VFS = ["1 image of the storage driver vfs, in /var/lib/docker"]
+OF_CONTAINERD = ["2 layers of containerd, in /var/lib/containerd"]
+OF_REMAPPED = [
+    "1 image of the storage driver overlay2, in /var/lib/docker/100000.100000",
+    "1 container, 1 volume, in /var/lib/docker/100000.100000",
+]
+STORED: dict[str, Content] = {
+    IMAGES: "", IMAGES.replace("overlay2", "vfs"): "", "var/lib/docker/containers/a": None,
+    "var/lib/docker/image/bogus\x1b/imagedb/content/sha256/ab": "",
+    f"{LAYERS}/1": None, f"{LAYERS}/2": None,
+    f"{REMAPPED}/containers/b": None, f"{REMAPPED}/volumes/v": None, f"{REMAPPED}/volumes/metadata.db": "",
+    IMAGES.replace("var/lib/docker", REMAPPED): "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "unseen"),
+    [
+        ("{}", [*OF_VFS, *OF_REMAPPED, *OF_CONTAINERD]),
+        (SNAPSHOTTER, [*OF_OVERLAY2, *OF_VFS, *OF_REMAPPED]),
+        ('{"storage-driver": "vfs"}', [*OF_OVERLAY2, *OF_REMAPPED, *OF_CONTAINERD]),
+        ('{"userns-remap": "default"}', [*OF_OVERLAY2, *OF_VFS, "1 container, in /var/lib/docker", *OF_CONTAINERD]),
+    ],
+)
+def test_show_what_docker_will_not_see(pi: Path, capsys: Captured, text: str, unseen: list[str]) -> None:
+    """Another store, driver or user namespace has images of its own; containers of both stores lie in one folder."""
+    daemon_json(make_tree(pi, STORED), text)
+    cli.main(["docker", "show", "--json"])
+    found = json.loads(capsys.readouterr().out)["unseen"]
+    assert [f"{one['what']}, in {one['folder']}" for one in found] == unseen
+    cli.main(["docker", "show"])
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Not seen")]
+    assert [row[14:].partition("  #")[0].rstrip() for row in rows] == unseen
+    assert all(row.endswith("# kept, and seen again with the settings it was made with") for row in rows)
+
+
+def test_what_cannot_be_seen_now_is_not_called_unseen(pi: Path, capsys: Captured) -> None:
+    """The image is not mounted: what is below its mount point is none of Docker's."""
+    make_tree(pi, STORED)
+    (pi / "proc/self/mountinfo").write_text(MOUNTED.splitlines()[0] + "\n")
+    cli.main(["docker", "show", "--json"])
+    assert json.loads(capsys.readouterr().out)["unseen"] == []
 
 
 def test_apply_and_back(pi: Path, capsys: Captured) -> None:
