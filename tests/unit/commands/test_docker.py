@@ -68,6 +68,21 @@ def test_show_what_is_wrong(pi: Path, capsys: Captured) -> None:
     assert found["data_root"]["image"] is None and len(found["problems"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("version", "rests_on"),
+    [
+        ("28.0.1", "tried with 28.5.2 of Debian 14"),
+        ("29.1.0", "from its documentation, the image store tried with 28.5.2 of Debian 14"),
+        ("27.5.1", "from its documentation"),
+    ],
+)
+def test_show_what_its_rules_rest_on(pi: Path, capsys: Captured, version: str, rests_on: str) -> None:
+    status = pi / "var/lib/dpkg/status"
+    status.write_text(status.read_text().replace("26.1.5+dfsg1-9", version))
+    assert cli.main(["docker", "show"]) == 0
+    assert capsys.readouterr().out.startswith(f"Docker {version}, by rules {rests_on}\n")
+
+
 SNAPSHOTTER, REMAPPED = '{"features": {"containerd-snapshotter": true}}', "var/lib/docker/100000.100000"
 LAYERS = "var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots"
 OF_OVERLAY2 = ["1 image of the storage driver overlay2, in /var/lib/docker"]
