@@ -164,8 +164,10 @@ mutants: deps ## put small errors in, and say which the tests miss; ROOM=agent M
 demo: deb ## boot an emulated Pi for the first time, up to a running container (root)
 	@$(AS_ROOT) python3 -m tests.lab.demo --deb '$(DIST)'/rpinfs_*_all.deb
 
-bench: deb ## requests, bytes and memory beside hand-written mounts, on emulated Pis (root)
-	@$(AS_ROOT) python3 -m tests.lab.bench --deb '$(DIST)'/rpinfs_*_all.deb
+bench: deb ## what rpinfs costs and saves, into tests/bench/RESULTS.md; AREA=storage alone (root)
+	@dpkg-query -W python3-pygal >/dev/null 2>&1 ||
+	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends python3-pygal
+	$(AS_ROOT) python3 -m tests.bench --deb '$(DIST)'/rpinfs_*_all.deb --keep $(addprefix --area ,$(AREA))
 
 # For tests/origin.py and test-fresh.
 packages:

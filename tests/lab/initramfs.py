@@ -43,9 +43,9 @@ def make_initramfs(root: Path) -> bytes:
     return cpio(entries)
 
 
-def make_nas_initramfs(root: Path) -> bytes:
+def make_nas_initramfs(root: Path, modules: tuple[str, ...] = ()) -> bytes:
     """The whole system of a NAS whose NFS server is the kernel's: nothing but this initramfs and its disk."""
-    entries = _common(root, NAS_DIRECTORIES, NAS_MODULES)
+    entries = _common(root, NAS_DIRECTORIES, (*NAS_MODULES, *modules))
     # Where the lab's agent looks for its busybox.
     entries.append(Entry("busybox", S_IFLNK | 0o777, b"bin/busybox"))
     return cpio([*entries, _program("init", "nas-init"), _program("agent", "agent")])

@@ -17,6 +17,7 @@ from .machine import AGENT_SOCKET, MONITOR_SOCKET, Machine
 from .nas import LEASE_SECONDS
 from .network import NETWORK, PREFIX_LENGTH, Switch
 from .process import Daemon, LabError, run, tail
+from .slow_disk import SlowDisk
 
 MEMORY = 512
 DISK_SIZE = 16 << 30
@@ -32,7 +33,15 @@ class KernelNas:
     """Off until start(); as other NASes are, by its address and the export /docker."""
 
     def __init__(
-        self, name: str, switch: Switch, number: int, folder: Path, machine: Machine, root: Path, filesystem: str
+        self,
+        name: str,
+        switch: Switch,
+        number: int,
+        folder: Path,
+        machine: Machine,
+        root: Path,
+        filesystem: str,
+        modules: tuple[str, ...] = (),
     ) -> None:
         self.name = name
         self.address = f"{NETWORK}.{number}"
@@ -43,11 +52,13 @@ class KernelNas:
         self._filesystem = filesystem
         self.qemu_options: list[str] = []
         """More options for QEMU, such as another disk, from start() on."""
+        self.slow_disk: SlowDisk | None = None
+        """What its disk is to be, from start() on; else it has nothing to flush."""
         self._qemu: Daemon | None = None
         self._agent: Agent | None = None
         folder.mkdir()
         shutil.copyfile(root / "boot" / f"vmlinuz-{kernel_version(root)}", folder / "vmlinuz")
-        (folder / "initramfs.img").write_bytes(make_nas_initramfs(root))
+        (folder / "initramfs.img").write_bytes(make_nas_initramfs(root, modules))
         self._make_disk()
         switch.add_tap(name)
 
@@ -122,10 +133,12 @@ class KernelNas:
             f"nas.clients={NETWORK} nas.lease={LEASE_SECONDS} nas.disk={self._filesystem}"
         )
         boot = (self._folder / "vmlinuz", self._folder / "initramfs.img", cmdline)
+        # The host's page cache outlives the emulated machine: there is nothing to flush.
+        cache = "writeback" if self.slow_disk else "unsafe"
         return [
+            *(self.slow_disk.argv() if self.slow_disk else ()),
             *self._machine.argv(boot, self.name, self._mac, MEMORY, self._folder),
-            # The host's page cache outlives the emulated machine: there is nothing to flush.
-            *("-drive", f"if=none,id=disk,format=raw,cache=unsafe,file={self._disk}"),
+            *("-drive", f"if=none,id=disk,format=raw,cache={cache},file={self._disk}"),
             *("-device", "virtio-blk-pci,drive=disk"),
             *self.qemu_options,
         ]

@@ -106,13 +106,13 @@ class Lab:
         """
         return self._nas("nas2", 2, netboot=False, disk=disk, ganesha=ganesha)
 
-    def kernel_nas(self, filesystem: str = "ext4") -> KernelNas:
+    def kernel_nas(self, filesystem: str = "ext4", modules: tuple[str, ...] = ()) -> KernelNas:
         """A NAS at 10.77.0.3 whose NFS server is the kernel's, off, for shares only: NFS 4.2.
 
-        On ext4 it has DEALLOCATE, on xfs CLONE as well.
+        On ext4 it has DEALLOCATE, on xfs CLONE as well. modules are more of its kernel's.
         """
         name = "nas3"
-        nas = KernelNas(name, self.switch, 3, self.folder / name, self.machine, self.base, filesystem)
+        nas = KernelNas(name, self.switch, 3, self.folder / name, self.machine, self.base, filesystem, modules)
         self._undo.callback(nas.pull_power)
         return nas
 

@@ -1,4 +1,4 @@
-"""`make bench`: what rpinfs costs and saves, beside the fstab lines that people write by hand.
+"""Boot: what rpinfs costs and saves, beside the fstab lines that people write by hand.
 
 Two emulated Pis, one with rpinfs and one without, take turns. Counts come first, since they repeat: requests to the NAS
 (/proc/self/mountstats), bytes, pages in memory. The share is on a NAS of its own: of one that has the root as well, the
@@ -8,18 +8,18 @@ they say little.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from .container import without_network
-from .image import make_by_hand, space
-from .lab import Lab, require_root
-from .nas import GaneshaNas
-from .pi import Pi
-from .process import LabError
-from .traffic import traffic
+from tests.lab.container import without_network
+from tests.lab.image import make_by_hand, space
+from tests.lab.lab import Lab
+from tests.lab.nas import GaneshaNas
+from tests.lab.pi import Pi
+from tests.lab.root import Progress
+from tests.lab.traffic import traffic
+
+from .report import Area, Row
 
 MIB = 1 << 20
 SIZE = 2 << 30
@@ -50,7 +50,7 @@ for number in range(100):
 Figures = dict[str, float]
 
 
-def measure(pi: Pi) -> Figures:
+def ordinary_boot(pi: Pi) -> Figures:
     """One ordinary boot of a Pi whose storage is there, and some work on it."""
     figures: Figures = {}
     pi.power_on()
@@ -114,17 +114,8 @@ def first_boot(nas: GaneshaNas, pi: Pi) -> Figures:
     }
 
 
-def table(hand: Figures, ours: Figures) -> str:
-    lines = [f"{'':<52} {'by hand':>12} {'rpinfs':>12} {'ratio':>6}"]
-    for name, value in hand.items():
-        ratio = f"{ours[name] / value:6.2f}" if value else f"{'':>6}"
-        # Of a time, only the ratio means anything.
-        counts = f"{'':>12} {'':>12}" if name.endswith("seconds") else f"{value:12,.0f} {ours[name]:12,.0f}"
-        lines.append(f"{name:<52} {counts} {ratio}")
-    return "\n".join(lines)
-
-
-def bench(deb: Path) -> str:
+def measure(deb: Path, say: Progress) -> list[Area]:
+    """A first boot and an ordinary one of each, and some work after it."""
     with ExitStack() as stack:
         labs = [stack.enter_context(Lab(deb=which, progress=say)) for which in (None, deb)]
         nases = [lab.second_nas() for lab in labs]
@@ -134,25 +125,13 @@ def bench(deb: Path) -> str:
         figures = [first_boot(nas, pi) for nas, pi in zip(nases, pis, strict=True)]
         for pi, found in zip(pis, figures, strict=True):
             say(f"measuring {pi.name}")
-            found.update(measure(pi))
-    return table(*figures)
+            found.update(ordinary_boot(pi))
+    hand, ours = figures
+    return [Area("boot", ("by hand", "rpinfs"), [_row(name, hand[name], ours[name]) for name in hand])]
 
 
-def say(line: str) -> None:
-    print(line, flush=True)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python3 -m tests.lab.bench", description="What rpinfs costs and saves.")
-    parser.add_argument("--deb", type=Path, required=True, help="the package to measure")
-    try:
-        require_root()
-        say(bench(parser.parse_args().deb))
-    except LabError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _row(name: str, hand: float, ours: float) -> Row:
+    # Of a time, only the ratio means anything.
+    if not name.endswith("seconds"):
+        return Row(name, {"by hand": hand, "rpinfs": ours})
+    return Row(name.replace("seconds", "time"), {"by hand": 1.0, "rpinfs": ours / hand}, ratio=True)

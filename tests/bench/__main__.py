@@ -1,0 +1,48 @@
+"""`make bench`: what rpinfs costs and saves, beside what else people could use, on emulated Pis."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.lab.lab import require_root
+from tests.lab.process import LabError
+
+from . import boot, report, storage
+
+AREAS: dict[str, Callable[[Path, Callable[[str], None]], list[report.Area]]] = {
+    "boot": boot.measure,
+    "storage": storage.measure,
+}
+
+
+def say(line: str) -> None:
+    """Progress, as it comes."""
+    print(line, flush=True)
+
+
+def main() -> int:
+    """Measure what is asked for; 1 where the lab fails."""
+    parser = argparse.ArgumentParser(prog="python3 -m tests.bench", description="What rpinfs costs and saves.")
+    parser.add_argument("--deb", type=Path, required=True, help="the package to measure")
+    parser.add_argument("--area", choices=AREAS, action="append", help="this alone; can be given again (all)")
+    parser.add_argument("--keep", action="store_true", help="write RESULTS.md and the plots")
+    asked = parser.parse_args()
+    try:
+        require_root()
+        for name in asked.area or AREAS:
+            areas = AREAS[name](asked.deb, say)
+            for area in areas:
+                say(report.text(area))
+            if asked.keep:
+                report.keep(areas)
+    except LabError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

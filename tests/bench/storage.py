@@ -1,0 +1,190 @@
+"""Storage: what containers wait for, on a NAS with a disk that takes its time to flush.
+
+One emulated Pi, one NAS (the kernel's nfsd, `sync`), and on its disk side by side what people could have: an image
+mounted by hand, images of rpinfs with ext4 and with xfs, an iSCSI LUN. They take turns, round by round.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from tests.lab.kernel_nas import KernelNas
+from tests.lab.lab import Lab
+from tests.lab.pi import Pi
+from tests.lab.process import run
+from tests.lab.root import Progress
+from tests.lab.slow_disk import SlowDisk
+from tests.lab.sources import options_in_force
+from tests.lab.traffic import traffic
+
+from .report import Area, Row
+
+WORK = Path(__file__).with_name("work.py")
+SIZE = 2 << 30
+ROUNDS = 3
+FLUSHES = (6.0, 1.0)
+"""Milliseconds: a hard disk, an SSD."""
+
+SECONDS = 1800.0
+BY_HAND, EXT4, XFS, ISCSI = "by hand", "rpinfs, ext4", "rpinfs, xfs", "iSCSI LUN"
+FOLDERS = {
+    BY_HAND: "/var/lib/byhand",
+    EXT4: "/var/lib/docker",
+    XFS: "/var/lib/xfs",
+    ISCSI: "/var/lib/iscsi",
+}
+CONFIG = f"""\
+[Server]
+Address={{address}}
+Version=4.2
+[Boot]
+Export=
+[Image docker]
+File=ext4
+Size={SIZE}
+Filesystem=ext4
+[Image xfs]
+File=xfs
+Size={SIZE}
+Filesystem=xfs
+Where={FOLDERS[XFS]}
+"""
+ROWS = {
+    "append": ("append 4 KiB and fsync", "ms"),
+    "threads": ("the same by four threads", "ms"),
+    "create": ("create 4 KiB and fsync", "ms"),
+    "overwrite": ("overwrite 4 KiB anywhere and fdatasync", "ms"),
+    "sqlite": ("SQLite commit", "ms"),
+    "untar": ("untar 2,000 files and sync", "ms"),
+    "stall": ("worst fsync beside a write of 150 MiB", "ms"),
+    "write": ("write 64 MiB and fsync", "ms"),
+    "read": ("read 64 MiB", "ms"),
+}
+OPERATIONS = {"append": 100, "threads": 200, "create": 100, "overwrite": 100, "sqlite": 50}
+"""How many of them a run of a row has, as counts are told for each; work.py knows."""
+
+TARGET, INITIATOR = "iqn.2026-01.lab:nas", "iqn.2026-01.lab:pi"
+NAS_MODULES = ("target_core_file", "iscsi_target_mod")
+# The kernel's own target (Documentation/target/scripts.rst): a file with its write cache on, as such LUNs are.
+EXPORT_LUN = f"""\
+mkdir -p /sys/kernel/config && mount -t configfs configfs /sys/kernel/config
+truncate -s {SIZE} /srv/lun
+cd /sys/kernel/config/target
+mkdir -p core/fileio_0/lun
+echo fd_dev_name=/srv/lun,fd_dev_size={SIZE},fd_buffered_io=1 >core/fileio_0/lun/control
+echo 1 >core/fileio_0/lun/enable
+echo 1 >core/fileio_0/lun/attrib/emulate_write_cache
+mkdir -p iscsi/{TARGET}/tpgt_1/lun/lun_0 iscsi/{TARGET}/tpgt_1/np/{{address}}:3260
+ln -s /sys/kernel/config/target/core/fileio_0/lun iscsi/{TARGET}/tpgt_1/lun/lun_0/lun
+for attribute in authentication demo_mode_write_protect; do echo 0 >iscsi/{TARGET}/tpgt_1/attrib/$attribute; done
+for attribute in generate_node_acls cache_dynamic_acls; do echo 1 >iscsi/{TARGET}/tpgt_1/attrib/$attribute; done
+echo 1 >iscsi/{TARGET}/tpgt_1/enable
+"""
+USE_LUN = f"""\
+set -e
+modprobe iscsi_tcp
+iscsistart -i {INITIATOR} -t {TARGET} -g 1 -a {{address}} >/dev/null
+udevadm settle
+disk=$(ls /dev/disk/by-path/*-iscsi-{TARGET}-lun-0)
+mkfs.ext4 -q -F $disk
+mkdir -p {FOLDERS[ISCSI]}
+mount $disk {FOLDERS[ISCSI]}
+"""
+# As the author of the recipe has it.
+MOUNT_BY_HAND = f"""\
+set -e
+truncate -s {SIZE} /nfs/docker/byhand
+mkfs.ext4 -q -F /nfs/docker/byhand
+mkdir -p {FOLDERS[BY_HAND]}
+mount -o loop /nfs/docker/byhand {FOLDERS[BY_HAND]}
+"""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One run of a row, for each operation: milliseconds, requests to the NAS, and how often its disk flushed."""
+
+    milliseconds: float
+    requests: float
+    flushes: float
+
+
+def measure(deb: Path, say: Progress) -> list[Area]:
+    """All rows at each of FLUSHES."""
+    with ExitStack() as stack:
+        lab = stack.enter_context(Lab(deb=deb, progress=say))
+        nas = lab.kernel_nas(modules=NAS_MODULES)
+        disk = nas.slow_disk = SlowDisk(lab.folder)
+        pi = lab.pi("bench")
+        prepare_root(pi, nas)
+        nas.start()
+        nas.run(EXPORT_LUN.format(address=nas.address))
+        pi.boot()
+        for where in (FOLDERS[EXT4], FOLDERS[XFS]):
+            pi.run(f"mountpoint {where}")
+        for script in (MOUNT_BY_HAND, USE_LUN):
+            pi.run(script.format(address=nas.address), timeout=SECONDS)
+        areas = []
+        for milliseconds in FLUSHES:
+            disk.take(milliseconds)
+            areas.append(Area(
+                f"storage, {milliseconds:g} ms a flush",
+                tuple(FOLDERS),
+                [row for name in ROWS for row in rows(name, measured(pi, disk, name, say))],
+            ))  # fmt: skip
+        return areas
+
+
+def prepare_root(pi: Pi, nas: KernelNas) -> None:
+    """The config, no Docker that would move under what is measured, and the initiator of iSCSI."""
+    pi.write("/etc/rpinfs/rpinfs.conf", CONFIG.format(address=nas.address))
+    pi.mask(
+        "docker.service", "docker.socket", "containerd.service", "iscsid.service", "iscsid.socket", "open-iscsi.service"
+    )
+    shutil.copyfile(WORK, pi.path("/root/work.py"))
+    resolver = pi.read("/etc/resolv.conf")
+    for name in ("/etc/resolv.conf", "/etc/hosts"):
+        shutil.copyfile(name, pi.path(name))
+    pi.write("/etc/apt/apt.conf.d/99bench", options_in_force())
+    for words in (("update",), ("install", "--yes", "--no-install-recommends", "open-iscsi")):
+        run(
+            ["chroot", pi.root, "apt-get", "--quiet", *words], env={"DEBIAN_FRONTEND": "noninteractive", "INITRD": "No"}
+        )
+    pi.write("/etc/resolv.conf", resolver)
+
+
+def measured(pi: Pi, disk: SlowDisk, row: str, say: Progress) -> Mapping[str, list[Found]]:
+    """Some rounds of a row, each column once in a round."""
+    found: dict[str, list[Found]] = {name: [] for name in FOLDERS}
+    for _ in range(ROUNDS):
+        for name, where in FOLDERS.items():
+            folder = f"{where}/bench"
+            pi.run(
+                f"rm -rf {folder}.*; mkdir -p {folder}; python3 /root/work.py prepare {row} {folder}", timeout=SECONDS
+            )
+            requests, flushes = traffic(pi).requests.total(), disk.flushes
+            took = float(pi.run(f"python3 /root/work.py measure {row} {folder}", timeout=SECONDS))
+            count = OPERATIONS.get(row, 1)
+            requests, flushes = traffic(pi).requests.total() - requests, disk.flushes - flushes
+            found[name].append(Found(took, requests / count, flushes / count))
+            pi.run(f"mv {folder} {folder}.old && rm -r {folder}.old && sync", timeout=SECONDS)
+    say(f"{row}: {json.dumps({name: [round(one.milliseconds, 1) for one in runs] for name, runs in found.items()})}")
+    return found
+
+
+def rows(name: str, found: Mapping[str, list[Found]]) -> list[Row]:
+    """Lines of the table: time as a ratio to that by hand, requests and flushes as counts."""
+    title = ROWS[name][0]
+    took = {column: median(one.milliseconds for one in runs) for column, runs in found.items()}
+    lines = [Row(f"{title}: time", {column: took[column] / took[BY_HAND] for column in took}, ratio=True)]
+    if name != "stall":
+        requests = {column: median(one.requests for one in runs) for column, runs in found.items() if column != ISCSI}
+        lines.append(Row(f"{title}: requests", requests))
+        lines.append(Row(f"{title}: flushes", {c: median(one.flushes for one in runs) for c, runs in found.items()}))
+    return lines

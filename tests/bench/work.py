@@ -1,0 +1,164 @@
+"""What a Pi does while it is measured: `work.py ROW FOLDER`; prints milliseconds for one operation of that row.
+
+Runs in the Pi, by its own Python: nothing of the tests is there. FOLDER is on the storage that is measured.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+BLOCK = bytes(range(256)) * 16
+COUNT = 100
+THREADS = 4
+FILES = 2000
+MIB = 1 << 20
+CHUNK = MIB
+SEQUENTIAL = 64 * MIB
+BESIDE = 150 * MIB
+
+
+def append(folder: str, count: int = COUNT) -> int:
+    """4 KiB at the end of a file, and fsync."""
+    file = os.open(f"{folder}/log-{threading.get_ident()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for _ in range(count):
+        os.write(file, BLOCK)
+        os.fsync(file)
+    os.close(file)
+    return count
+
+
+def threads(folder: str) -> int:
+    """The same by four at once."""
+    each = COUNT // 2
+    run_all = [threading.Thread(target=append, args=(folder, each)) for _ in range(THREADS)]
+    for one in run_all:
+        one.start()
+    for one in run_all:
+        one.join()
+    return each * THREADS
+
+
+def create(folder: str) -> int:
+    """A new file of 4 KiB, fsync of it and of its folder."""
+    where = os.open(folder, os.O_RDONLY)
+    for number in range(COUNT):
+        file = os.open(f"{folder}/{number}", os.O_WRONLY | os.O_CREAT)
+        os.write(file, BLOCK)
+        os.fsync(file)
+        os.close(file)
+        os.fsync(where)
+    os.close(where)
+    return COUNT
+
+
+def overwrite(folder: str) -> int:
+    """4 KiB anywhere in a file of 16 MiB that is there, and fdatasync."""
+    file = os.open(f"{folder}/there", os.O_RDWR)
+    chance = random.Random(1)
+    for _ in range(COUNT):
+        os.pwrite(file, BLOCK, chance.randrange(16 * MIB // len(BLOCK)) * len(BLOCK))
+        os.fdatasync(file)
+    os.close(file)
+    return COUNT
+
+
+def sqlite(folder: str) -> int:
+    """A transaction of one row, by SQLite's own defaults."""
+    with sqlite3.connect(f"{folder}/sqlite") as connection:
+        connection.execute("create table if not exists t (a integer primary key, b blob)")
+        for _ in range(COUNT // 2):
+            connection.execute("insert into t (b) values (?)", (BLOCK[:200],))
+            connection.commit()
+    return COUNT // 2
+
+
+def untar(folder: str) -> int:
+    """An archive of 2,000 small files, and a sync of it all."""
+    subprocess.run(["tar", "-xf", ARCHIVE, "-C", folder], check=True)
+    os.sync()
+    return 1
+
+
+def stall(folder: str) -> int:
+    """The worst fsync of a small append while another process writes 150 MiB."""
+    beside = subprocess.Popen(
+        ["dd", "if=/dev/zero", f"of={folder}/big", "bs=1M", f"count={BESIDE // MIB}", "status=none"]
+    )
+    file = os.open(f"{folder}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    worst = 0.0
+    while beside.poll() is None:
+        begun = time.monotonic()
+        os.write(file, BLOCK)
+        os.fsync(file)
+        worst = max(worst, time.monotonic() - begun)
+    print(worst * 1000)
+    sys.exit(0)
+
+
+def write(folder: str) -> int:
+    """64 MiB from end to end, and fsync."""
+    file = os.open(f"{folder}/read", os.O_WRONLY | os.O_CREAT)
+    for _ in range(SEQUENTIAL // CHUNK):
+        os.write(file, BLOCK * (CHUNK // len(BLOCK)))
+    os.fsync(file)
+    os.close(file)
+    return 1
+
+
+def read(folder: str) -> int:
+    """64 MiB from end to end, of which nothing is in memory."""
+    file = os.open(f"{folder}/read", os.O_RDONLY)
+    while os.read(file, CHUNK):
+        pass
+    os.close(file)
+    return 1
+
+
+ARCHIVE = f"{tempfile.gettempdir()}/bench.tar"
+ROWS: dict[str, Callable[[str], int]] = {
+    function.__name__: function for function in (append, threads, create, overwrite, sqlite, untar, stall, write, read)
+}
+
+
+def prepare(row: str, folder: str) -> None:
+    """What is there before the clock runs."""
+    if row == "untar" and not Path(ARCHIVE).exists():
+        chance = random.Random(2)
+        with tarfile.open(ARCHIVE, "w") as archive:
+            for number in range(FILES):
+                member = tarfile.TarInfo(f"{number % 50}/{number}")
+                member.size = chance.randrange(1, 8192)
+                archive.addfile(member, io.BytesIO(chance.randbytes(member.size)))
+    if row == "overwrite":
+        Path(folder, "there").write_bytes(BLOCK * (16 * MIB // len(BLOCK)))
+    if row == "read":
+        write(folder)
+    os.sync()
+    if row == "read":
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+
+
+def main() -> None:
+    """Prepare, or measure."""
+    verb, row, folder = sys.argv[1:]
+    if verb == "prepare":
+        prepare(row, folder)
+        return
+    begun = time.monotonic()
+    count = ROWS[row](folder)
+    print((time.monotonic() - begun) * 1000 / count)
+
+
+if __name__ == "__main__":
+    main()
