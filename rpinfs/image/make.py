@@ -15,14 +15,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from rpinfs.boot.settings import GIB, LARGEST_IMAGE, MIB, SMALLEST_IMAGE, human_size
+from rpinfs.boot.settings import LARGEST_IMAGE, MIB, SMALLEST_IMAGE, human_size
 from rpinfs.boot.storage import uuid_text
 from rpinfs.image import door, publish
 from rpinfs.image.errors import ImageError, as_image_error
 from rpinfs.image.probe import Kind, Probe, absolute, probe, refuse_attached, stamp_of, verify
 from rpinfs.lease import memory
 from rpinfs.system.files import open_regular, sync_folder
-from rpinfs.system.run import Tell, run, silent
+from rpinfs.system.run import CommandError, Tell, run, silent
 
 # --- Kinds of file systems ---------------------------------------------------------------------------------
 
@@ -35,12 +35,14 @@ class _Maker:
         label_length: bytes.
         room: bytes that it takes on the share at once or when first used: metadata and journal, by size.
         argv: the command, by (path, size, label, uuid, whether it is to have multi-mount protection).
+        in_memory: whether it writes many zeros, which the share need not get: made in memory, and the rest is sent.
         verify: the check that a fresh one must pass without a single remark.
     """
 
     label_length: int
     room: Callable[[int], int]
     argv: Callable[[str, int, str, str, bool], list[str]]
+    in_memory: bool
     verify: Callable[[str], list[str]]
 
 
@@ -79,9 +81,13 @@ def _ext4_argv(path: str, size: int, label: str, identity: str, mmp: bool) -> li
     ]
 
 
-def _xfs_room(size: int) -> int:
-    """The log, which mkfs writes in full: 64 MiB, from 128 GiB on a 2048th of the size; and a little."""
-    return max(64 * MIB, min(size // 2048, 2 * GIB)) + 8 * MIB
+# The least that mkfs makes. From 128 GiB on it would make a 2048th of the size, all of which is written to in turn.
+_XFS_LOG = 64 * MIB
+
+
+def _xfs_room(_size: int) -> int:
+    """The log, of which the share gets what is used, and a little."""
+    return _XFS_LOG + 8 * MIB
 
 
 def _xfs_argv(path: str, _size: int, label: str, identity: str, _mmp: bool) -> list[str]:
@@ -93,6 +99,8 @@ def _xfs_argv(path: str, _size: int, label: str, identity: str, _mmp: bool) -> l
         "size=4096",
         "-b",
         "size=4096",
+        "-l",
+        f"size={_XFS_LOG}",
         "-m",
         f"uuid={identity}",
         "-L",
@@ -102,8 +110,8 @@ def _xfs_argv(path: str, _size: int, label: str, identity: str, _mmp: bool) -> l
 
 
 _MAKERS = {
-    "ext4": _Maker(16, _ext4_room, _ext4_argv, lambda path: ["e2fsck", "-f", "-n", path]),
-    "xfs": _Maker(12, _xfs_room, _xfs_argv, lambda path: ["xfs_repair", "-n", "-f", path]),
+    "ext4": _Maker(16, _ext4_room, _ext4_argv, False, lambda path: ["e2fsck", "-f", "-n", path]),
+    "xfs": _Maker(12, _xfs_room, _xfs_argv, True, lambda path: ["xfs_repair", "-n", "-f", path]),
 }
 
 
@@ -170,16 +178,42 @@ def make(
             os.ftruncate(temporary.fd, size)
             identity = _random_uuid()
             progress(f"formatting {human_size(size)} with {filesystem}")
-            run(
-                maker.argv(temporary.path, size, _fitting(label, path, maker), identity, mmp),
-                die_with_us=True,
-            )
+            fitting = _fitting(label, path, maker)
+            _format(maker, temporary, lambda where: maker.argv(where, size, fitting, identity, mmp))
             os.fsync(temporary.fd)
             progress("verifying the new file system")
             made = prove_whole(temporary, size, identity, maker.verify(temporary.path))
             _publish(temporary, target)
         sync_folder(path)
         return replace(made, path=path, stamp=stamp_of(os.lstat(path)))
+
+
+def _format(maker: _Maker, temporary: publish.Temporary, argv: Callable[[str], list[str]]) -> None:
+    """Make the file system, by a command of which only the path is open. Raises OSError, CommandError."""
+    made = _in_memory(argv, os.fstat(temporary.fd).st_size) if maker.in_memory else None
+    if made is None:
+        run(argv(temporary.path), die_with_us=True)
+        return
+    from rpinfs.image import copying
+
+    try:
+        copying.copy(made, f"/proc/self/fd/{made}", temporary.fd, silent)
+    finally:
+        os.close(made)
+
+
+def _in_memory(argv: Callable[[str], list[str]], size: int) -> int | None:
+    """A new file system, open, in a file in memory; None where there is too little of that."""
+    made = None
+    try:
+        made = os.memfd_create("new file system")
+        os.ftruncate(made, size)
+        run(argv(f"/proc/self/fd/{made}"), pass_fds=(made,), die_with_us=True)
+    except (OSError, CommandError):
+        if made is not None:
+            os.close(made)
+        return None
+    return made
 
 
 def _random_uuid() -> str:

@@ -1,6 +1,7 @@
 """Making images: as the design says, and what is left when it goes wrong."""
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -104,10 +105,27 @@ def test_room_asked_for_is_enough(tmp_path: Path, size: int) -> None:
     assert made.allocated + journal_bytes <= make.room_needed(size)
 
 
-def test_room_asked_for_is_enough_for_xfs(tmp_path: Path) -> None:
-    for size in (XFS_SIZE, 10 << 30, 1 << 40):
-        made = create(str(tmp_path / f"{size}"), size, "xfs")
-        assert made.allocated <= make.room_needed(size, "xfs")
+@pytest.mark.parametrize("size", [XFS_SIZE, 10 << 30, 1 << 40])
+def test_room_asked_for_is_enough_for_xfs(tmp_path: Path, size: int) -> None:
+    """What mkfs writes, and the log, which is written full in time."""
+    made = create(str(tmp_path / "disk.img"), size, "xfs")
+    log = re.search(r"^log .*?bsize=4096 +blocks=(\d+)", command("xfs_info", tmp_path / "disk.img"), re.MULTILINE)
+    assert log
+    assert made.allocated + int(log[1]) * 4096 <= make.room_needed(size, "xfs")
+
+
+def test_xfs_is_made_where_memory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then mkfs writes to the share, its zeros as well."""
+    create(str(tmp_path / "usual.img"), XFS_SIZE, "xfs")
+
+    def none(_name: str) -> int:
+        raise OSError(errno.ENOMEM, "none")
+
+    monkeypatch.setattr(os, "memfd_create", none)
+    made = create(str(tmp_path / "short.img"), XFS_SIZE, "xfs")
+    assert made.kind is Kind.XFS
+    usual = (tmp_path / "usual.img").stat().st_blocks * 512
+    assert usual < 4 * MIB < made.allocated
 
 
 @pytest.mark.parametrize(
