@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rpinfs.image import make
+from rpinfs.lease import memory
 from tests.support import Tell, random_seed, thorough
 
 from .container import without_network
@@ -44,7 +45,7 @@ def test_power_cut_in_the_first_boot(lab: Lab, tell: Tell, kind: str) -> None:
     chance, seed = random_seed()
     span = seconds_of_a_first_boot(pi) if thorough() else FIRST_BOOT
     for cut in range(1, cuts + 1):
-        empty(lab.nas.share)
+        forget(lab.nas.share, pi)
         wait_for_agent(pi)
         instant = wait_at_random(chance, span)
         cut_power(pi)
@@ -102,7 +103,7 @@ def test_power_cuts_with_fast_commit(lab: Lab, monkeypatch: pytest.MonkeyPatch, 
     chance, seed = random_seed()
     cuts, done, images, refused, lost = 20, 0, 0, 0, 0
     while done < cuts:
-        empty(lab.nas.share)
+        forget(lab.nas.share, pi)
         make.create(str(image), 10 << 30)
         assert "fast_commit" in superblock(image)["Filesystem features"].split()
         images += 1
@@ -181,6 +182,10 @@ def wait_at_random(chance: random.Random, longest: float) -> float:
     return seconds
 
 
-def empty(share: Path) -> None:
+def forget(share: Path, *pis: Pi) -> None:
+    """Let the next boot be the first one: an empty share, and Pis that are off and remember no image of it."""
     for path in share.iterdir():
         path.unlink()
+    for pi in pis:
+        for path in pi.path(memory.FOLDER).glob("*"):
+            path.unlink()

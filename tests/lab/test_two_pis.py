@@ -13,7 +13,7 @@ from .image import is_clean
 from .lab import Lab
 from .pi import Pi
 from .said import SAID, boot_until_settled, image_state
-from .test_power_cuts import empty
+from .test_power_cuts import forget
 from .test_storage import assert_storage_is_up
 
 pytestmark = [pytest.mark.lab, pytest.mark.root, pytest.mark.crash]
@@ -34,7 +34,7 @@ def test_two_pis_one_image(lab: Lab, tell: Tell) -> None:
             if number:
                 for pi in pis:
                     pi.pull_power()
-                empty(lab.nas.share)
+                forget(lab.nas.share, *pis)
             winner, loser = in_order_of_success(pis, list(both.map(boot_until_settled, pis)))
             wins[winner.name] += 1
             assert_owner_is_named(loser, winner)
