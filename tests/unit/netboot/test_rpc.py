@@ -14,7 +14,7 @@ from rpinfs.netboot.finding import Gravity
 from rpinfs.netboot.rpc import Connection, NoPortError, RpcError, Words, numbers, opaque
 
 HERE = "127.0.0.1"
-SOON = 0.2
+SOON = 0.6
 """Seconds that whoever asks waits. Nothing is measured: a test that waits for ever fails by its time."""
 
 Serve = Callable[[socket.socket], None]
