@@ -10,6 +10,8 @@ import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from rpinfs.system import binding
+
 TOP = Path(__file__).resolve().parent.parent
 CMDLINE = "console=tty1 root=/dev/nfs nfsroot=192.168.1.10:/nfsroot/pi,vers=4.1,proto=tcp rw ip=dhcp rootwait"
 SERIAL = "10000000a1b2c3d4"
@@ -62,12 +64,14 @@ def make_pi(root: Path, config: Content = "", files: Mapping[str, Content] | Non
 
 
 class Installed:
-    """rpinfs as the package installs it, below a folder: shims, and byte-compiled modules."""
+    """rpinfs as the package installs it, below a folder: shims, byte-compiled modules, and these bound in one file."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, bound: bool = True) -> None:
         share = folder / "share"
         shutil.copytree(TOP / "rpinfs", share / "rpinfs", ignore=shutil.ignore_patterns("__pycache__"))
         compileall.compile_dir(share, quiet=2)
+        if bound:
+            binding.bind(str(share / "rpinfs"))
         self.share = share
         self.generator = self._shim("rpinfs-generator", folder)
         self.rpinfs = self._shim("rpinfs", folder)

@@ -269,7 +269,9 @@ def restarted_while_running() -> Facts:
 
 
 def half_unpacked() -> Facts:
-    """As dpkg leaves it when it dies: the units are there, and not all of the program."""
+    """As dpkg leaves it when it dies: the units are there, and not all of the program, nor what was bound of it."""
+    for bound in Path("/usr/share/rpinfs").glob("bound.*"):
+        bound.unlink()
     os.rename("/usr/share/rpinfs/rpinfs/boot/config.py", "/srv/config.py")
     return refused(lambda: os.rename("/srv/config.py", "/usr/share/rpinfs/rpinfs/boot/config.py"))
 

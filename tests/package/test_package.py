@@ -96,6 +96,8 @@ def test_install_remove_purge(deb: Path, release: str) -> None:
         assert names_below(package) == names_below(TREE / "rpinfs")
         assert [source.name for source in sources if not pyc_of(source)] == []
         assert_shims_are_ours(root.root)
+        loader = "import sys; sys.path.insert(0, '/usr/share/rpinfs'); import rpinfs.boot as one; print(one.__loader__)"
+        assert "rpinfs.Bound" in root.run("/usr/bin/python3", "-ISBc", loader).stdout
         assert root.run("rpinfs", "--version").stdout.split()[-1] == __version__
         assert root.run("dpkg", "--verify", "rpinfs").stdout == ""
 

@@ -1,6 +1,7 @@
 """What the programs of the boot cost: modules imported and files opened, each of them a round trip to the NAS.
 
-Exact lists, not limits: who adds to them sees it here.
+Exact lists, not limits: who adds to them sees it here. What `rpinfs status` costs has a limit, and the agent's is in
+tests/tools/agent/test_weight.py.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import rpinfs
 from tests.support import PATH, Installed, make_pi
 
 PYTHON = ("/usr/bin/python3", "-ISB")
@@ -120,7 +122,8 @@ def pi(root: Path) -> Path:
 
 
 def environment(root: Path) -> dict[str, str]:
-    return {"PATH": PATH, "RPINFS_ROOT": str(root)}
+    # LC_ALL as in the units: of C.UTF-8 the interpreter reads three files.
+    return {"LC_ALL": "C", "PATH": PATH, "RPINFS_ROOT": str(root)}
 
 
 def imported(root: Path, *argv: str | Path) -> set[str]:
@@ -146,8 +149,17 @@ def opened(root: Path, *argv: str | Path) -> Counter[str]:
     return Counter(re.sub(r"\.cpython-\d+\.pyc$", ".pyc", path) for path in found)
 
 
-def program(installed: Installed, modules: list[str]) -> list[str]:
-    """What running the shim opens: not itself, but the folders on the way to the modules, and each module."""
+def program(installed: Installed) -> list[str]:
+    """What running the shim opens: not itself, but the folder of the package, what looks for the bound file, and it."""
+    return [str(installed.share), str(installed.share / "rpinfs/__pycache__/__init__.pyc"), str(bound_in(installed))]
+
+
+def bound_in(installed: Installed) -> Path:
+    return installed.share / rpinfs.BOUND
+
+
+def unbound(installed: Installed, modules: list[str]) -> list[str]:
+    """What running the shim opens where the bound file is not there: the folders to the modules, and each module."""
     package = installed.share / "rpinfs"
     files = ["__init__.pyc", *(f"{name.replace('.', '/')}.pyc" for name in modules)]
     paths = [package / file.replace("boot.pyc", "boot/__init__.pyc") for file in files]
@@ -172,11 +184,38 @@ def test_files_that_the_generator_opens(pi: Path, installed: Installed, tmp_path
     units = tmp_path / "units"
     more = opened(pi, installed.generator, units) - opened(pi, *NOTHING)
     assert sorted(more.elements()) == sorted([
-        *program(installed, MODULES["generator"]),
+        *program(installed),
         *(str(pi / name) for name in READ),
         *(str(units / name) for name in WRITTEN),
         str(pi / "run/NetworkManager/conf.d/50-rpinfs.conf"),
     ])  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_without_the_bound_file_the_modules_are_opened_one_by_one(pi: Path, tmp_path: Path, name: str) -> None:
+    """As while the package is upgraded, and after a new Python came."""
+    bare = Installed(tmp_path / "i", bound=False)
+    argv = (bare.generator, tmp_path / "units") if name == "generator" else (bare.rpinfs, "gate")
+    found = opened(pi, *argv) - opened(pi, *NOTHING)
+    assert sorted(path for path in found.elements() if path.startswith(str(bare.share))) == sorted(
+        unbound(bare, MODULES[name])
+    )
+
+
+LIMIT = 22
+"""Files of the root that the generator may open with a configuration of one file: 11 are the bare interpreter's."""
+
+
+def test_at_an_ordinary_boot_the_generator_opens_few_files_of_the_root(
+    root: Path, installed: Installed, tmp_path: Path
+) -> None:
+    pi = make_pi(root, "[Image docker]\nFile=docker.img\n", {"etc/fstab": "# empty\n", "proc/net/route": "Iface\n"})
+    elsewhere = tuple(f"{pi}/{folder}/" for folder in ("proc", "sys", "run"))
+    bare = opened(pi, *PYTHON, "-c", "pass")
+    more = (opened(pi, installed.generator, tmp_path / "units") - bare).elements()
+    found = sorted(path for path in more if not path.startswith((*elsewhere, f"{tmp_path}/units")))
+    assert found == sorted([*program(installed), str(pi / "etc/fstab"), str(pi / "etc/rpinfs/rpinfs.conf")])
+    assert sum(bare.values()) + len(found) <= LIMIT
 
 
 def test_what_depends_on_the_nic_costs_one_file_of_the_memory(pi: Path, installed: Installed, tmp_path: Path) -> None:
@@ -191,7 +230,7 @@ def test_what_depends_on_the_nic_costs_one_file_of_the_memory(pi: Path, installe
 def test_files_that_the_gate_opens(pi: Path, installed: Installed) -> None:
     more = opened(pi, installed.rpinfs, "gate") - opened(pi, *NOTHING)
     assert sorted(more.elements()) == sorted([
-        *program(installed, MODULES["gate"]),
+        *program(installed),
         *(str(pi / name) for name in READ),
         *(str(pi / name) for name in TOLD),
         # The device, the verified file system, and errors recorded in it: none of these is a file of the NAS.

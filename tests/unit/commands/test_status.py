@@ -42,7 +42,7 @@ def test_a_generator_that_crashes_does_not_take_the_checks_along(tmp_path: Path,
     """They are what says that it has written no units."""
     make_pi(root)
     # A short name: the kernel reads 255 bytes of the first line of a script, and this one has the path in it.
-    broken = Installed(tmp_path / "i")
+    broken = Installed(tmp_path / "i", bound=False)
     (broken.share / "rpinfs/boot/generator.py").write_text("raise SystemExit(1)\n")
     done = broken.run(broken.rpinfs, "check", "--timeout", "100", "config.valid", root=root)
     assert (done.returncode, done.stderr) == (0, "")
