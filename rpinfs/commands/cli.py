@@ -192,6 +192,28 @@ def _nearest(said: str, word: str, known: Sequence[str]) -> str:
     return f"; known are {', '.join(known)}"
 
 
+class _Form(argparse.RawDescriptionHelpFormatter):
+    """Help as wide as the terminal. Left to itself argparse asks shutil, which loads three libraries for compression.
+
+    It makes one for each argument that a command takes, also where nobody asked for help.
+    """
+
+    def __init__(self, prog: str, **more: Any) -> None:  # noqa: ANN401  Python 3.14 has more of them
+        super().__init__(prog, **{"width": _columns() - 2, **more})
+
+
+def _columns() -> int:
+    """Columns of the terminal, as shutil.get_terminal_size() finds them."""
+    told = os.environ.get("COLUMNS", "")
+    with contextlib.suppress(ValueError):
+        if (columns := int(told)) > 0:
+            return columns
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr]
+    except (AttributeError, ValueError, OSError):
+        return 80
+
+
 class _Parser(argparse.ArgumentParser):
     """Complains in our form: one line, and where to read on."""
 
@@ -215,7 +237,7 @@ The settings are in /etc/rpinfs/rpinfs.conf; a Pi whose root is on NFS needs non
 More: man rpinfs, man rpinfs.conf""",
     )
     parser.add_argument("--version", action="version", version=f"rpinfs {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+    commands = _group_of(parser)
     for name, command in COMMANDS.items():
         added = add_command(commands, name, command.help)
         if name == called:
@@ -225,17 +247,14 @@ More: man rpinfs, man rpinfs.conf""",
 
 
 def _new_parser(prog: str, description: str, epilog: str) -> _Parser:
-    form = argparse.RawDescriptionHelpFormatter
-    return _Parser(prog=prog, description=description, epilog=epilog, formatter_class=form, allow_abbrev=False)
+    return _Parser(prog=prog, description=description, epilog=epilog, formatter_class=_Form, allow_abbrev=False)
 
 
 def add_command(
     group: Group, name: str, help: str, handler: Handler | None = None, description: str = "", examples: str = ""
 ) -> argparse.ArgumentParser:
     """A command of a group; the help's one line is its description where there is no better one."""
-    parser: argparse.ArgumentParser = group.add_parser(
-        name, help=help, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser: argparse.ArgumentParser = group.add_parser(name, help=help, formatter_class=_Form, allow_abbrev=False)
     describe(parser, handler, description or f"{help[:1].upper()}{help[1:]}.", examples)
     return parser
 
@@ -243,6 +262,10 @@ def add_command(
 def add_group(parser: argparse.ArgumentParser, description: str = "") -> Group:
     """Make a command a group of commands, for `add_command`."""
     describe(parser, None, description)
+    return _group_of(parser)
+
+
+def _group_of(parser: argparse.ArgumentParser) -> Group:
     return parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
 
 

@@ -113,7 +113,9 @@ def _questions(facts: Facts) -> dict[str, Callable[[], object]]:
         for image in filter(facts.image_mount, config.images):
             questions[f"overlay:{image.name}"] = lambda image=image: _ask_overlay(facts, image)  # type: ignore[misc]
         questions["systemd"] = lambda: systemd.unit_states(names)
-        questions["failed"] = lambda: systemd.why_failed([mount_unit(where) for where in facts.mount_points])
+        # What is mounted has not failed, and systemd need not be asked a second time.
+        if missing := [mount_unit(where) for where in facts.mount_points if not facts.mount(where)]:
+            questions["failed"] = lambda: systemd.why_failed(missing)
         questions["docker"] = _ask_docker
         questions["machine"] = lambda: _ask_machine(agent_pid if isinstance(agent_pid, int) else None)
         if address:
@@ -199,14 +201,18 @@ def _get(address: str, path: str) -> bytes:
 
 
 def _ask_docker_config(root: str) -> DockerConfig:
-    import tomllib
-
     daemon = _read_config(root + _DAEMON_JSON, json.loads)
-    containerd = _read_config(root + _CONTAINERD_TOML, tomllib.loads)
+    containerd = _read_config(root + _CONTAINERD_TOML, _toml)
     return DockerConfig(
         userns_remap=str(daemon.get("userns-remap") or ""),
         containerd_root=str(containerd.get("root") or _CONTAINERD_ROOT),
     )
+
+
+def _toml(text: str) -> dict[str, Any]:
+    import tomllib
+
+    return tomllib.loads(text)
 
 
 def _read_config(path: str, parse: Callable[[str], Any]) -> dict[str, Any]:
@@ -267,19 +273,31 @@ def _ask_hidden(facts: Facts) -> object:
 
 
 def _ask_machine(agent_pid: int | None) -> Machine:
+    memory = _memory(read_text("/proc/meminfo"))
+    resident = read_text(f"/proc/{agent_pid}/statm").split()[1:2] if agent_pid is not None else []
+    return Machine(*memory, int(resident[0]) * os.sysconf("SC_PAGE_SIZE") if resident else None)
+
+
+def _memory(told: str) -> tuple[int, int]:
+    """All memory and what is available, in bytes. Raises RpinfsError: the kernel does not say, nor does psutil."""
+    lines = (line.split() for line in told.splitlines())
+    found = {words[0]: int(words[1]) * 1024 for words in lines if len(words) == 3 and words[1].isdigit()}
+    total, available = found.get("MemTotal:", 0), found.get("MemAvailable:", 0)
+    if 0 < available <= total:
+        return total, available
+    # A kernel that does not say it so plainly, as in some containers: psutil knows how to estimate it. It opens 50
+    # files of the root to say what stands in one of the kernel's.
     try:
         import psutil
     except ImportError as error:
         raise RpinfsError(f"the machine cannot be asked: {error}", "apt install python3-psutil") from error
     memory = psutil.virtual_memory()
-    agent_memory = None
-    if agent_pid is not None and psutil.pid_exists(agent_pid):
-        agent_memory = psutil.Process(agent_pid).memory_info().rss
-    return Machine(memory.total, memory.available, agent_memory)
+    return memory.total, memory.available
 
 
 def _ask_route(address: str) -> Route:
-    # pyroute2 takes longer to load than all the others together, and there is a substitute (network.route_in_table).
+    # pyroute2, where it is needed, takes longer to load than all the others together, and there is a substitute
+    # (network.route_in_table).
     os.nice(10)
     return network.route_to(network.resolve(address))
 

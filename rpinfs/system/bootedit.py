@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -113,6 +112,8 @@ def _below(where: str, file: str) -> str:
 
 def _editor() -> list[str]:
     """The user's editor, which may come with arguments, or what Debian has."""
+    import shutil  # Which loads libraries for compression: checks look in here, and need none.
+
     for variable in ("VISUAL", "EDITOR"):
         words = shlex.split(os.environ.get(variable, ""))
         if words:
@@ -189,6 +190,8 @@ def _nothing(_: int, __: FrameType | None) -> None:
 
 def _run(command: Sequence[str], passed_on: _PassedOn) -> int:
     """Run a command on our terminal, with the user's environment: unlike run(), which is for programs of ours."""
+    import shutil
+
     if passed_on.pending:
         return 128 + passed_on.pending[0]
     program = shutil.which(command[0])

@@ -1,8 +1,8 @@
 """The window on the network: the way to the NAS, and the link that it goes over.
 
 What is asked of the kernel here is answered at once. Names are not: `resolve` and `knock` wait for a name server and
-for the NAS, and pyroute2 takes some two thousand requests to a cold root to be imported. Call those in a child with a
-time to live (probe.py).
+for the NAS, and pyroute2 takes some two thousand requests to a cold root to be imported, so it is asked only where the
+kernel's answer to one question is not a plain one. Call those in a child with a time to live (probe.py).
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ def route_to(address: str) -> Route:
     Raises:
         RpinfsError: there is none, or pyroute2 is missing.
     """
+    if plain := _plain_route(address):
+        return plain
     try:
         from pyroute2 import IPRoute
         from pyroute2.netlink.exceptions import NetlinkError
@@ -75,6 +77,54 @@ def route_to(address: str) -> Route:
             answer.get_attr("RTA_GATEWAY") or "",
             answer.get_attr("RTA_PREFSRC") or "",
         )
+
+
+# linux/rtnetlink.h, linux/netlink.h
+_NEW_ROUTE, _GET_ROUTE, _REQUEST = 24, 26, 1
+_DESTINATION, _INTERFACE, _GATEWAY, _SOURCE = 1, 4, 5, 7
+_ROUTE = struct.Struct("=IHHII8BI")
+
+
+def _plain_route(address: str) -> Route | None:
+    """As route_to(), by one question of rtnetlink(7); None where the answer is anything but a route."""
+    bare, _, zone = address.partition("%")
+    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+    number = socket.inet_pton(family, bare)
+    said = _attribute(_DESTINATION, number)
+    if zone:
+        said += _attribute(_INTERFACE, struct.pack("=I", socket.if_nametoindex(zone)))
+    length = (_ROUTE.size + len(said), _GET_ROUTE, _REQUEST, 1, 0)
+    question = _ROUTE.pack(*length, family, 8 * len(number), *[0] * 7) + said
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
+            kernel.sendto(question, (0, 0))
+            answer, (sender, _) = kernel.recvfrom(65536)
+    except OSError:
+        return None
+    if sender or len(answer) < _ROUTE.size or _ROUTE.unpack_from(answer)[1] != _NEW_ROUTE:
+        return None
+    found = _attributes(answer[_ROUTE.size :])
+    if len(found.get(_INTERFACE, b"")) != 4:
+        return None
+    gateway, source = (
+        socket.inet_ntop(family, found[kind]) if len(found.get(kind, b"")) == len(number) else ""
+        for kind in (_GATEWAY, _SOURCE)
+    )
+    return Route(address, socket.if_indextoname(struct.unpack("=I", found[_INTERFACE])[0]), gateway, source)
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), kind) + value
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    found = {}
+    while len(data) >= 4:
+        size, kind = struct.unpack_from("=HH", data)
+        found[kind] = data[4:size]
+        # Each begins at a multiple of four bytes.
+        data = data[max(4, -(-size // 4) * 4) :]
+    return found
 
 
 def route_in_table(table: str, address: str) -> Route | None:

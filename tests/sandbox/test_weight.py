@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -141,10 +142,18 @@ def imported(root: Path, *argv: str | Path) -> set[str]:
 
 def opened(root: Path, *argv: str | Path) -> Counter[str]:
     """Files that a program has opened successfully, and how often each."""
-    trace = root.parent / "trace"
-    command = ["strace", "-f", "-e", "trace=open,openat,openat2", "-o", str(trace), *map(str, argv)]
-    subprocess.run(command, capture_output=True, check=True, env=environment(root))
-    found = re.findall(r'open(?:at2?)?\((?:[A-Z_]+, )?"([^"]*)".*\) = \d+$', trace.read_text(), re.MULTILINE)
+    return traced(root.parent, environment(root), *argv)
+
+
+def traced(folder: Path, environment: dict[str, str], *argv: str | Path) -> Counter[str]:
+    trace = folder / "trace"
+    # A file for each process: in one, two of them cut each other's lines in two.
+    command = ["strace", "-ff", "-e", "trace=open,openat,openat2", "-o", str(trace), *map(str, argv)]
+    subprocess.run(command, capture_output=True, check=True, env=environment)
+    text = "".join(path.read_text() for path in folder.glob(f"{trace.name}.*"))
+    for path in folder.glob(f"{trace.name}.*"):
+        path.unlink()
+    found = re.findall(r'open(?:at2?)?\((?:[A-Z_]+, )?"([^"]*)".*\) = \d+$', text, re.MULTILINE)
     # Byte code has the version of Python in its name.
     return Counter(re.sub(r"\.cpython-\d+\.pyc$", ".pyc", path) for path in found)
 
@@ -261,3 +270,39 @@ def test_in_a_users_systemd_and_in_the_initrd_nothing_is_read(pi: Path, installe
     for variable in ("SYSTEMD_SCOPE=user", "SYSTEMD_IN_INITRD=1"):
         found = opened(pi, "env", variable, installed.generator, tmp_path / "units")
         assert not [path for path in found if path.startswith((str(pi), str(tmp_path / "units") + os.sep))]
+
+
+STATUS = """
+import sys
+sys.path[:0] = [sys.argv[1]]
+sys.path.append("/usr/lib/python3/dist-packages")
+from rpinfs.health import questions
+# What is not answered in time opens nothing more: a busy machine would hide it.
+questions.seconds_left = lambda: 300.0
+from rpinfs.__main__ import main
+main(["status"])
+"""
+STATUS_LIMIT = 150
+"""Files of the root that `rpinfs status` may open with all its children: as it says in README.md."""
+
+STATUS_LIBRARY = {(3, 11): 96, (3, 13): 82}
+"""How many of these are Python's own and its libraries, by version: who adds to them sees it here."""
+
+
+def test_files_that_status_opens(installed: Installed, tmp_path: Path) -> None:
+    """Of the running machine, with all that it asks: nothing is mounted, so systemd is asked twice."""
+    told = {"LC_ALL": "C", "PATH": PATH, "SYSTEMD_PROC_CMDLINE": "root=/dev/nfs nfsroot=127.0.0.1:/pi"}
+    found = traced(tmp_path, told, *PYTHON, "-c", STATUS, installed.share)
+    of_root = [path for path in found.elements() if not path.startswith(("/proc", "/sys", "/dev", "/run"))]
+    windows = [path for path in of_root if path.startswith("/usr/lib/python3/")]
+    assert len(of_root) <= STATUS_LIMIT, of_root
+    assert {Path(path).name.split(".")[0] for path in windows} == {
+        "dist-packages", "pystemd", "dbuslib", "dbusexc", "utils"
+    }  # fmt: skip
+    # Only where containerd has a configuration, which this machine may have.
+    toml = re.compile("/tomllib|/string.pyc|/datetime.pyc")
+    settings = ("/etc/rpinfs", "/etc/fstab", "/etc/docker", "/etc/containerd")
+    elsewhere = (str(installed.share), "/usr/lib/python3/", *settings)
+    library = [path for path in of_root if not path.startswith(elsewhere) and not toml.search(path)]
+    assert len(library) <= STATUS_LIBRARY.get(sys.version_info[:2], STATUS_LIMIT), (len(of_root), *library)
+    assert [path for path in of_root if path.startswith(str(installed.share))] == program(installed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -131,7 +132,13 @@ ip link add eth9 type veth peer name other
 ip link set eth9 up
 ip link set other up
 ip address add 192.0.2.2/24 dev eth9
+ip address add 2001:db8::2/64 dev eth9 nodad
 ip route add 198.51.100.0/24 via 192.0.2.1
+ip route add 198.51.101.0/24 via inet6 2001:db8::1 dev eth9
+ip -6 route add 2001:db8:1::/48 via 2001:db8::1
+ip route add blackhole 198.51.102.0/24
+ip rule add to 198.51.103.0/24 lookup 77
+ip route add 198.51.103.0/24 via 192.0.2.7 dev eth9 src 192.0.2.2 table 77
 exec "$@"
 """
 ASK = """
@@ -159,3 +166,52 @@ def test_what_the_kernel_says() -> None:
         "no route to 203.0.113.1: Network is unreachable | ip route; ip link",
     ]
     assert said[4].startswith("fe80::1%eth9 eth9 - ")
+
+
+BOTH = """
+import sys
+from rpinfs.errors import RpinfsError
+from rpinfs.system import network
+def told(address):
+    try:
+        return network.route_to(address)
+    except RpinfsError as error:
+        return error.message
+for address in sys.argv[1:]:
+    plain, first = network._plain_route(address), told(address)
+    network._plain_route, kept = lambda address: None, network._plain_route
+    second = told(address)
+    network._plain_route = kept
+    assert first == second and (plain is None) == isinstance(first, str), (first, second)
+    print(address, plain)
+"""
+
+
+@pytest.mark.root
+def test_one_question_is_answered_as_pyroute2_tells_it() -> None:
+    """By policy, by a gateway of the other family, local, refused: whatever the kernel's ways are."""
+    ways = [
+        "192.0.2.9", "198.51.100.9", "198.51.101.9", "198.51.103.9", "127.0.0.1", "192.0.2.2", "fe80::1%eth9",
+        "2001:db8::9", "2001:db8:1::9", "::1",
+    ]  # fmt: skip
+    none = ("198.51.102.9", "203.0.113.1", "2001:db8:ffff::1")
+    argv = ["unshare", "--net", "sh", "-ec", NAMESPACE, "sh", sys.executable, "-c", BOTH, *ways, *none]
+    done = subprocess.run(argv, cwd=TOP, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    assert "gateway='192.0.2.7'" in said["198.51.103.9"]
+    assert [said[address] for address in none] == ["None"] * 3
+
+
+RTNETLINK = struct.pack("=IHHII8BI", 28, 24, 0, 1, 0, 2, 32, *[0] * 6, 0)
+STRANGE = [
+    b"", RTNETLINK[:20], RTNETLINK, RTNETLINK + b"\0" * 400, RTNETLINK + struct.pack("=HH", 4, 4),
+    RTNETLINK + struct.pack("=HHI", 400, 4, 1)[:6], RTNETLINK + struct.pack("=HHB", 5, 4, 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", STRANGE)
+def test_an_answer_that_says_nothing_is_none(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket.socket, "sendto", lambda *_: 0)
+    monkeypatch.setattr(socket.socket, "recvfrom", lambda *_: (answer, (0, 0)))
+    assert network._plain_route("192.0.2.1") is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rpinfs.errors import RpinfsError
 from rpinfs.system import systemd
 from rpinfs.system.run import Completed, run
 from rpinfs.system.systemd import UnitState
+from tests.support import PYTHON, TOP
 
 REFUSED = [
     {"UNIT": "docker.service", "__MONOTONIC_TIMESTAMP": "1500000"},
@@ -247,3 +249,30 @@ def test_words_of_systemd() -> None:
     assert systemd._reason(error) == str(error)
     error.err_message = b"No such unit."  # type: ignore[attr-defined]
     assert systemd._reason(error) == "No such unit."
+
+
+def test_systemd_is_asked_without_what_pystemd_has_for_others() -> None:
+    """lxml and its libraries are 29 files of the root."""
+    code = (
+        "import sys; sys.path.append('/usr/lib/python3/dist-packages')\n"
+        "from rpinfs.errors import RpinfsError\n"
+        "from rpinfs.system import systemd\n"
+        "systemd._ADDRESS = b'unix:path=/nowhere'\n"
+        "try:\n    systemd.system_state()\n"
+        "except RpinfsError as error:\n    print(error.message)\n"
+        "print('pystemd.dbuslib' in sys.modules, 'lxml' in sys.modules)\n"
+    )
+    done = subprocess.run([*PYTHON, "-c", code], cwd=TOP, capture_output=True, text=True, check=True)
+    said, modules = done.stdout.splitlines()
+    assert said.startswith("systemd cannot be reached") and modules == "True False"
+
+
+def test_without_pystemd_it_is_said_what_to_install() -> None:
+    code = (
+        "from rpinfs.errors import RpinfsError\n"
+        "from rpinfs.system import systemd\n"
+        "try:\n    systemd.system_state()\n"
+        "except RpinfsError as error:\n    print(error.message, error.remedy)\n"
+    )
+    done = subprocess.run([*PYTHON, "-c", code], cwd=TOP, capture_output=True, text=True, check=True)
+    assert done.stdout == "systemd cannot be asked: No module named 'pystemd' apt install python3-pystemd\n"
