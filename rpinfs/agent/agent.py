@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from rpinfs.agent import decide, do, loss, picture, tell, whole
 from rpinfs.agent import share as shares
@@ -34,6 +33,7 @@ from rpinfs.image import freeze
 from rpinfs.image.prepare import Prepared
 from rpinfs.lease.lease import LOST, Lease, Owner, TakenError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rpinfs.agent.beside import Beside
     from rpinfs.agent.measure import Meter

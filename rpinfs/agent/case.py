@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from rpinfs.agent.picture import Answer, ImageFacts, Picture
 from rpinfs.agent.states import Action, Decision, Do, Lock, Memory, ShareMemory, ShareState, State
@@ -11,6 +10,7 @@ from rpinfs.boot import gate
 from rpinfs.boot.config import Image
 from rpinfs.boot.units import mount_unit
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rpinfs.system.systemd import UnitState
 

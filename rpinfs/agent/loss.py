@@ -23,12 +23,12 @@ import enum
 import json
 import os
 from collections.abc import Collection, Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from rpinfs.agent.states import Owed
 from rpinfs.boot.host import near, read_text
 from rpinfs.boot.units import RUNTIME_FOLDER
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rpinfs.system.systemd import UnitState
 

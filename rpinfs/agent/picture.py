@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from rpinfs.boot import gate, storage
 from rpinfs.boot.config import Config, Image
 from rpinfs.boot.host import near, read_text
 from rpinfs.boot.units import RUNTIME_FOLDER, link_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rpinfs.system.systemd import UnitState
 

@@ -16,6 +16,9 @@ ROOMS = ("boot", "system", "lease", "image", "agent")
 MODULES = ("rpinfs.health.metrics",)
 """Likewise, of rooms of which the agent needs nothing else."""
 
+LIBRARY = ("traceback",)
+"""What of Python's own is imported on need, with the NAS that it comes from gone perhaps."""
+
 SECONDS = 60.0
 
 
@@ -33,7 +36,7 @@ def soon(then: Callable[[], None] = lambda: None, more: Iterable[str] = ()) -> t
 
 
 def load(then: Callable[[], None] = lambda: None, more: Iterable[str] = ()) -> None:
-    """Import the modules of ROOMS and MODULES that are not there yet, and more."""
+    """Import the modules of ROOMS, MODULES and LIBRARY that are not there yet, and more."""
     import contextlib
     import importlib
     import pkgutil
@@ -43,7 +46,7 @@ def load(then: Callable[[], None] = lambda: None, more: Iterable[str] = ()) -> N
     for room in ROOMS:
         for module in pkgutil.iter_modules([f"{rpinfs.__path__[0]}/{room}"], f"rpinfs.{room}."):
             importlib.import_module(module.name)
-    for name in MODULES:
+    for name in (*MODULES, *LIBRARY):
         importlib.import_module(name)
     for name in more:
         # Who needs it says what is missing.

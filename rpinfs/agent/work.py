@@ -8,11 +8,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
 
 from rpinfs.agent.case import LEASE_RETRY_SECONDS, SHARE_RETRY_SECONDS
 from rpinfs.agent.picture import Held, Leased, LetGo, Ready, Refusal, Result
@@ -29,12 +27,29 @@ from rpinfs.system import loop
 from rpinfs.system.files import on_share, stat_on_share
 from rpinfs.system.trouble import remedy_of
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol, TypeVar
+
+    T = TypeVar("T")
+
+    class Saying(Protocol):
+        """What there is to say of this Pi with a renewal: beside.py."""
+
+        def is_new(self, image: Image) -> bool:
+            """Whether that is worth a renewal before its time."""
+
+        def record(self, image: Image) -> bytes:
+            """What to write."""
+
+        def measure(self, image: Image, loop: str) -> Room | None:
+            """Learn the room of an image, for the next record; None where it is not known."""
+
+
 PULSE_SECONDS = 30.0
 """How often the share is asked whether it answers, and how full it is."""
 
 _LOOKS, _SECONDS_BETWEEN_LOOKS = 40, 0.025
-
-T = TypeVar("T")
 
 Post = Callable[..., None]
 """Has the main thread call a function, with arguments: the only way out of a thread."""
@@ -118,6 +133,8 @@ def attempt(image: Image, action: Callable[[], Outcome]) -> Outcome:
         message = f"{image.path}: {error.strerror or error}"
         return Refusal(message, remedy_of(error), again=SHARE_RETRY_SECONDS), None
     except Exception as error:  # noqa: BLE001 - files of one image that break our code do not stop the others
+        import traceback
+
         traceback.print_exc()
         message = f"{image.path}: expected an image, found what rpinfs does not understand: {type(error).__name__}"
         return Refusal(message, "journalctl -u rpinfs-agent", again=SHARE_RETRY_SECONDS), None
@@ -242,19 +259,6 @@ class Room:
     taken: int | None
 
 
-class Saying(Protocol):
-    """What there is to say of this Pi with a renewal: beside.py."""
-
-    def is_new(self, image: Image) -> bool:
-        """Whether that is worth a renewal before its time."""
-
-    def record(self, image: Image) -> bytes:
-        """What to write."""
-
-    def measure(self, image: Image, loop: str) -> Room | None:
-        """Learn the room of an image, for the next record; None where it is not known."""
-
-
 NotRenewed = Callable[[str, Lease, Exception], None]
 """Takes the name of an image, its lease, and what came of renewing it."""
 
@@ -355,6 +359,8 @@ class Pulse:
             return say(self._saying)
         except Exception:  # noqa: BLE001 - also a module of another version, in the middle of an upgrade
             if not self._said_why:
+                import traceback
+
                 self._said_why = True
                 traceback.print_exc()
             return None

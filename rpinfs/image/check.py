@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass, replace
-from typing import NoReturn
 
 from rpinfs.image import door, features
 from rpinfs.image.errors import ImageError
@@ -10,6 +9,10 @@ from rpinfs.image.probe import Kind, Probe, absolute, probe, refuse_attached, ve
 from rpinfs.image.protection import attached_to_see_marks, judge_protection
 from rpinfs.image.remedy import command
 from rpinfs.system.run import CommandError, Completed, Tell, last_line, reporting, run, silent
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,7 @@ def _check_xfs(found: Probe, progress: Tell) -> CheckResult:
     return CheckResult(found, False, dirty, output)
 
 
-def _refuse_unknown(path: str, program: str, package: str, unknown: str) -> NoReturn:
+def _refuse_unknown(path: str, program: str, package: str, unknown: str) -> "NoReturn":
     """A file system that is newer than the program that is to check it: nothing can be said of damage."""
     said = run([program, "-V"], ok=range(256))
     version = re.search(r"\d+(\.\d+)+", said.stdout + said.stderr)

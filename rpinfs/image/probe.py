@@ -12,7 +12,6 @@ import enum
 import os
 import stat
 from dataclasses import dataclass, field, replace
-from typing import NoReturn
 
 from rpinfs.boot.settings import is_kept_name
 from rpinfs.image import blank, features, signature, superblock
@@ -22,6 +21,10 @@ from rpinfs.image.superblock import Groups, Superblock
 from rpinfs.system import loop
 from rpinfs.system.files import open_regular
 from rpinfs.system.run import Tell, silent
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 class Kind(enum.Enum):
@@ -248,7 +251,7 @@ def refuse_attached(path: str) -> None:
         refuse_in_use(path, attached[0].path)
 
 
-def refuse_in_use(path: str, device: str) -> NoReturn:
+def refuse_in_use(path: str, device: str) -> "NoReturn":
     """Raise the ImageError for an image that has a loop device."""
     look = f"{command('findmnt', device)}; {command('losetup', '-l', device)}"
     raise ImageError(f"{path}: is in use: attached to {device}", look)

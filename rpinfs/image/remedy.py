@@ -5,10 +5,9 @@ next mount reads what the loop device has in memory. So what uses it is stopped 
 again before it, and the agent last, which lets the device go.
 """
 
-import shlex
-
 from rpinfs.boot.config import Image
 from rpinfs.boot.units import AGENT, mount_unit
+from rpinfs.errors import quoted
 
 TRY_AGAIN = "systemctl restart rpinfs-agent"
 """Has the agent try again, with the configuration that it knows."""
@@ -25,7 +24,7 @@ _SOCKETS = {"docker.service": "docker.socket", "podman.service": "podman.socket"
 
 def command(*words: str) -> str:
     """One command, quoted for a shell."""
-    return shlex.join(words)
+    return quoted(*words)
 
 
 def stop(image: Image) -> str:

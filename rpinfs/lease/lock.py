@@ -19,7 +19,6 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rpinfs.boot import storage
 from rpinfs.boot.host import read_text
@@ -28,6 +27,7 @@ from rpinfs.lease import owner as owners
 from rpinfs.lease.owner import LeaseError
 from rpinfs.system.files import NoLocks, OddFileError, lock, move_away, open_own, unlock
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rpinfs.system.loop import LoopDevice
 

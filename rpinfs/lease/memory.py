@@ -12,11 +12,10 @@ is on NFS, since a Pi has no clock of its own.
 import errno
 import json
 import os
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, quoted
 from rpinfs.lease import owner as owners
 from rpinfs.lease.lease import Lease
 from rpinfs.lease.owner import Owner
@@ -122,7 +121,7 @@ def forget(name: str) -> None:
         pass
     except OSError as error:
         raise RpinfsError(
-            f"{path}: what was verified cannot be forgotten: {error.strerror}", f"rm {shlex.quote(path)}"
+            f"{path}: what was verified cannot be forgotten: {error.strerror}", f"rm {quoted(path)}"
         ) from error
 
 

@@ -9,14 +9,13 @@ signal, an exit status that was not expected, out of time. Nothing outlives a ti
 import contextlib
 import os
 import selectors
-import shlex
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, quoted
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 # With C.UTF-8, each program opens the 14 files of that locale, and tries as many that are not there: over the network.
@@ -61,7 +60,7 @@ class CommandError(RpinfsError):
         stderr: str = "",
         remedy: str | None = None,
     ) -> None:
-        super().__init__(f"{shlex.join(argv)}: {reason}", remedy)
+        super().__init__(f"{quoted(*argv)}: {reason}", remedy)
         self.argv = list(argv)
         self.reason = reason
         self.returncode = returncode
@@ -110,7 +109,7 @@ def run(
     if program is None:
         raise CommandError(argv, "command not found", remedy=_package_hint(argv[0]))
     if log is not None:
-        log(shlex.join(argv))
+        log(quoted(*argv))
     command = [*_leash(die_with_us, environment), program, *argv[1:]]
     process = _start(argv, command, environment, stdin if input is None else subprocess.PIPE, stdout, pass_fds)
     deadline = None if timeout is None else time.monotonic() + timeout

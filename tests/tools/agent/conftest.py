@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ sys.exit(main(["agent"]))
 class Started:
     """An agent that runs."""
 
-    def __init__(self, folder: Path, more: str = "") -> None:
+    def __init__(self, folder: Path, more: str = "", *, top: Path = TOP, through: str = "") -> None:
         self.run = folder / "run"
         self.share = folder / "share"
         self.manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -49,13 +50,16 @@ class Started:
         self.log = folder / f"agent-{name}.log"
         self.manager.bind(str(notify))
         self.manager.settimeout(SECONDS)
-        program = PROGRAM.format(top=str(TOP), share=str(self.share), more=more)
-        shell = f"mkdir -p /run/rpinfs && mount --bind {self.run} /run/rpinfs && exec /usr/bin/python3 -ISB -"
+        program = PROGRAM.format(top=str(top), share=str(self.share), more=more)
+        python = f"exec {through} /usr/bin/python3 -ISB -"
+        shell = f"mkdir -p /run/rpinfs && mount --bind {self.run} /run/rpinfs && {python}"
+        # LC_ALL as in the unit.
+        told = {"LC_ALL": "C", "PATH": os.environ["PATH"], "NOTIFY_SOCKET": str(notify)}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 ["unshare", "--mount", "--propagation", "slave", "sh", "-c", shell],
                 stdin=subprocess.PIPE, stderr=log, text=True,
-                env={"PATH": os.environ["PATH"], "RPINFS_ROOT": str(folder / "root"), "NOTIFY_SOCKET": str(notify)},
+                env={**told, "RPINFS_ROOT": str(folder / "root")},
             )  # fmt: skip
         assert self.process.stdin
         self.process.stdin.write(program)
@@ -98,8 +102,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
     )
     command("mount", "-t", "tmpfs", "-o", "size=300M", "tmpfs", str(tmp_path / "share"))
 
-    def started(more: str = "") -> Started:
-        agents.append(Started(tmp_path, more))
+    def started(more: str = "", **how: Any) -> Started:  # noqa: ANN401
+        agents.append(Started(tmp_path, more, **how))
         return agents[-1]
 
     try:
