@@ -10,7 +10,8 @@ from .network import NETWORK, PREFIX_LENGTH, Namespace, Switch
 from .process import Daemon, LabError, run
 
 # Of a nfs-ganesha that is not installed but lies in a root.
-LOADER, LIBRARIES, PLUGINS = "usr/lib*/ld-linux-*.so.*", "usr/lib/*-linux-gnu", "usr/lib/*-linux-gnu/ganesha"
+LOADER, PLUGINS = "usr/lib*/ld-linux-*.so.*", "usr/lib/*-linux-gnu/ganesha"
+LIBRARIES = ("usr/lib/ganesha", "usr/lib/*-linux-gnu")
 READY_SECONDS = 60.0
 EXPORTS_READ = "Reread exports complete"
 # Short, so that a test need not wait long for a dead Pi's locks; longer than an emulated Pi's worst pause.
@@ -198,7 +199,8 @@ class GaneshaNas(Nas):
         """
         if self._ganesha is None:
             return ["ganesha.nfsd"]
-        (loader,), (libraries,) = self._ganesha.glob(LOADER), self._ganesha.glob(LIBRARIES)
+        (loader,) = self._ganesha.glob(LOADER)
+        libraries = ":".join(str(path) for form in LIBRARIES for path in self._ganesha.glob(form))
         return [loader, "--library-path", libraries, self._ganesha / "usr/bin/ganesha.nfsd"]
 
     def _ganesha_config(self, without: str = "") -> str:

@@ -19,6 +19,7 @@ GUARDED = ("docker.service", "containerd.service")
 def systemd(request: pytest.FixtureRequest) -> Iterator[Systemd]:
     """The static units lie where the package puts them, beside a Docker and a containerd of no content."""
     with chroot.chroot(request.param) as root:
+        systemd = Systemd(root)
         system = root.path("/usr/lib/systemd/system")
         wants = system / "multi-user.target.wants"
         wants.mkdir(exist_ok=True)
@@ -29,4 +30,4 @@ def systemd(request: pytest.FixtureRequest) -> Iterator[Systemd]:
             (system / name).write_text("[Service]\nExecStart=/bin/true\n")
             (wants / name).symlink_to(f"../{name}")
         shutil.copy(TOP / "units" / "rpinfs", root.path("/usr/bin/rpinfs"))
-        yield Systemd(root)
+        yield systemd

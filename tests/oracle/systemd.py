@@ -23,7 +23,10 @@ class Systemd:
     """systemd-analyze and the generators of one release."""
 
     def __init__(self, root: Chroot) -> None:
+        """The root has none of our units yet: what systemd says of Debian's own is not said of ours."""
         self.root = root
+        self._of_others: set[str] = set()
+        self._of_others = set(self.verify("", "multi-user.target").splitlines(keepends=True))
 
     def put(self, folder: Path, inside: str) -> str:
         """Bring a folder of units into the chroot; its path there."""
@@ -45,7 +48,8 @@ class Systemd:
 
     def verify(self, folder: str, *units: str) -> str:
         """Everything that systemd has to say about units, found in a folder (several with colons) before its own."""
-        return self._analyze(folder, "info", units)[1]
+        said = self._analyze(folder, "info", units)[1].splitlines(keepends=True)
+        return "".join(line for line in said if line not in self._of_others)
 
     def compute(self, folder: str, *units: str) -> dict[str, Properties]:
         """Load units and all that they need: unit to property to values."""

@@ -15,8 +15,15 @@ from typing import NamedTuple
 
 import pytest
 
+from rpinfs.boot.config import load
+from rpinfs.boot.daemons import Told
+from rpinfs.boot.gate import misplaced
+from rpinfs.boot.host import Host
+from rpinfs.docker import roots
 from tests.oracle.systemd import Properties, Systemd
 from tests.support import Content, Installed, make_pi, make_tree
+from tests.unit.boot.test_daemons import ROOT
+from tests.unit.boot.test_gate import ALL, loop
 
 pytestmark = pytest.mark.root
 
@@ -167,29 +174,61 @@ CE = {
     "5:28.5.2-1~debian.13~trixie": ("overlay2", "/var/lib/docker"),
     "5:29.0.1-1~raspbian.12~bookworm": ("overlayfs", "/var/lib/containerd"),
 }
+UNITS = pytest.mark.parametrize("unit", [DOCKER_CE, DOCKER_CE_OLD], ids=["new", "old"])
 
 
+def makers_pi(folder: Path, version: str, unit: str, files: dict[str, Content] | None = None) -> Path:
+    """A Pi with Docker's own packages, whose config.toml has these two lines, and its image mounted."""
+    packages: dict[str, Content] = {
+        "usr/lib/systemd/system/docker.service": unit,
+        "usr/lib/systemd/system/containerd.service": CONTAINERD_IO,
+        "etc/containerd/config.toml": '#root = "/var/lib/containerd"\ndisabled_plugins = ["cri"]\n',
+        "var/lib/dpkg/status": f"Package: docker-ce\nStatus: install ok installed\nVersion: {version}\n",
+        "var/lib/docker": None,
+        "proc/self/mountinfo": ROOT + ALL,
+    }
+    return make_pi(folder, "", {**packages, **loop(), **(files or {})})
+
+
+@UNITS
 @pytest.mark.parametrize("version", CE)
-@pytest.mark.parametrize("unit", [DOCKER_CE, DOCKER_CE_OLD], ids=["new", "old"])
 def test_what_docker_show_makes_of_the_makers_packages(
     installed: Installed, tmp_path: Path, version: str, unit: str
 ) -> None:
-    """Their options, their containerd with its socket and its config.toml of two lines: nothing of it is unknown."""
-    root = make_pi(
-        tmp_path,
-        "",
-        {
-            "usr/lib/systemd/system/docker.service": unit,
-            "usr/lib/systemd/system/containerd.service": CONTAINERD_IO,
-            "etc/containerd/config.toml": '#root = "/var/lib/containerd"\ndisabled_plugins = ["cri"]\n',
-            "var/lib/dpkg/status": f"Package: docker-ce\nStatus: install ok installed\nVersion: {version}\n",
-            "var/lib/docker": None,
-        },
-    )
-    done = installed.run(installed.rpinfs, "docker", "show", "--json", root=root)
+    """Their options, and their containerd with its socket: nothing of it is unknown."""
+    done = installed.run(installed.rpinfs, "docker", "show", "--json", root=makers_pi(tmp_path, version, unit))
     shown = json.loads(done.stdout)
     driver, images = CE[version]
     assert (done.returncode, shown["problems"]) == (0, [])
     assert shown["driver"]["value"] == driver
     assert (shown["containerd_root"] if shown["snapshotter"] else shown["data_root"])["value"] == images
     assert shown["data_root"]["image"] == shown["containerd_root"]["image"] == "docker"
+
+
+@UNITS
+def test_the_gate_passes_the_makers_packages_at_a_glance(tmp_path: Path, unit: str) -> None:
+    """It looks no closer than with Debian's: each file that it opens comes from the NAS."""
+
+    def looks_closer(_: Host) -> list[Told]:
+        raise AssertionError
+
+    host = Host.read(str(makers_pi(tmp_path, "5:29.0.1-1~debian.13~trixie", unit)))
+    assert misplaced(load(host), host, looks_closer) == []
+
+
+@UNITS
+@pytest.mark.parametrize(
+    ("file", "text", "moved"),
+    [
+        ("etc/docker/daemon.json", '{"data-root": "/srv/d"}', "/srv/d (/etc/docker/daemon.json:1) is on no verified"),
+        (
+            "etc/containerd/config.toml",
+            'root = "/srv/c"\n',
+            "/srv/c (/etc/containerd/config.toml:1), where images are kept, is on no",
+        ),
+    ],
+)
+def test_and_refuses_what_moves_them(tmp_path: Path, unit: str, file: str, text: str, moved: str) -> None:
+    host = Host.read(str(makers_pi(tmp_path, "5:29.0.1-1~debian.13~trixie", unit, {file: text})))
+    (refusal,) = misplaced(load(host), host, roots.read)
+    assert moved in refusal.message
