@@ -58,13 +58,17 @@ def add_netboot(parser: argparse.ArgumentParser) -> None:
     parser = add_command(
         group,
         "watch",
-        "listen to who asks to boot: model, MAC, serial, folder; and to the bootloaders' own logs",
+        "listen to who asks to boot, and how far each gets, until it is up; and to the bootloaders' own logs",
         _watch,
-        "Print a line for each Pi that asks to boot, and what its bootloader logs (NETCONSOLE). Needs root."
+        "Print a line for each Pi that asks to boot, what it is offered, how far it gets, what its bootloader logs"
+        "\n(NETCONSOLE), and when its lease is on the share. Most is heard on the host of the servers. Needs root."
         "\nIt ends with Ctrl-C.",
+        "  sudo rpinfs netboot watch --interface eth0 --share /docker",
     )
     parser.add_argument("--interface", required=True, metavar="I", help="on the boards' LAN, such as eth0")
     parser.add_argument("--tftp", default="", metavar="DIR", help="the TFTP root, where it is on this machine")
+    parser.add_argument("--share", default="", metavar="DIR", help="folder with the images; default: the plan's")
+    _add_plan_option(parser)
     add_boards(group, _plan_of)
 
 
@@ -98,6 +102,7 @@ def _add_plan(group: Group) -> None:
     parser.add_argument(
         "--pi", metavar="NAME,BOARD[,SERIAL[,MAC]]", action="append", default=[], help="a board; may be repeated"
     )
+    parser.add_argument("--pcs", action="store_true", help="PCs netboot on this LAN, too: they are to be left alone")
     parser.add_argument("--topology", metavar="A|B|C|D", help="the way, where it is not to be chosen")
     parser.add_argument("--force", action="store_true", help="write a new plan over one that is there")
 
@@ -135,7 +140,16 @@ def _plan(options: argparse.Namespace) -> int:
     from rpinfs.netboot.page import page
 
     given = any(
-        (options.nas, options.nas_kind, options.subnet, options.dhcp, options.box, options.pi, options.topology)
+        (
+            options.nas,
+            options.nas_kind,
+            options.subnet,
+            options.dhcp,
+            options.box,
+            options.pi,
+            options.topology,
+            options.pcs,
+        )
     )
     if os.path.exists(options.file) and not options.force:
         if given:
@@ -161,6 +175,8 @@ def _document(options: argparse.Namespace) -> dict[str, object]:
         "dhcp": options.dhcp
         or ask("what gives addresses: consumer, openwrt, isc, kea, mikrotik, unifi, ...", "", "consumer"),
     }
+    if options.pcs or ask("do PCs netboot on this LAN, too: yes, no", "", "no").lower().startswith("y"):
+        network["pcs"] = True
     document: dict[str, object] = {"network": network, "nas": nas}
     if options.box:
         address, _, interface = options.box.partition(",")
@@ -168,8 +184,16 @@ def _document(options: argparse.Namespace) -> dict[str, object]:
     if options.topology:
         document["topology"] = options.topology
     boards = options.pi or ask.many("a board as NAME,BOARD,SERIAL, such as pi1,4,1a2b3c4d; empty: no more")
-    document["pi"] = [dict(zip(("name", "board", "serial", "mac"), board.split(","), strict=False)) for board in boards]
+    document["pi"] = [_board(board) for board in boards]
     return document
+
+
+def _board(text: str) -> dict[str, str]:
+    """What is known of a board; what is left empty is not."""
+    keys, words = ("name", "board", "serial", "mac"), [word.strip() for word in text.split(",")]
+    if len(words) > len(keys):
+        raise UsageError(f"--pi: expected NAME,BOARD[,SERIAL[,MAC]], found {text}", "rpinfs netboot plan")
+    return {key: word for key, word in zip(keys, words, strict=False) if word}
 
 
 class _Questions:
@@ -297,7 +321,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from rpinfs.netboot.doctor import Way, boards_to_ask_for, diagnose, offers_to
+    from rpinfs.netboot.doctor import Way, boards_to_ask_for, diagnose, look_at_the_ways, offers_to
 
     plan = _plan_of(options.plan)
     pis = boards_to_ask_for(plan)
@@ -309,6 +333,8 @@ def _doctor(options: argparse.Namespace) -> int:
             progress(f"{pi.name}, {pi.board.name}: fetching its files")
             found.append(diagnose(pi, to_it, plan, Way(options.interface, options.tftp, options.write)))
             found[-1].remarks += remarks
+        progress("trying how long packets may be")
+        look_at_the_ways(found)
     if options.json:
         print_document([_as_document(one) for one in found])
     else:
@@ -344,9 +370,16 @@ def _print_diagnosis(found: Diagnosis) -> None:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    from rpinfs.netboot.watch import lines
-    from rpinfs.netboot.wire import listen
+    from rpinfs.lease.holders import holders
+    from rpinfs.netboot.listening import listen
+    from rpinfs.netboot.watch import Watch
 
-    for line in lines(listen(options.interface), options.tftp):
+    plan = _plan_of(options.plan)
+    share = options.share or (plan.nas.share if plan and os.path.isdir(plan.nas.share) else "")
+    if share:
+        os.listdir(share)  # What is wrong with it is said now, and not when nobody looks.
+    names = {key: pi.name for pi in (plan.pis if plan else ()) for key in (pi.serial, pi.mac) if key}
+    watch = Watch(options.tftp, names, lambda: holders(share) if share else ())
+    for line in watch.lines(listen(options.interface)):
         print(line, flush=True)
     return 0

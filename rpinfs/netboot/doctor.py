@@ -10,12 +10,13 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from rpinfs.netboot import packet, root, tftp, wire
+from rpinfs.errors import quoted
+from rpinfs.netboot import mtu, packet, root, tftp, wire
 from rpinfs.netboot.boards import BOARDS, Board
 from rpinfs.netboot.finding import Gravity
 from rpinfs.netboot.judge import Remark, Verdict, judge
 from rpinfs.netboot.model import Pi, Plan
-from rpinfs.netboot.read.bootfiles import Value, applies, nfs_version, values, words
+from rpinfs.netboot.read.bootfiles import Value, applies, nfs_version, root_problems, values, words
 from rpinfs.netboot.read.source import bytes_inside
 
 
@@ -43,6 +44,7 @@ class Diagnosis:
         folder: where its files are, "" for the top; None where they are nowhere.
         files: sizes in bytes, -1 where the server does not tell.
         command_line: cmdline.txt as it is served.
+        nas: address of the server of its root, empty where nobody has come so far.
     """
 
     pi: Pi
@@ -51,6 +53,7 @@ class Diagnosis:
     folder: str | None = None
     files: dict[str, int] = field(default_factory=dict)
     command_line: str = ""
+    nas: str = ""
     remarks: list[Remark] = field(default_factory=list)
 
     @property
@@ -255,12 +258,52 @@ def _unlike_the_disks(found: Diagnosis, path: str, served: bytes | None = None) 
 
 
 def _root(found: Diagnosis, plan: Plan | None) -> Iterator[Remark]:
-    source = next((value for name, value in words(found.command_line) if name == "nfsroot"), "")
+    said = dict(words(found.command_line))
+    source = said.get("nfsroot", "")
     server, _, path = source.split(",")[0].rpartition(":")
-    server = server or (plan.nas.address if plan else found.verdict.tftp)
+    found.nas = server or (plan.nas.address if plan else found.verdict.tftp)
     version = nfs_version(source) or "3"
-    version = "4.0" if version == "4" else version
-    yield from root.look_at(root.Source(server, path, version), found.way.interface, found.way.write)
+    asked = root.Source(
+        found.nas, path, "4.0" if version == "4" else version, said.get("init") or "/sbin/init",
+        said.get("nfsv4.directory_delegations", "").lower() not in ("0", "n", "no", "off"),
+    )  # fmt: skip
+    for problem in root_problems(found.command_line):
+        gravity = Gravity.FAULT if problem.fatal else Gravity.WARNING
+        remedy = f"on {found.verdict.tftp}: write {problem.instead} there"
+        yield Remark(19, gravity, f"{found.folder}cmdline.txt: {problem.message}", remedy)
+    yield from root.look_at(asked, found.way.interface, found.way.write)
+
+
+def look_at_the_ways(all_found: Sequence[Diagnosis]) -> None:
+    """Try once how long a packet may be on the way to each server, and say so to each board that it matters to."""
+    interface = all_found[0].way.interface if all_found else ""
+    servers = dict.fromkeys(one for found in all_found for one in (found.verdict.tftp, found.nas) if one)
+    for server in servers:
+        remarks = list(_on_the_way(server, interface, mtu.way_to(server, interface)))
+        for found in all_found:
+            if server in (found.verdict.tftp, found.nas):
+                found.remarks += remarks
+
+
+def _on_the_way(server: str, interface: str, way: mtu.Passage) -> Iterator[Remark]:
+    """A board sends and takes packets of 1500 bytes, whatever this machine's own interface does."""
+    own = min(way.own or mtu.USUAL, mtu.USUAL)
+    if own < mtu.USUAL:
+        message = f"{interface} of this machine has an MTU of {own}: what a board gets beyond that cannot be tried here"
+        yield Remark(15, Gravity.WARNING, message, f"ip link set {quoted(interface)} mtu 1500")
+    if way.why_not and way.why_not != mtu.OURS:
+        message = f"whether packets of {mtu.USUAL} bytes come through to {server} was not tried by ping: {way.why_not}"
+        yield Remark(15, Gravity.NOTE, message)
+    elif not way.why_not and not way.largest:
+        message = f"{server} answers no ping: whether packets of {mtu.USUAL} bytes come through is known by TFTP alone"
+        yield Remark(15, Gravity.NOTE, message)
+    elif not way.why_not and way.largest < own:
+        message = (
+            f"packets of {own} bytes do not come back from {server}, those of up to {way.largest} do: on the way there"
+            f" is an MTU of {way.largest}, and TFTP and NFS stop where a longer one is sent"
+        )
+        remedy = f"look at the MTU of {server}, of the switch's ports and of what is in between: {mtu.USUAL}"
+        yield Remark(15, Gravity.WARNING, message, remedy)
 
 
 def sentence(found: Diagnosis) -> str:

@@ -149,10 +149,11 @@ _LOOK_AT_SWITCH = (
 
 
 def _whys(board: Board, offers: Sequence[Reply]) -> str:
-    return "; ".join(f"{offer.server} sends {_menu_in_words(board, offer)}" for offer in offers)
+    return "; ".join(f"{offer.server} sends {menu_in_words(board, offer)}" for offer in offers)
 
 
-def _menu_in_words(board: Board, offer: Reply) -> str:
+def menu_in_words(board: Board, offer: Reply) -> str:
+    """What an offer says of booting, where a board does not go by it."""
     vendor = offer.options.get(VENDOR)
     if vendor is None:
         return "no option 43"

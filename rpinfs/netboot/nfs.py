@@ -17,6 +17,7 @@ from rpinfs.netboot.rpc import NFS_PORT, NFS_PROGRAM, SECONDS, Connection, RpcEr
 
 VERSIONS = ("3", "4.0", "4.1", "4.2")
 READ, MODIFY, EXTEND = 1, 4, 8
+FILE, FOLDER, LINK = 1, 2, 5
 PROBE_BYTES = 4096
 WRITE_SECONDS = 60.0
 """For each call where something is written: disks that sleep or are overloaded flush for half a minute."""
@@ -33,6 +34,7 @@ class StatusError(RpcError):
     """The NAS answers, and says no. `why`: in a word or two, such as NOT_THERE."""
 
     def __init__(self, server: str, what: str, status: int) -> None:
+        self.number = status
         self.why = _STATUS.get(status, f"NFS status {status}")
         super().__init__(f"{server}: {what}: {self.why}")
 
@@ -48,8 +50,11 @@ class LeftError(RpcError):
 
 @dataclass(frozen=True)
 class Attributes:
-    """Of a file or folder: permissions, whether it is of user 0, and when it was written, by the NAS's clock."""
+    """Of a file or folder: FILE, FOLDER, LINK or another type, permissions, whether it is of user 0, and when it was
+    written, by the NAS's clock.
+    """
 
+    kind: int
     mode: int
     of_root: bool
     owner: str
@@ -84,11 +89,16 @@ def _knows_minor(connection: Connection, minor: int) -> bool:
 
 
 _MINOR_MISMATCH = 10021
-(_ACCESS, _CLOSE, _GETATTR, _GETFH, _LOOKUP, _OPEN, _PUTFH, _PUTROOTFH, _REMOVE, _WRITE, _EXCHANGE_ID, _CREATE_SESSION,
- _DESTROY_SESSION, _SEQUENCE, _DESTROY_CLIENTID, _RECLAIM_COMPLETE) = (
-    3, 4, 9, 10, 15, 18, 22, 24, 28, 38, 42, 43, 44, 53, 57, 58)  # fmt: skip
-_ATTRIBUTES = numbers(2, 0, 1 << (33 - 32) | 1 << (36 - 32) | 1 << (53 - 32))
-"""mode, owner and time_modify, as a bitmap."""
+(_ACCESS, _CLOSE, _GETATTR, _GETFH, _LOOKUP, _OPEN, _PUTFH, _PUTROOTFH, _READ, _READLINK, _REMOVE, _WRITE, _EXCHANGE_ID,
+ _CREATE_SESSION, _DESTROY_SESSION, _GET_DIR_DELEGATION, _SEQUENCE, _DESTROY_CLIENTID, _RECLAIM_COMPLETE) = (
+    3, 4, 9, 10, 15, 18, 22, 24, 25, 27, 28, 38, 42, 43, 44, 46, 53, 57, 58)  # fmt: skip
+_ATTRIBUTES = numbers(2, 1 << 1, 1 << (33 - 32) | 1 << (36 - 32) | 1 << (53 - 32))
+"""type, mode, owner and time_modify, as a bitmap."""
+
+_NO_STATE = bytes(16)
+"""Who reads so needs no open file (RFC 8881, 8.2.3)."""
+
+_ILLEGAL = 10044
 
 
 class Session:
@@ -175,10 +185,33 @@ class Session:
         words = self._compound("attributes", numbers(_PUTFH) + opaque(handle), numbers(_GETATTR) + _ATTRIBUTES)
         words.raw(4 * words.number())
         found = Words(words.opaque(), self.server)
-        mode, owner = found.number(), found.opaque().decode("utf-8", "replace")
+        kind, mode, owner = found.number(), found.number(), found.opaque().decode("utf-8", "replace")
         seconds, part = found.long(), found.number()
         of_root = owner == "0" or owner.partition("@")[0] == "root"
-        return Attributes(mode, of_root, owner, seconds + part / 1e9)
+        return Attributes(kind, mode, of_root, owner, seconds + part / 1e9)
+
+    def target(self, link: bytes) -> str:
+        """Where a symbolic link leads."""
+        words = self._compound("a link", numbers(_PUTFH) + opaque(link), numbers(_READLINK))
+        return words.opaque().decode("utf-8", "replace")
+
+    def beginning(self, file: bytes, length: int) -> bytes:
+        """So many bytes of a file, or all that it has."""
+        reading = numbers(_READ) + _NO_STATE + struct.pack("!QI", 0, length)
+        words = self._compound("a file", numbers(_PUTFH) + opaque(file), reading)
+        words.number()
+        return words.opaque()
+
+    def knows_folder_delegations(self, folder: bytes) -> bool:
+        """Whether GET_DIR_DELEGATION is a word that the server knows, if only to decline it; from 4.1 on it is one."""
+        if not self.minor:
+            return True
+        asking = numbers(_GET_DIR_DELEGATION, 0, 0) + bytes(24) + numbers(0, 0)
+        try:
+            self._compound("a delegation", numbers(_PUTFH) + opaque(folder), asking)
+        except StatusError as error:
+            return error.number != _ILLEGAL
+        return True
 
     def make(self, folder: bytes, name: str) -> bytes:
         """Make a file that is not there yet; returns the state in which it is open."""
@@ -266,9 +299,26 @@ class Mount:
     def attributes(self, handle: bytes) -> Attributes:
         """Of a file or folder."""
         words = self._call("attributes", 1, opaque(handle))
-        _, mode, _, owner = (words.number() for _ in range(4))
+        kind, mode, _, owner = (words.number() for _ in range(4))
         words.raw(52)
-        return Attributes(mode, owner == 0, str(owner), words.number() + words.number() / 1e9)
+        return Attributes(kind, mode, owner == 0, str(owner), words.number() + words.number() / 1e9)
+
+    def target(self, link: bytes) -> str:
+        """Where a symbolic link leads."""
+        words = self._call("a link", 5, opaque(link))
+        words.raw(84 if words.number() else 0)
+        return words.opaque().decode("utf-8", "replace")
+
+    def beginning(self, file: bytes, length: int) -> bytes:
+        """So many bytes of a file, or all that it has."""
+        words = self._call("a file", 6, opaque(file) + struct.pack("!QI", 0, length))
+        words.raw(84 if words.number() else 0)
+        words.raw(8)
+        return words.opaque()
+
+    def knows_folder_delegations(self, _: bytes) -> bool:
+        """NFS 3 has none, and nobody asks for them."""
+        return True
 
     def make(self, folder: bytes, name: str) -> bytes:
         """Make a file that is not there yet; returns nothing, as files are not open in NFS 3."""

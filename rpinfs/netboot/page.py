@@ -5,6 +5,7 @@ from __future__ import annotations
 from rpinfs.errors import quoted
 from rpinfs.netboot.model import Plan
 from rpinfs.netboot.render.board import boot_folder, root_source
+from rpinfs.netboot.render.router import has_words
 from rpinfs.netboot.topology import NAMES
 
 Step = tuple[str, str]
@@ -64,7 +65,12 @@ def _steps(plan: Plan, file: str) -> list[Step]:
         )
     if plan.topology == "B":
         steps.append(
-            ("on the router: the options, as netboot/ says", "nothing is found in its files by rpinfs netboot check")
+            (
+                "on the router: the options, as netboot/ says",
+                "each board is told where to boot from, says rpinfs netboot doctor"
+                if has_words(plan)
+                else "nothing is found in its files by rpinfs netboot check",
+            )
         )
     for pi in plan.pis:
         where = f"{boot_folder(plan, pi)} and {root_source(plan, pi)}"

@@ -27,7 +27,8 @@ def load(path: str) -> Plan:
     """Read a plan. Raises PlanError, OSError."""
     with open(path, "rb") as file:
         try:
-            document = tomllib.load(file)
+            # Editors of Windows put a byte order mark in front.
+            document = tomllib.loads(file.read().decode("utf-8-sig").replace("\r\n", "\n"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise PlanError(path, "", f"expected TOML: {error}") from error
     return parse(document, path)
@@ -36,18 +37,16 @@ def load(path: str) -> Plan:
 def parse(document: Mapping[str, Any], file: str) -> Plan:
     """Make a plan of what a TOML file holds. Raises PlanError."""
     top = _Table(document, file, "")
-    network = _network(top.table("network"))
-    nas = _nas(top.table("nas"))
-    box = _box(top.table("box")) if "box" in document else None
-    pis = tuple(_pi(table) for table in top.tables("pi"))
+    tables = [top.table(name) for name in ("network", "nas", "box")]
+    boards = top.tables("pi")
     wanted = top.take("topology", _one_of(TOPOLOGIES), "")
+    # First, so that [NAS] is not told as one that is missing.
     top.finish()
+    network, nas = _network(tables[0]), _nas(tables[1])
+    box = _box(tables[2]) if "box" in document else None
+    pis = tuple(_pi(table) for table in boards)
     _refuse_twins(pis, file)
-    for what, address in (("[nas] address", nas.address), ("[box] address", box.address if box else "")):
-        if address and ipaddress.IPv4Address(address) not in network.subnet:
-            raise PlanError(
-                file, f"{what}={address}", f"expected an address in {network.subnet}: a relay breaks netboot"
-            )
+    _refuse_addresses(network, nas, box, file)
     plan = Plan(wanted or "A", network, nas, box, pis)
     return choose(plan, wanted, file)
 
@@ -122,6 +121,11 @@ def _nas(table: _Table) -> Nas:
         share=table.take("share", _export, "/docker"),
     )
     table.finish()
+    for key in ("root", "share"):
+        if f"{getattr(found, key)}/".startswith(f"{found.boot.rstrip('/')}/"):
+            raise table.error(
+                "boot", f"expected a folder without {key}: TFTP gives out all that is in it, to everybody"
+            )
     if kind == "synology" and found.version == "4.2":
         raise table.error("version", "expected at most 4.1: DSM does not speak NFS 4.2")
     return found
@@ -147,6 +151,25 @@ def _pi(table: _Table) -> Pi:
     return found
 
 
+def _refuse_addresses(network: Network, nas: Nas, box: Box | None, file: str) -> None:
+    """Each machine has an address of a host in the network, which no DHCP server gives to another one."""
+    machines = {"[nas] address": nas.address, "[box] address": box.address if box else "",
+                "[network] router": network.router}  # fmt: skip
+    first, last = (ipaddress.IPv4Address(one) for one in network.pool or ("0.0.0.0", "0.0.0.0"))
+    for what, text in machines.items():
+        address = ipaddress.IPv4Address(text or "0.0.0.0")
+        if text and address not in network.subnet:
+            why = "a relay breaks netboot" if "router" not in what else "a board finds no other one"
+            raise PlanError(file, f"{what}={text}", f"expected an address in {network.subnet}: {why}")
+        if text and address in (network.subnet.network_address, network.subnet.broadcast_address):
+            raise PlanError(
+                file, f"{what}={text}", f"expected the address of a machine: it is that of {network.subnet}"
+            )
+        if text and first <= address <= last:
+            rule = f"expected no address of a machine in it: {text} is {what.replace('[', 'that of [')}"
+            raise PlanError(file, f"[network] pool={first}-{last}", rule)
+
+
 def _refuse_twins(pis: tuple[Pi, ...], file: str) -> None:
     for key in ("name", "serial", "mac"):
         seen: dict[str, str] = {}
@@ -155,6 +178,14 @@ def _refuse_twins(pis: tuple[Pi, ...], file: str) -> None:
             if value and value in seen:
                 raise PlanError(file, f"{key}={value}", f"two boards have it: {seen[value]} and {pi.name}")
             seen[value] = pi.name
+    folders: dict[str, str] = {}
+    for pi in pis:
+        folder = pi.serial or pi.name
+        if folder in folders:
+            raise PlanError(
+                file, f"name={folder}", f"expected another name: it is the TFTP folder of {folders[folder]}"
+            )
+        folders[folder] = pi.name
 
 
 # Rules
@@ -168,9 +199,10 @@ def _text(value: object) -> str:
 
 def _one_of(known: tuple[str, ...]) -> Callable[[object], str]:
     def rule(value: object) -> str:
-        if value not in known:
-            raise ValueError(f"expected one of {', '.join(known)}")
-        return str(value)
+        if value in known:
+            return str(value)
+        meant = next((one for one in known if one.lower() == str(value).lower()), "")
+        raise ValueError(f'expected "{meant}", as it stands here' if meant else f"expected one of {', '.join(known)}")
 
     return rule
 
@@ -183,9 +215,14 @@ def _yes_or_no(value: object) -> bool:
 
 def _subnet(value: object) -> ipaddress.IPv4Network:
     try:
-        return ipaddress.IPv4Network(_text(value), strict=False)
+        found = ipaddress.IPv4Network(_text(value), strict=False)
     except ValueError as error:
         raise ValueError("expected an IPv4 network such as 192.168.1.0/24 (boards netboot by IPv4 alone)") from error
+    if not 8 <= found.prefixlen <= 30:
+        raise ValueError("expected a network with its length, from /8 to /30, such as 192.168.1.0/24")
+    if found.is_loopback or found.is_multicast or found.is_reserved:
+        raise ValueError("expected the network of a LAN, such as 192.168.1.0/24")
+    return found
 
 
 def _address(value: object) -> str:
@@ -239,7 +276,9 @@ def _serial(value: object) -> str:
 
 
 def _mac(value: object) -> str:
-    pairs = _text(value).lower().replace("-", ":").split(":")
+    text = _text(value).lower().replace("-", ":").replace(".", "")
+    # As labels and switches have it: dca632123456, dca6.3212.3456.
+    pairs = text.split(":") if ":" in text else [text[at : at + 2] for at in range(0, len(text), 2)]
     if len(pairs) != 6 or any(len(pair) != 2 or not set(pair) <= set("0123456789abcdef") for pair in pairs):
         raise ValueError("expected a MAC address such as dc:a6:32:12:34:56")
     return ":".join(pairs)

@@ -28,11 +28,19 @@ _EXPORT = "(rw,sync,no_subtree_check,no_root_squash)"
 
 @dataclass(frozen=True)
 class Source:
-    """What a command line's nfsroot= asks for. `version`: "3", "4.0", ... as the kernel takes it."""
+    """What a command line asks for.
+
+    Attributes:
+        version: "3", "4.0", ... as the kernel takes it.
+        init: what the kernel starts in the root.
+        delegations: whether the client may ask for those of folders, as Linux 6.19 and later do.
+    """
 
     server: str
     path: str
     version: str
+    init: str = "/sbin/init"
+    delegations: bool = True
 
     @property
     def minor(self) -> int:
@@ -101,7 +109,10 @@ def _look_inside(nas: nfs.Nas, source: Source) -> Iterator[Remark]:
         message = f"{where} holds no root: etc or usr is not in it"
         yield Remark(30, Gravity.FAULT, message, f"on {source.server}: copy the root of the image to {source.path}")
         return
-    yield from _on_rights(nas, top, where, source)
+    rights = list(_on_rights(nas, top, where, source))
+    yield from rights
+    if not rights:
+        yield from _on_init(nas, top, where, source)
 
 
 def _is_there(nas: nfs.Nas, top: bytes, path: str) -> bool:
@@ -112,6 +123,79 @@ def _is_there(nas: nfs.Nas, top: bytes, path: str) -> bool:
             return False
         raise
     return True
+
+
+_MOST_LINKS = 40
+_FIRST_BYTES = 4096
+"""More than two frames hold: what a Pi reads all the time."""
+
+_ARM, _ARM_64 = 40, 183
+_MACHINES = {3: "x86", 62: "x86-64", 8: "MIPS", 21: "PowerPC", 243: "RISC-V"}
+"""By their numbers in an ELF file (elf(5), e_machine)."""
+
+
+def _followed(nas: nfs.Nas, top: bytes, path: str) -> tuple[bytes, nfs.Attributes] | None:
+    """A file of the root and what it is, links followed as in a root that is /; None: it is not there."""
+    folders, found, links = [top], nas.attributes(top), 0
+    todo = path.split("/")[::-1]
+    while todo:
+        part = todo.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            folders = folders[:-1] or [top]
+            continue
+        if not _is_there(nas, folders[-1], part):
+            return None
+        here = nas.handle(part, folders[-1])
+        found = nas.attributes(here)
+        if found.kind != nfs.LINK:
+            folders.append(here)
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            return None
+        target = nas.target(here)
+        folders = [top] if target.startswith("/") else folders
+        todo += target.split("/")[::-1]
+    return folders[-1], found
+
+
+def _on_init(nas: nfs.Nas, top: bytes, where: str, source: Source) -> Iterator[Remark]:
+    """The first program: there, to be started, for the processor of a Pi, and read in answers of some length."""
+    whole = f"on {source.server}: copy the root of the image to {source.path}, with its links (cp -a keeps them)"
+    found = _followed(nas, top, source.init)
+    if found is None or found[1].kind != nfs.FILE:
+        message = f"{where}: {source.init} is not in it: the kernel has nothing to start, and panics"
+        yield Remark(30, Gravity.FAULT, message, whole)
+        return
+    file, attributes = found
+    if not attributes.mode & 0o111:
+        message = f"{where}: {source.init} may not be executed (mode {attributes.mode & 0o7777:04o}): the kernel panics"
+        yield Remark(30, Gravity.FAULT, message, whole)
+        return
+    try:
+        head = nas.beginning(file, _FIRST_BYTES)
+    except nfs.StatusError:
+        raise
+    except RpcError as error:
+        message = f"{where}: short answers come, and one of {_FIRST_BYTES} bytes does not ({error.message})"
+        yield Remark(30, Gravity.FAULT, message, f"look for what takes no frames of 1500 bytes: {_FRAMES}")
+        return
+    machine = int.from_bytes(head[18:20], "little") if head[:4] == b"\x7fELF" else _ARM_64
+    if machine not in (_ARM, _ARM_64):
+        message = f"{where}: {source.init} is for another processor ({_MACHINES.get(machine, machine)}) than a Pi's"
+        yield Remark(30, Gravity.FAULT, message, f"on {source.server}: put a root for arm64 there, of a Pi's image")
+    if source.delegations and not nas.knows_folder_delegations(file):
+        message = (
+            f"{source.server} calls GET_DIR_DELEGATION illegal: from Linux 6.19 on a Pi can list no folder there by NFS"
+            f' {source.version}, and has "Remote I/O error" instead'
+        )
+        remedy = "write nfsv4.directory_delegations=0 into cmdline.txt, or vers=4.0; nfs-ganesha 9.11 has it mended"
+        yield Remark(30, Gravity.NOTE, message, remedy)
+
+
+_FRAMES = "an MTU below 1500 at a port of the switch, the NAS or this machine"
 
 
 def _on_rights(nas: nfs.Nas, top: bytes, where: str, source: Source) -> Iterator[Remark]:

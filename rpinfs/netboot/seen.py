@@ -7,6 +7,7 @@ are looked at, or of the one below `root`.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -37,12 +38,22 @@ class BootFolder:
         return os.path.basename(self.path)
 
 
+@dataclass(frozen=True)
+class Line:
+    """A line of a file, or what stands behind the = in it."""
+
+    file: str
+    line: int
+    text: str
+
+
 @dataclass
 class Seen:
     """Everything that was found and could be read, and the faults of what could not.
 
     Attributes:
         interfaces: names of the network interfaces of this machine; None where another machine's files are looked at.
+        tftpd: options of tftpd-hpa.
         tftp: folders that a TFTP server serves, and how each is known.
         boots: folders with boot files.
         roots: folders with roots of boards.
@@ -55,6 +66,7 @@ class Seen:
     kea: list[kea.KeaConfig] = field(default_factory=list)
     exports: list[exports.Export] = field(default_factory=list)
     nfsd: list[nfsconf.Switch] = field(default_factory=list)
+    tftpd: list[Line] = field(default_factory=list)
     tftp: dict[str, str] = field(default_factory=dict)
     boots: list[BootFolder] = field(default_factory=list)
     roots: list[str] = field(default_factory=list)
@@ -66,6 +78,7 @@ def look(paths: Iterable[str], plan: Plan | None = None, root: str = "") -> Seen
     """Read what is at these paths; with none, at the usual places. Never raises: what cannot be read is a fault."""
     seen = Seen(plan)
     named = list(paths)
+    seen.unreadable += [RpinfsError(f"{path}: a folder with nothing in it") for path in named if _is_empty(path)]
     if not named:
         seen.interfaces = _interfaces(root)
         named = [root + place for place in PLACES if os.path.exists(root + place)]
@@ -88,7 +101,7 @@ def _interfaces(root: str) -> frozenset[str]:
 
 def _look_at(seen: Seen, path: str, plan: Plan | None) -> None:
     try:
-        if os.path.isdir(path):
+        if stat.S_ISDIR(os.stat(path).st_mode):
             _look_at_folder(seen, path, plan)
         elif not _look_at_file(seen, path):
             seen.unreadable.append(RpinfsError(f"{path}: nobody knows what that is", _KNOWN))
@@ -110,11 +123,11 @@ def _look_at_file(seen: Seen, path: str) -> bool:
     if name.startswith("dnsmasq") or folder == "dnsmasq.d":
         seen.dnsmasq += dnsmasq.read(path)
     elif name.startswith("dhcpd") and name.endswith(".conf"):
-        seen.isc += isc.parse(text_of(path), path)
+        seen.isc += isc.read(path)
     elif name == "dhcp" and folder == "config":
         seen.dnsmasq += uci.parse(text_of(path), path)
     elif name.startswith("kea-dhcp4"):
-        seen.kea.append(kea.parse(text_of(path), path))
+        seen.kea.append(kea.read(path))
     elif name == "exports" or name.endswith(".exports"):
         seen.exports += exports.parse(text_of(path), path)
     elif name == "nfs.conf" or (folder == "nfs.conf.d" and name.endswith(".conf")):
@@ -131,7 +144,9 @@ def _look_at_tftpd(seen: Seen, path: str) -> None:
     for number, line in enumerate(text_of(path).split("\n"), 1):
         key, _, value = line.strip().partition("=")
         if key == "TFTP_DIRECTORY":
-            _add_tftp(seen, value.strip("\"'"), f"{path}:{number}")
+            _add_tftp(seen, value.strip("\"' \r"), f"{path}:{number}")
+        elif key == "TFTP_OPTIONS":
+            seen.tftpd.append(Line(path, number, value.strip("\"' \r")))
 
 
 def _look_at_folder(seen: Seen, path: str, plan: Plan | None) -> None:
@@ -149,6 +164,13 @@ def _look_at_folder(seen: Seen, path: str, plan: Plan | None) -> None:
         return
     if not known:
         seen.looked_at.append(path)
+
+
+def _is_empty(path: str) -> bool:
+    try:
+        return not os.listdir(path)
+    except OSError:
+        return False
 
 
 def _is_file(path: str) -> bool:

@@ -17,9 +17,8 @@ from dataclasses import dataclass, field
 from rpinfs.errors import RpinfsError
 from rpinfs.netboot.packet import PacketError, Reply, parse
 
-SERVER_PORT, CLIENT_PORT, NETCONSOLE_PORT = 67, 68, 6666
-_IPV4 = 0x0800
-_INTERFACES = "see which interfaces there are: ip -brief link"
+SERVER_PORT, CLIENT_PORT = 67, 68
+INTERFACES = "see which interfaces there are: ip -brief link"
 WAIT_SECONDS = 5.0
 """For all offers. dnsmasq and ISC dhcpd first see for up to three seconds whether somebody has the address already."""
 
@@ -36,7 +35,7 @@ def _bound(interface: str, port: int) -> Iterator[socket.socket]:
         except PermissionError as error:
             raise RpinfsError(f"{interface}: port {port} is for root alone", "sudo rpinfs netboot ...") from error
         except OSError as error:
-            raise RpinfsError(f"{interface}: port {port}: {error.strerror}", _INTERFACES) from error
+            raise RpinfsError(f"{interface}: port {port}: {error.strerror}", INTERFACES) from error
         yield wire
 
 
@@ -131,7 +130,7 @@ def _of_bridges(interface: str) -> Iterator[socket.socket]:
             wire.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, member)
             yield wire
     except OSError as error:
-        raise RpinfsError(f"{interface}: {error.strerror}", _INTERFACES) from error
+        raise RpinfsError(f"{interface}: {error.strerror}", INTERFACES) from error
 
 
 _SOL_PACKET = 263
@@ -174,41 +173,3 @@ def is_ours(address: str) -> bool:
 def new_transaction() -> bytes:
     """Four bytes by which answers are known."""
     return os.urandom(4)
-
-
-def listen(interface: str, seconds: float | None = None) -> Iterator[tuple[int, bytes, str]]:
-    """What is sent to DHCP servers and what EEPROMs log: (port, bytes, sender), until the time is over.
-
-    By a packet socket (packet(7)): a DHCP server on this host has the port already, and need not share it.
-
-    Raises:
-        RpinfsError: the socket cannot be had.
-    """
-    deadline = None if seconds is None else time.monotonic() + seconds
-    try:
-        wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_IPV4))
-    except PermissionError as error:
-        raise RpinfsError(f"{interface}: listening is for root alone", "sudo rpinfs netboot watch ...") from error
-    with wire:
-        try:
-            wire.bind((interface, _IPV4))
-        except OSError as error:
-            raise RpinfsError(f"{interface}: {error.strerror}", _INTERFACES) from error
-        while deadline is None or time.monotonic() < deadline:
-            wire.settimeout(None if deadline is None else max(0.01, deadline - time.monotonic()))
-            with contextlib.suppress(TimeoutError):
-                if (heard := _datagram(wire.recv(65536))) and heard[0] in (SERVER_PORT, NETCONSOLE_PORT):
-                    yield heard
-
-
-def _datagram(packet: bytes) -> tuple[int, bytes, str] | None:
-    """Port, body and sender of an IPv4 packet with a whole UDP datagram in it; None of any other."""
-    head = 4 * (packet[0] & 15) if packet else 0
-    if len(packet) < head + 8 or head < 20 or packet[9] != socket.IPPROTO_UDP:
-        return None
-    length = int.from_bytes(packet[head + 4 : head + 6], "big")
-    return (
-        int.from_bytes(packet[head + 2 : head + 4], "big"),
-        packet[head + 8 : head + length],
-        socket.inet_ntoa(packet[12:16]),
-    )

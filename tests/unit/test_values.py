@@ -17,7 +17,7 @@ CHANGEABLE = {
     "health": {"facts.Facts"},
     "netboot": {
         *("add.boards.Known", "add.make._Made", "add.record.Record", "add.survey.Survey"),
-        *("doctor.Diagnosis", "read.isc.Statement", "seen.Seen", "wire.Heard"),
+        *("doctor.Diagnosis", "read.isc.Statement", "seen.Seen", "watch._Seen", "wire.Heard"),
     },
 }
 """The dataclasses of a room that are changed while they are worked on."""

@@ -74,6 +74,67 @@ def words(cmdline: str) -> list[tuple[str, str]]:
 def nfs_version(source: str) -> str:
     """The version that an nfsroot= asks for, such as "4.1"; empty where it names none, or nonsense."""
     asked = [word.partition("=") for word in source.split(",")[1:]]
-    named = [value for name, _, value in asked if name in ("vers", "nfsvers", "v")]
+    # The kernel takes vers=4.1, nfsvers=4.1 and v4.1.
+    named = [value or name[1:] for name, _, value in asked if name in ("vers", "nfsvers") or name in _VERSION_WORDS]
     last = named[-1] if named else ""
-    return last if last in ("3", "4", "4.0", "4.1", "4.2") else ""
+    return last if last in VERSIONS else ""
+
+
+VERSIONS = ("3", "4", "4.0", "4.1", "4.2")
+_VERSION_WORDS = ("v2", *(f"v{version}" for version in VERSIONS))
+
+
+@dataclass(frozen=True)
+class RootProblem:
+    """Words of a command line by which a kernel does not mount its root, or not for long.
+
+    Attributes:
+        fatal: whether it is not mounted at all.
+        found: the word or the option at fault; empty where one is missing.
+        instead: what is to stand there.
+    """
+
+    fatal: bool
+    found: str
+    message: str
+    instead: str
+
+    def mended(self, cmdline: str) -> str:
+        """The command line with this put right."""
+        if not self.found:
+            return f"{cmdline} {self.instead}"
+        at = re.escape(self.found)
+        return re.sub(rf"(?<![^\s,]){at}(?![^\s,])", lambda _: self.instead, cmdline)
+
+
+_UNTIL_SILENT = "where the NAS is silent for some seconds, programs of the Pi fail, and files are torn"
+
+
+def root_problems(cmdline: str) -> Iterator[RootProblem]:
+    """What is wrong with how a root is asked for. Sources: Linux, nfsroot.rst; fs/nfs/fs_context.c; nfs(5)."""
+    said = words(cmdline)
+    source = next((value for name, value in reversed(said) if name == "nfsroot"), "")
+    if not source:
+        return
+    for option in source.split(",")[1:]:
+        name, _, value = option.partition("=")
+        if option == "v2" or (name in ("vers", "nfsvers") and value not in VERSIONS):
+            message = f"{option}: the kernel knows the versions {', '.join(VERSIONS)}"
+            yield RootProblem(True, option, message, "vers=4.1")
+        elif option in ("udp", "proto=udp"):
+            yield RootProblem(True, option, f"{option}: kernels have no NFS over UDP any more", "proto=tcp")
+        elif name == "proto" and value != "tcp":
+            yield RootProblem(True, option, f"{option}: a Pi mounts its root by tcp", "proto=tcp")
+        elif option in ("soft", "softerr"):
+            yield RootProblem(False, option, f"{option}: {_UNTIL_SILENT}", "hard")
+        elif name == "sec" and value != "sys":
+            message = f"{option}: a kernel that mounts its root has no tickets of Kerberos"
+            yield RootProblem(True, option, message, "sec=sys")
+    writable = next((name for name, _ in reversed(said) if name in ("ro", "rw")), "")
+    if writable != "rw":
+        message = f"{writable or 'rw is missing'}: the root is read-only, unless its fstab has a line for /"
+        yield RootProblem(False, writable, message, "rw")
+    addressing = next((f"ip={value}" for name, value in reversed(said) if name == "ip"), None)
+    if addressing in ("ip=off", "ip=none", "ip="):
+        message = f"{addressing}: the kernel gets no address, and finds no NAS"
+        yield RootProblem(True, addressing, message, "ip=dhcp")

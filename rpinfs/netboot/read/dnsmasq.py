@@ -51,6 +51,7 @@ def read(path: str, root: str = "") -> list[Option]:
 
 
 def _read(path: str, root: str, seen: list[str]) -> Iterator[Option]:
+    path = os.path.normpath(path)
     if path in seen:
         return
     seen.append(path)

@@ -51,7 +51,7 @@ def parse(text: str, file: str) -> list[Export]:
         for client in clients or ["*"]:
             name, bracket, options = client.partition("(")
             if bracket and not options.endswith(")"):
-                raise SyntaxFault(file, number, f"{client}: expected options in ( )")
+                raise SyntaxFault(file, number, f"{client}: expected options in ( ), with no space between them")
             own = tuple(option for option in options.removesuffix(")").split(",") if option)
             found.append(Export(file, number, path, name or "*", (*defaults, *own), client))
     return found

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from rpinfs.netboot.read.source import SyntaxFault
+from rpinfs.netboot.read.source import SyntaxFault, text_of
 
 
 @dataclass
@@ -25,6 +26,35 @@ class Statement:
 
 
 Token = tuple[str, int]
+
+
+def read(path: str) -> list[Statement]:
+    """Read a file and what it includes, wherever that stands, as the server does.
+
+    Raises:
+        OSError: the file cannot be read. One that is included and cannot be is a SyntaxFault.
+        SyntaxFault: it is not a configuration, or includes itself.
+    """
+    return _with_included(parse(text_of(path), path), [path])
+
+
+def _with_included(statements: list[Statement], files: list[str]) -> list[Statement]:
+    found: list[Statement] = []
+    for statement in statements:
+        if statement.body is not None:
+            statement.body = _with_included(statement.body, files)
+        found.append(statement)
+        if statement.words[:1] == ["include"] and len(statement.words) == 2:
+            path = os.path.normpath(statement.words[1].strip('"'))
+            where = (statement.file, statement.line)
+            if path in files:
+                raise SyntaxFault(*where, f"{statement.text}: expected another file, found one that includes this one")
+            try:
+                inner = parse(text_of(path), path)
+            except OSError as error:
+                raise SyntaxFault(*where, f"{statement.text}: cannot be read: {error.strerror}") from error
+            found += _with_included(inner, [*files, path])
+    return found
 
 
 def parse(text: str, file: str) -> list[Statement]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from typing import Any
 
-from rpinfs.netboot.read.source import SyntaxFault
+from rpinfs.netboot.read.source import SyntaxFault, text_of
 
 _INCLUDE = re.compile(r"<\?include\s+\"([^\"]*)\"\s*\?>")
 
@@ -16,22 +17,30 @@ _DEEPEST = 50
 
 @dataclass(frozen=True)
 class KeaConfig:
-    """The part "Dhcp4" of a file, and the text, for the lines of what is found in it."""
+    """The part "Dhcp4" of a file, and the texts, its own first, for the places of what is found in it."""
 
     file: str
-    text: str
+    texts: dict[str, str]
     dhcp4: dict[str, Any]
 
-    def line_of(self, *words: str) -> int:
-        """The line of the first of these texts that is there; 1 where none is."""
-        found = [self.text.find(word) for word in words]
-        at = next((place for place in found if place >= 0), -1)
-        return self.text.count("\n", 0, at) + 1 if at >= 0 else 1
+    def place_of(self, *words: str) -> tuple[str, int]:
+        """File and line of the first of these texts that is there; the first line where none is."""
+        for word in words:
+            for file, text in self.texts.items():
+                if (at := text.find(word)) >= 0:
+                    return file, text.count("\n", 0, at) + 1
+        return self.file, 1
+
+
+def read(path: str) -> KeaConfig:
+    """Read a file with what it includes. Raises OSError, SyntaxFault."""
+    return parse(text_of(path), path)
 
 
 def parse(text: str, file: str) -> KeaConfig:
-    """Read a file. What it includes is left out. Raises SyntaxFault."""
-    plain = _INCLUDE.sub("null", without_comments(text, file))
+    """Understand a file, with what it includes. Raises SyntaxFault."""
+    texts: dict[str, str] = {}
+    plain = _whole(text, file, texts)
     try:
         # Kea takes a comma behind the last one of a list or a map.
         document = json.loads(re.sub(r",(\s*[\]}])", r"\1", plain))
@@ -44,7 +53,23 @@ def parse(text: str, file: str) -> KeaConfig:
     dhcp4 = document.get("Dhcp4") if isinstance(document, dict) else None
     if not isinstance(dhcp4, dict):
         raise SyntaxFault(file, 1, 'expected a map "Dhcp4"')
-    return KeaConfig(file, text, dhcp4)
+    return KeaConfig(file, texts, dhcp4)
+
+
+def _whole(text: str, file: str, texts: dict[str, str]) -> str:
+    """The text without comments and with the texts that it includes, which may be any piece of JSON."""
+    texts[file] = text
+
+    def included(match: re.Match[str]) -> str:
+        line, path = text.count("\n", 0, match.start()) + 1, os.path.normpath(match[1])
+        if path in texts:
+            raise SyntaxFault(file, line, f"{match[0]}: expected another file, found one that is read already")
+        try:
+            return " ".join(_whole(text_of(path), path, texts).splitlines())
+        except OSError as error:
+            raise SyntaxFault(file, line, f"{match[0]}: cannot be read: {error.strerror}") from error
+
+    return _INCLUDE.sub(included, without_comments(text, file))
 
 
 def _depth_of(document: object) -> int:

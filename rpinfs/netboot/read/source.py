@@ -35,6 +35,10 @@ def text_of(path: str, *, follow: bool = True) -> str:
     data = _bytes_of(path, follow)
     if len(data) > LARGEST:
         raise SyntaxFault(path, 0, f"expected a configuration file, found more than {LARGEST} bytes")
+    if data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        raise SyntaxFault(
+            path, 1, "expected plain text, found a byte order mark: save it without one (UTF-8 without BOM)"
+        )
     if b"\0" in data:
         raise SyntaxFault(path, data[: data.index(b"\0")].count(b"\n") + 1, "expected text, found a NUL byte")
     return data.decode("utf-8", "surrogateescape")
@@ -53,6 +57,17 @@ def inside(folder: str, path: str) -> str:
     whole = f"{folder}/{path}"
     there = os.path.realpath(os.path.dirname(whole))
     return whole if f"{there}/".startswith(f"{os.path.realpath(folder)}/") else ""
+
+
+def oddity_inside(folder: str, path: str) -> str:
+    """Why text_inside() gives nothing for a file that is there; empty where it does not, or the file has nothing."""
+    try:
+        text_of(inside(folder, path), follow=False)
+    except SyntaxFault as fault:
+        return fault.rule
+    except OSError as error:
+        return error.strerror or ""
+    return ""
 
 
 def text_inside(folder: str, path: str) -> str:

@@ -18,6 +18,8 @@ def parse(text: str, file: str) -> list[Option]:
     section: dict[str, tuple[int, str]] = {}
     kind, begun = "", 0
     for number, words in _lines(text, file):
+        if words[0] == "package" and len(words) == 2:
+            continue  # As `uci export` begins.
         if words[0] == "config":
             found += _of_section(kind, section, file, begun)
             kind, begun, section = words[1] if len(words) > 1 else "", number, {}

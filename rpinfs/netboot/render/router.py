@@ -11,6 +11,8 @@ _TEXT = f"{BOOT_TEXT.decode()}   "
 
 def words(plan: Plan) -> Rendered:
     """What to set on the router, or that nothing is to be set."""
+    if plan.topology != "B" and plan.network.dhcp not in _TOLD_NOTHING:
+        return Rendered(f"router-{plan.network.dhcp}.txt", "", "the router", _LEFT_ALONE[plan.network.dhcp == "box"])
     server, menu = plan.tftp_address, boot_menu()
     values = {
         "server": server,
@@ -24,9 +26,23 @@ def words(plan: Plan) -> Rendered:
 
 
 def has_words(plan: Plan) -> bool:
-    """Whether this router has a page of its own."""
+    """Whether this router has a page of its own, and no file."""
     return plan.network.dhcp in _WORDS
 
+
+_TOLD_NOTHING = ("consumer", "synology", "pfsense")
+"""Never of topology B: what they have to say goes with each of the others."""
+
+_LEFT_ALONE = {
+    False: """\
+Leave the router as it is. Where options 43 or 66, or a boot server, are set on it already, take them out: a board that
+hears two answers takes either.
+""",
+    True: """\
+Switch the DHCP server of the router off: the Linux box gives the addresses.
+""",
+}
+"""By whether another machine gives the addresses."""
 
 _WORDS = {
     "consumer": """\
@@ -69,10 +85,11 @@ option 43 with length 0 from its own page (opnsense/core#10509).
     66    {server}
 """,
     "pfsense": """\
-pfSense: its Kea takes no custom options. With its ISC server (Services > DHCP Server > Additional BOOTP/DHCP Options):
+pfSense: leave it as it is, beside the proxy (topology A or D) or boards that are told by their EEPROM (C): its Kea
+takes no custom options. Where there is neither, its ISC server says it (Services > DHCP Server > Additional BOOTP/DHCP
+Options):
     43    String    "{text}"
     60    Text      "PXEClient"
     66    Text      "{server}"
-or leave it as it is, and take proxy DHCP beside it (topology A or D).
 """,
 }

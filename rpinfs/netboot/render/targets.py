@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from rpinfs.netboot.model import Plan
+from rpinfs.netboot.model import Plan, PlanError
 from rpinfs.netboot.render import board, dhcp, nfs, router, server
 from rpinfs.netboot.render.text import Rendered
 
@@ -57,7 +57,7 @@ TARGETS = {
     "openwrt": Target("OpenWrt, by uci", _one(dhcp.openwrt), _on_router("openwrt")),
     "router": Target(
         "the router's web page or command line, in words",
-        lambda plan: [router.words(plan)] if router.has_words(plan) else [],
+        lambda plan: [router.words(plan)] if plan.topology != "B" or router.has_words(plan) else [],
         router.has_words,
     ),
     "compose": Target(
@@ -79,6 +79,15 @@ TARGETS = {
 
 
 def render(plan: Plan, wanted: Iterable[str] = ()) -> list[Rendered]:
-    """Make what is asked for by name, else what the plan needs."""
-    names = list(wanted) or [name for name, target in TARGETS.items() if target.needed(plan)]
-    return [one for name in names for one in TARGETS[name].make(plan)]
+    """Make what is asked for by name, else what the plan needs. Raises PlanError where there is nothing to make."""
+    asked = list(wanted)
+    found = []
+    for name in asked or [name for name, target in TARGETS.items() if target.needed(plan)]:
+        made = list(TARGETS[name].make(plan))
+        if not made:
+            why = "the plan has no board ([[pi]])"
+            if name == "router":
+                why = f"a {plan.network.dhcp} is told by a file: --for {plan.network.dhcp}"
+            raise PlanError("the options", f"--for {name}", why)
+        found += made
+    return found

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from rpinfs.errors import quoted
 from rpinfs.netboot.finding import Finding, Gravity
 from rpinfs.netboot.model import Pi
-from rpinfs.netboot.read.bootfiles import Value, values, words
+from rpinfs.netboot.read.bootfiles import Value, root_problems, values, words
 from rpinfs.netboot.read.exports import path_text
-from rpinfs.netboot.read.source import text_inside
+from rpinfs.netboot.read.source import oddity_inside, text_inside
 from rpinfs.netboot.render.board import DROPPED, DROPPED_WORDS, boot_folder, command_line
 from rpinfs.netboot.seen import BootFolder, Seen
 from rpinfs.system.files import move_away
@@ -58,12 +58,13 @@ def _called(folder: BootFolder, name: str) -> str:
 
 def missing_folders(seen: Seen) -> Iterator[Finding]:
     """Boards of the plan that have no folder."""
+    for top in seen.tftp:
+        # The configuration of another machine names folders of that one.
+        if not os.path.isdir(top) and (seen.plan or seen.interfaces is not None):
+            yield Finding(17, Gravity.FAULT, top, 0, f"the TFTP folder is not there ({seen.tftp[top]} names it)", "")
     if seen.plan is None:
         return
-    for top in seen.tftp:
-        if not os.path.isdir(top):
-            yield Finding(17, Gravity.FAULT, top, 0, f"the TFTP folder is not there ({seen.tftp[top]} names it)", "")
-            continue
+    for top in filter(os.path.isdir, seen.tftp):
         here = {folder.name for folder in seen.boots if folder.top == top}
         for pi in seen.plan.pis:
             if top.endswith(seen.plan.nas.boot) and pi.serial and pi.serial not in here:
@@ -111,11 +112,17 @@ def command_lines(seen: Seen) -> Iterator[Finding]:
     for folder in seen.boots:
         if "cmdline.txt" in folder.files:
             path = f"{folder.path}/cmdline.txt"
+            if oddity := oddity_inside(folder.path, "cmdline.txt"):
+                yield Finding(19, Gravity.FAULT, path, 0, f"the firmware cannot take it as it is: {oddity}")
+                continue
             yield from _judge_command_line(seen, folder, path, text_inside(folder.path, "cmdline.txt"))
 
 
 def _judge_command_line(seen: Seen, folder: BootFolder, path: str, text: str) -> Iterator[Finding]:
-    lines = [line for line in text.split("\n") if line.strip()]
+    lines = [line.rstrip("\r") for line in text.split("\n") if line.strip()]
+    if "\r" in text:
+        message = "its line ends as those of Windows do: the kernel has the carriage return in its last word"
+        yield Finding(19, Gravity.WARNING, path, 1, message, lines[0] if lines else "")
     pi = _pi_of(seen, folder)
     right = command_line(seen.plan, pi, " ".join(lines)) if seen.plan and pi else _right(" ".join(lines))
     if len(lines) != 1:
@@ -153,6 +160,9 @@ def _judge_command_line(seen: Seen, folder: BootFolder, path: str, text: str) ->
         yield Finding(
             19, Gravity.FAULT, path, 1, "ip=dhcp is missing: the kernel gets no address, and finds no NAS", right
         )
+    for problem in root_problems(lines[0]):
+        gravity = Gravity.FAULT if problem.fatal else Gravity.WARNING
+        yield Finding(19, gravity, path, 1, problem.message, problem.mended(lines[0]))
     yield from _judge_root(seen, path, by_name.get("nfsroot", ""))
 
 
@@ -191,6 +201,8 @@ def initramfs(seen: Seen) -> Iterator[Finding]:
     """The image's initramfs speaks NFS 3 at the most, and holds the drivers of another machine."""
     for folder in seen.boots:
         path = f"{folder.path}/config.txt"
+        if "config.txt" in folder.files and (oddity := oddity_inside(folder.path, "config.txt")):
+            yield Finding(20, Gravity.WARNING, path, 1, f"the firmware does not understand all of it: {oddity}")
         settings = _config(folder)
         last = {value.key: value for value in settings}
         cmdline = text_inside(folder.path, "cmdline.txt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,12 +56,12 @@ def kea_without_definition(seen: Seen) -> Iterator[Finding]:
     for config in seen.kea:
         options = [option for option in _kea_options(config) if _is_43(option)]
         if options and not _defines_43(config):
-            line = config.line_of(f'"{_OPTION_43}"', '"code": 43')
+            file, line = config.place_of(f'"{_OPTION_43}"', '"code": 43')
             data = str(options[0].get("data", ""))
             taken_apart = options[0].get("csv-format") is False and data.lower().startswith(("06", "0x06"))
             gravity = Gravity.NOTE if taken_apart else Gravity.FAULT
             message = "without a definition of its own Kea takes option 43 apart: a bare text is sent with length 0"
-            yield Finding(7, gravity, config.file, line, message, f'add to "Dhcp4": {_DEFINITION}')
+            yield Finding(7, gravity, file, line, message, f'add to "Dhcp4": {_DEFINITION}')
 
 
 def kea_text(seen: Seen) -> Iterator[Finding]:
@@ -69,9 +70,9 @@ def kea_text(seen: Seen) -> Iterator[Finding]:
         for option in filter(_is_43, _kea_options(config)):
             data = str(option.get("data", ""))
             sent = _bytes_of(data)
-            line = config.line_of(data, f'"{_OPTION_43}"')
+            file, line = config.place_of(data, f'"{_OPTION_43}"')
             write = f'{{"name": "{_OPTION_43}", "csv-format": false, "data": "{boot_menu().hex()}"}}'
-            yield from _judge_text(sent, config.file, line, write, seen)
+            yield from _judge_text(sent, file, line, write, seen)
 
 
 def _bytes_of(data: str) -> bytes:
@@ -103,13 +104,27 @@ def _maps_in(value: object) -> list[dict[str, Any]]:
 def kea_class(seen: Seen) -> Iterator[Finding]:
     """A class by option 60 alone: a Pi's DHCPREQUEST lacks it (rpi-eeprom#82)."""
     for config in seen.kea:
-        for one in _maps_in(config.dhcp4.get("client-classes")):
+        classes = _maps_in(config.dhcp4.get("client-classes"))
+        tests = {str(one.get("name", "")): str(one.get("test", "")) for one in classes}
+        for one in classes:
             test = str(one.get("test", ""))
+            whole = _with_members(test, tests)
             sends_43 = any(_is_43(option) for option in _maps_in(one.get("option-data")))
-            by_60 = "option[60]" in test or "vendor-class-identifier" in test or "PXEClient" in test
-            if sends_43 and by_60 and "option[97]" not in test and "pkt4.mac" not in test:
+            by_60 = "option[60]" in whole or "vendor-class-identifier" in whole or "PXEClient" in whole
+            otherwise = " or " in whole and ("option[97]" in whole or "pkt4.mac" in whole)
+            if sends_43 and by_60 and not otherwise:
                 message = "a Pi's DHCPREQUEST has no option 60, and so falls out of this class (rpi-eeprom#82)"
-                yield Finding(8, Gravity.FAULT, config.file, config.line_of(test), message, f'"test": "{_CLASS}"')
+                file, line = config.place_of(test)
+                yield Finding(8, Gravity.FAULT, file, line, message, f'"test": "{_CLASS}"')
+
+
+def _with_members(test: str, tests: dict[str, str]) -> str:
+    """A test with those of the classes that it wants a client to be a member of."""
+    whole, known = test, set[str]()
+    while names := set(re.findall(r"member\('([^']*)'\)", whole)) - known:
+        known |= names
+        whole = " and ".join([whole, *(tests.get(name, "") for name in sorted(names))])
+    return whole
 
 
 def _is_isc_43(statement: Statement) -> bool:

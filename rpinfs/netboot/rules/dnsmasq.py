@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from rpinfs.netboot.boards import OUIS
@@ -96,10 +97,17 @@ def server_in_proxy_mode(seen: Seen) -> Iterator[Finding]:
 
 
 def small_blocks(seen: Seen) -> Iterator[Finding]:
-    """tftp-no-blocksize: 512 bytes a round trip."""
+    """tftp-no-blocksize, or tftpd-hpa with --refuse blksize: 512 bytes a round trip."""
     for option in _with_key(seen, "tftp-no-blocksize"):
         message = "all files go in blocks of 512 bytes, each a round trip: a boot takes minutes"
         yield _found(4, Gravity.WARNING, option, message, "(leave the line out)")
+    for line in seen.tftpd:
+        if refused := re.search(r"(?:-r|--refuse)[ =](blksize|tsize)\b", line.text):
+            message = "all files go in blocks of 512 bytes, each a round trip: a boot takes minutes"
+            if refused[1] == "tsize":
+                message = "a board that asks for the size of a file is not told: some take the file for missing"
+            right = " ".join(line.text.replace(refused[0], "").split())
+            yield Finding(4, Gravity.WARNING, line.file, line.line, message, f'TFTP_OPTIONS="{right}"')
 
 
 def answers_to_pcs(seen: Seen) -> Iterator[Finding]:

@@ -58,6 +58,10 @@ def exports(seen: Seen) -> Iterator[Finding]:
             yield Finding(22, Gravity.FAULT, *here, message, write)
         if not export.has("rw", "ro", False):
             yield Finding(22, Gravity.FAULT, *here, f"{export.path}: is read-only (ro is the default)", write)
+        flavours = next((one for one in reversed(export.options) if one.startswith("sec=")), "sec=sys")
+        if "sys" not in flavours.removeprefix("sec=").split(":"):
+            message = f"{export.path}: {flavours}: a kernel that mounts its root has no tickets of Kerberos"
+            yield Finding(22, Gravity.FAULT, *here, message, write.replace(flavours, "sec=sys"))
         if export.has("async", "sync", False):
             message = f"{export.path}: async: a power cut of the NAS loses what was told is safe, and damages images"
             yield Finding(22, Gravity.WARNING, *here, message, write)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rpinfs.netboot.plan import parse
 from rpinfs.netboot.render.targets import render
+from tests.support import Content, make_tree
 from tests.tools.netboot import lan
 from tests.tools.netboot.lan import Lan
 
@@ -22,6 +25,28 @@ PLAN = {
     "box": {"address": lan.SERVER, "interface": "eth0"},
     "pi": BOARDS,
 }
+
+
+def program(machine: int) -> bytes:
+    """An ELF file for a processor (elf(5)), longer than a frame."""
+    head = b"\x7fELF\2\1\1".ljust(16, b"\0") + bytes([2, 0, machine, 0])
+    return head.ljust(8192, b"\0")
+
+
+ARM_64, PC = 183, 62
+INIT: dict[str, Content] = {
+    "sbin": Path("usr/sbin"),
+    "usr/sbin/init": Path("../lib/systemd/systemd"),
+    "usr/lib/systemd/systemd": program(ARM_64),
+}
+"""What the kernel starts, as a root of Debian has it; it is not executable until somebody says so."""
+
+
+def make_pi_root(folder: Path, files: Mapping[str, Content] | None = None) -> Path:
+    """A root with as much in it as a kernel wants."""
+    make_tree(folder, {"etc/passwd": "\n", **INIT, **(files or {})})
+    (folder / "usr/lib/systemd/systemd").chmod(0o755)
+    return folder
 
 
 def doctor(hosts: Lan, *more: str, seconds: float = 1.5) -> dict[str, dict[str, Any]]:

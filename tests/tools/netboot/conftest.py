@@ -12,8 +12,7 @@ from rpinfs.netboot.plan import parse, save
 from rpinfs.netboot.render.targets import render
 from tests.lab.nas import GANESHA_CONFIG, GANESHA_EXPORT
 from tests.lab.process import Daemon
-from tests.support import make_tree
-from tests.tools.netboot.asking import PLAN
+from tests.tools.netboot.asking import PLAN, make_pi_root
 from tests.tools.netboot.lan import Lan, lan
 
 
@@ -38,7 +37,7 @@ def nfs(whole_lan: Lan) -> Iterator[Daemon]:
     text = GANESHA_CONFIG.format(recovery=work / "recovery", lease=20, grace=20)
     text += GANESHA_EXPORT.format(number=1, export="/nfsroot", path=work / "nfsroot")
     for pi in parse(PLAN, "plan").pis:
-        make_tree(work / "nfsroot" / pi.name, {"etc/passwd": "", "usr/bin/true": ""})
+        make_pi_root(work / "nfsroot" / pi.name)
     (work / "ganesha.conf").write_text(text)
     argv = ("ganesha.nfsd", "-F", "-L", "STDOUT", "-p", work / "pid", "-f", work / "ganesha.conf")
     daemon = Daemon("ganesha", whole_lan.server.inside(*argv), work / "log")

@@ -158,6 +158,17 @@ class Lan:
         """The switch as it comes from lan(): no spanning tree, frames of 1500 bytes."""
         self.server.ip("link", "set", "eth0", "type", "bridge", "stp_state", "0")
         self.board.ip("link", "set", "eth0", "mtu", "1500")
+        for port in ("port1", "port2"):
+            self.server.ip("link", "set", port, "mtu", "1500")
+
+    def narrow(self, port: str) -> None:
+        """Have a port of the switch take frames of 1400 bytes at the most, and drop what is longer without a word."""
+        self.server.ip("link", "set", port, "mtu", "1400")
+        # The switch itself would take the least of its ports'.
+        self.server.ip("link", "set", "eth0", "mtu", "1500")
+        # Or packets of TCP go through whole, to be cut into frames by a card that there is none.
+        for host in (self.server, self.other, self.board):
+            host.ip("link", "set", "eth0", "gso_max_segs", "1")
 
     def stop(self) -> None:
         """End all servers, the last one first."""

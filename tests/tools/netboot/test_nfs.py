@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import email.utils
 import os
+import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import pytest
 
 from tests.lab.nas import GANESHA_CONFIG, GANESHA_EXPORT
 from tests.lab.process import Daemon
-from tests.support import PYTHON, make_tree
+from tests.support import PYTHON
 from tests.tools.netboot import lan
-from tests.tools.netboot.asking import dnsmasq, doctor
+from tests.tools.netboot.asking import PC, dnsmasq, doctor, make_pi_root, program
 from tests.tools.netboot.lan import Lan
 
 pytestmark = pytest.mark.root
@@ -29,7 +30,7 @@ def write_exports(work: Path, protocols: str, names: Iterable[str]) -> dict[str,
     text = text.replace("Protocols = 4;", protocols).format(recovery=work / "recovery", lease=5, grace=5)
     (work / "recovery").mkdir(parents=True)
     for number, name in enumerate(names, 1):
-        make_tree(work / name / "pi1", {"etc/shadow": "root:*:1::::::\n", "usr/bin/true": "", "etc/passwd": "\n"})
+        make_pi_root(work / name / "pi1", {"etc/shadow": "root:*:1::::::\n"})
         (work / name / "pi1/etc/shadow").chmod(0o640)
         rights = f"Squash = {KINDS[name]};\n    Access_Type = {'RO' if name == 'read-only' else 'RW'};\n    FSAL"
         text += GANESHA_EXPORT.format(number=number, export=f"/{name}", path=work / name).replace("FSAL", rights)
@@ -49,12 +50,11 @@ def exports(whole_lan: Lan) -> Iterator[dict[str, Path]]:
     daemon.terminate()
 
 
-def asked(hosts: Lan, tftpboot: Path, source: str, *more: str) -> dict[str, Any]:
+def asked(hosts: Lan, tftpboot: Path, source: str, *more: str, line: str = "") -> dict[str, Any]:
     """What is said of a board whose command line asks for this root."""
     dnsmasq(hosts)
     source = source if ":" in source else f"{lan.SERVER}:{source}"
-    line = f"root=/dev/nfs nfsroot={source} ip=dhcp rw\n"
-    (tftpboot / "1a2b3c4d/cmdline.txt").write_text(line)
+    (tftpboot / "1a2b3c4d/cmdline.txt").write_text(f"root=/dev/nfs nfsroot={source} ip=dhcp rw {line}\n")
     try:
         return doctor(hosts, *more)["pi1"]
     finally:
@@ -62,7 +62,9 @@ def asked(hosts: Lan, tftpboot: Path, source: str, *more: str) -> dict[str, Any]
 
 
 def on_nfs(found: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(one["gravity"], one["message"]) for one in found["remarks"] if one["rule"] == 30]
+    """All but what every nfs-ganesha before 9.11 is remarked on for."""
+    said = [(one["gravity"], one["message"]) for one in found["remarks"] if one["rule"] == 30]
+    return [(gravity, message) for gravity, message in said if "GET_DIR_DELEGATION" not in message]
 
 
 def listed(exports: dict[str, Path]) -> dict[str, list[str]]:
@@ -97,6 +99,72 @@ def test_writing_is_tried_where_it_is_allowed(hosts: Lan, tftpboot: Path, export
     assert listed(exports) == before
 
 
+INITS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no init": (lambda root: (root / "usr/sbin/init").unlink(), "/sbin/init is not in it: the kernel has nothing to"),
+    "a link into nothing": (lambda root: (root / "usr/lib/systemd/systemd").unlink(), "/sbin/init is not in it"),
+    "a ring of links": (lambda root: link(root / "usr/lib/systemd/systemd", "/sbin/init"), "/sbin/init is not in it"),
+    "a folder": (lambda root: link(root / "usr/sbin/init", "../.."), "/sbin/init is not in it"),
+    "not executable": (lambda root: (root / "usr/lib/systemd/systemd").chmod(0o644), "may not be executed (mode 0644)"),
+    "of a PC": (
+        lambda root: (root / "usr/lib/systemd/systemd").write_bytes(program(PC)),
+        "/sbin/init is for another processor (x86-64) than a Pi's",
+    ),
+}
+
+
+def link(path: Path, target: str) -> None:
+    path.unlink()
+    path.symlink_to(target)
+
+
+@pytest.mark.parametrize("version", ["3", "4.1"])
+@pytest.mark.parametrize("what", INITS)
+def test_a_root_that_nothing_starts_in(
+    hosts: Lan, tftpboot: Path, exports: dict[str, Path], nfs_3: dict[str, Path], what: str, version: str
+) -> None:
+    """As the kernel of a board finds it, by whichever version: each ends in a panic, on a screen that nobody has."""
+    break_it, expected = INITS[what]
+    server, made = (lan.OTHER, nfs_3) if version == "3" else (lan.SERVER, exports)
+    root = made["nfsroot"]
+    shutil.copytree(root, root.parent / "pi7", symlinks=True)
+    try:
+        break_it(root.parent / "pi7")
+        ((gravity, said),) = on_nfs(asked(hosts, tftpboot, f"{server}:/nfsroot/pi7,vers={version}"))
+        assert (gravity, expected in said) == ("fault", True), said
+        link(root.parent / "pi7/sbin", "..//./usr/../usr/sbin/")
+        ((_, again),) = on_nfs(asked(hosts, tftpboot, f"{server}:/nfsroot/pi7,vers={version}"))
+        assert again == said
+    finally:
+        shutil.rmtree(root.parent / "pi7")
+
+
+def test_another_init_and_a_word_that_the_server_does_not_know(
+    hosts: Lan, tftpboot: Path, exports: dict[str, Path]
+) -> None:
+    """nfs-ganesha before 9.11 calls a word of NFS 4.1 illegal, and Linux 6.19 then lists no folder."""
+    assert exports
+    found = asked(hosts, tftpboot, "/nfsroot/pi1,vers=4.1", line="init=/usr/bin/other")
+    assert "/usr/bin/other is not in it" in found["sentence"]
+    remarks = asked(hosts, tftpboot, "/nfsroot/pi1,vers=4.1")["remarks"]
+    said = [(one["gravity"], one["remedy"]) for one in remarks if "GET_DIR_DELEGATION" in one["message"]]
+    remedy = "write nfsv4.directory_delegations=0 into cmdline.txt, or vers=4.0; nfs-ganesha 9.11 has it mended"
+    assert said == [("note", remedy)]
+    remarks = asked(hosts, tftpboot, "/nfsroot/pi1,vers=4.1", line="nfsv4.directory_delegations=0")["remarks"]
+    assert [one for one in remarks if "GET_DIR_DELEGATION" in one["message"]] == []
+
+
+def test_long_answers_that_are_lost_on_the_way(hosts: Lan, tftpboot: Path, nfs_3: dict[str, Path]) -> None:
+    """Whoever asks for little sees nothing of it; a Pi's kernel hangs at its first long answer."""
+    assert nfs_3
+    hosts.narrow("port1")
+    try:
+        found = asked(hosts, tftpboot, f"{lan.OTHER}:/nfsroot/pi1,vers=3")
+    finally:
+        hosts.as_it_was()
+    assert f"{lan.OTHER}:/nfsroot/pi1: short answers come, and one of 4096 bytes does not" in found["sentence"]
+    assert f"packets of 1500 bytes do not come back from {lan.OTHER}, those of up to 140" in str(found["remarks"])
+
+
 LATE = """\
 import socket, threading
 from rpinfs.netboot import root
@@ -118,7 +186,7 @@ def serve(server):
 server = socket.create_server(("127.0.0.1", 2049))
 threading.Thread(target=serve, args=(server,), daemon=True).start()
 for one in root.look_at(root.Source("127.0.0.1", "/nfsroot/pi1", "4.1"), "", True, 2.0):
-    print(one.message)
+    "GET_DIR" in one.message or print(one.message)
 """
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from rpinfs.commands import cli
-from rpinfs.netboot import doctor, place, plan, seen, watch, wire
+from rpinfs.lease import holders
+from rpinfs.netboot import doctor, listening, mtu, place, plan, seen, watch
 from rpinfs.netboot.finding import Gravity
 from rpinfs.netboot.judge import Remark, Verdict
 from rpinfs.netboot.model import Pi
@@ -190,8 +191,15 @@ def test_doctor_in_words(
     def diagnose(pi: Pi, _to_it: list[str], made: object, way: doctor.Way) -> doctor.Diagnosis:
         asked.append((pi.name, made, way))
         verdict = Verdict("192.168.1.50", "192.168.1.1", "192.168.1.2", "option 66")
-        return doctor.Diagnosis(pi, verdict, folder="1a2b3c4d", files={"start4.elf": 7}, **more)  # type: ignore[arg-type]
+        return doctor.Diagnosis(pi, verdict, way, folder="1a2b3c4d", files={"start4.elf": 7}, **more)  # type: ignore[arg-type]
 
+    ways: list[tuple[str, str]] = []
+
+    def way_to(server: str, interface: str) -> mtu.Passage:
+        ways.append((server, interface))
+        return mtu.Passage(1500, 1500)
+
+    monkeypatch.setattr(mtu, "way_to", way_to)
     monkeypatch.setattr(doctor, "offers_to", offers_to)
     monkeypatch.setattr(doctor, "diagnose", diagnose)
     run("plan", *FACTS)
@@ -201,6 +209,7 @@ def test_doctor_in_words(
     assert capsys.readouterr().out == f"{said}\n"
     made = plan.load("rpinfs-netboot.toml")
     assert asked == [("eth0", 5.0), ("pi1", made, doctor.Way("eth0", "", False))]
+    assert ways == [("192.168.1.2", "eth0")]
     assert run("doctor", "--interface", "eth0", "--json") == status
     [document] = json.loads(capsys.readouterr().out)
     sentence = said.splitlines()[-1]
@@ -234,21 +243,36 @@ def test_how_long_offers_may_be_waited_for(
     assert ("argument --seconds" in capsys.readouterr().err) is not taken
 
 
-def test_each_line_of_watch_is_there_when_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_line_of_watch_is_there_when_it_is_said(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Also through a pipe, which holds lines back."""
+    run("plan", *FACTS[:-1], "pi1,4,1a2b3c4d,dc:a6:32:12:34:56")
+    capsys.readouterr()
     said, shown = io.StringIO(), list[str]()
     monkeypatch.setattr(said, "flush", lambda: shown.append(said.getvalue()))
     monkeypatch.setattr(sys, "stdout", said)
-    monkeypatch.setattr(wire, "listen", lambda interface: f"what comes at {interface}")
+    monkeypatch.setattr(listening, "listen", lambda interface: f"what comes at {interface}")
+    (here / "share").mkdir()
+    asked: list[str] = []
 
-    def lines(heard: str, tftp: str) -> Iterator[str]:
-        yield f"{heard}, {tftp}"
-        assert shown == ["what comes at eth0, /t\n"]
-        yield "more"
-        assert shown[1:] == ["what comes at eth0, /t\nmore\n"]
+    def leases(share: str) -> list[str]:
+        asked.append(share)
+        return []
 
-    monkeypatch.setattr(watch, "lines", lines)
-    assert run("watch", "--interface", "eth0", "--tftp", "/t") == 0
+    monkeypatch.setattr(holders, "holders", leases)
+
+    def lines(self: watch.Watch, heard: str) -> Iterator[str]:
+        yield f"{heard}, {self.tftp}, {list(self.leases())}"
+        assert shown == ["what comes at eth0, /t, []\n"]
+        yield f"{self.names}"
+        assert len(shown) == 2
+
+    monkeypatch.setattr(watch.Watch, "lines", lines)
+    assert run("watch", "--interface", "eth0", "--tftp", "/t", "--share", "share") == 0
+    assert asked == ["share"]
+    assert "{'1a2b3c4d': 'pi1', 'dc:a6:32:12:34:56': 'pi1'}" in said.getvalue()
+    assert run("watch", "--interface", "eth0", "--share", "nowhere") == 1
 
 
 def test_where_nothing_is_wrong_it_says_in_what(
@@ -309,6 +333,7 @@ def test_a_person_is_asked_for_what_is_missing(here: Path, monkeypatch: pytest.M
         "",
         "192.168.1.0/24",
         " openwrt ",
+        "Yes",
         "pi1,4,1a2b3c4d",
         "pi2,5,1a2b3c4e,dc:a6:32:00:00:02",
         "",
@@ -321,11 +346,23 @@ def test_a_person_is_asked_for_what_is_missing(here: Path, monkeypatch: pytest.M
     assert asked.getvalue() == (
         "IPv4 address of the NAS: kind of NAS: linux, synology, truenas, omv, qnap [linux]: "
         "network of the boards, such as 192.168.1.0/24: "
-        f"what gives addresses: consumer, openwrt, isc, kea, mikrotik, unifi, ... [consumer]: {board * 3}"
+        f"what gives addresses: consumer, openwrt, isc, kea, mikrotik, unifi, ... [consumer]: "
+        f"do PCs netboot on this LAN, too: yes, no [no]: {board * 3}"
     )
     made = plan.load(str(here / "rpinfs-netboot.toml"))
     assert (str(made.nas.address), made.nas.kind, made.network.dhcp) == ("192.168.1.10", "linux", "openwrt")
     assert [pi.name for pi in made.pis] == ["pi1", "pi2"]
+    assert made.network.pcs
+
+
+def test_a_board_of_which_little_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("plan", *FACTS[:-1], "pi1, 4,,dc:a6:32:00:00:02", "--pcs") == 0
+    made = plan.load("rpinfs-netboot.toml")
+    assert ([(pi.serial, pi.mac) for pi in made.pis], made.network.pcs) == ([("", "dc:a6:32:00:00:02")], True)
+    assert run("plan", "again.toml", *FACTS[:-1], "pi1,4,1a2b3c4d,dc:a6:32:00:00:02,2023-01-11") == 2
+    assert "expected NAME,BOARD[,SERIAL[,MAC]], found pi1,4,1a2b3c4d,dc" in capsys.readouterr().err
+    assert run("plan", "again.toml", *FACTS[:-1], "pi1") == 2
+    assert "[[pi]] 1 board: is missing" in capsys.readouterr().err
 
 
 def test_where_there_is_nobody_nobody_is_asked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

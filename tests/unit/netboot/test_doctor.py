@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs.netboot import doctor, packet, root, tftp, wire
+from rpinfs.netboot import doctor, mtu, packet, root, tftp, wire
 from rpinfs.netboot.boards import BOARDS
 from rpinfs.netboot.doctor import Diagnosis, Way
 from rpinfs.netboot.finding import Gravity
@@ -274,6 +274,74 @@ def test_which_root_is_looked_at(
     """Of the NAS of the plan, or of who serves the files, where the command line names no server."""
     served({**WHOLE, "1a2b3c4d/cmdline.txt": f"nfsroot={nfsroot}\n".encode()}, made=made)
     assert looked_at == [(source, "eth0", False)]
+
+
+@pytest.mark.parametrize(
+    ("line", "asked"),
+    [
+        ("nfsroot=/r,v4.2 rw init=/usr/bin/x", root.Source("192.168.1.2", "/r", "4.2", "/usr/bin/x")),
+        ("nfsroot=/r,vers=4.1,nfsvers=4 rw init=", root.Source("192.168.1.2", "/r", "4.0")),
+        ("nfsroot=/r rw nfsv4.directory_delegations=0", root.Source("192.168.1.2", "/r", "3", delegations=False)),
+        ("nfsroot=/r rw nfsv4.directory_delegations=Y", root.Source("192.168.1.2", "/r", "3")),
+    ],
+)
+def test_what_is_asked_of_the_root(
+    served: Served, looked_at: list[tuple[object, ...]], line: str, asked: root.Source
+) -> None:
+    assert served({**WHOLE, "1a2b3c4d/cmdline.txt": line.encode()}) == []
+    assert looked_at == [(asked, "eth0", False)]
+
+
+def test_options_that_no_kernel_mounts_by(served: Served) -> None:
+    files = {**WHOLE, "1a2b3c4d/cmdline.txt": b"nfsroot=/r,vers=3,proto=udp ip=dhcp\n"}
+    assert [(one.rule, one.gravity.name, one.message, one.remedy) for one in served(files)] == [
+        (19, "FAULT", "1a2b3c4d/cmdline.txt: proto=udp: kernels have no NFS over UDP any more",
+         "on 192.168.1.2: write proto=tcp there"),
+        (19, "WARNING", "1a2b3c4d/cmdline.txt: rw is missing: the root is read-only, unless its fstab has a line for /",
+         "on 192.168.1.2: write rw there"),
+    ]  # fmt: skip
+
+
+NARROW = (
+    "packets of 1500 bytes do not come back from 192.168.1.2, those of up to 1400 do: on the way there is an MTU of"
+    " 1400, and TFTP and NFS stop where a longer one is sent"
+)
+REFUSED = "whether packets of 1500 bytes come through to 192.168.1.2 was not tried by ping: Operation not permitted"
+PATHS = [
+    (mtu.Passage(1500, 1500), []),
+    (mtu.Passage(1500, 9000), []),
+    (mtu.Passage(1400, 1500), [("WARNING", NARROW)]),
+    (mtu.Passage(1400, 1400), [
+        ("WARNING", "eth0 of this machine has an MTU of 1400: what a board gets beyond that cannot be tried here")]),
+    (mtu.Passage(0, 1500), [
+        ("NOTE", "192.168.1.2 answers no ping: whether packets of 1500 bytes come through is known by TFTP alone")]),
+    (mtu.Passage(0, 1500, "Operation not permitted"), [("NOTE", REFUSED)]),
+    (mtu.Passage(0, 1500, mtu.OURS), []),
+    (mtu.Passage(0, 0, mtu.OURS), []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("way", "said"), PATHS)
+def test_how_long_packets_may_be(
+    monkeypatch: pytest.MonkeyPatch, way: mtu.Passage, said: list[tuple[str, str]]
+) -> None:
+    """Each server is tried once, and what is found is said of each board that it serves."""
+    tried: list[tuple[str, str]] = []
+
+    def way_to(server: str, interface: str) -> mtu.Passage:
+        tried.append((server, interface))
+        return way if server == "192.168.1.2" else mtu.Passage(1500, 1500)
+
+    monkeypatch.setattr(mtu, "way_to", way_to)
+    boards = [
+        Diagnosis(PI, VERDICT, BY_ETH0),
+        Diagnosis(OLD, VERDICT, BY_ETH0, nas="10.0.0.1"),
+        Diagnosis(PI, Verdict(), BY_ETH0),
+    ]
+    doctor.look_at_the_ways(boards)
+    assert tried == [("192.168.1.2", "eth0"), ("10.0.0.1", "eth0")]
+    assert [told(board.remarks) for board in boards] == [said, said, []]
+    doctor.look_at_the_ways([])
 
 
 def test_where_nobody_says_boot_nothing_is_fetched(served: Served, looked_at: list[tuple[object, ...]]) -> None:

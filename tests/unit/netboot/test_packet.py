@@ -16,12 +16,10 @@ from rpinfs.netboot.packet import (
     boot_menu,
     discover,
     parse,
-    pc_discover,
     request,
     suboptions,
 )
-from rpinfs.netboot.watch import asking, lines
-from rpinfs.netboot.wire import NETCONSOLE_PORT, SERVER_PORT
+from rpinfs.netboot.watch import asking
 
 MAC, SERIAL, TRANSACTION = bytes.fromhex("dca632123456"), bytes.fromhex("1a2b3c4d"), b"\1\2\3\4"
 
@@ -83,30 +81,4 @@ def test_folders() -> None:
         "1a2b3c4d",
         "1a2b3c4d",
         "002b3c4d",
-    ]
-
-
-def heard(*events: tuple[int, bytes, str], tftp: str = "") -> list[str]:
-    return list(lines(iter(events), tftp))
-
-
-def test_who_asks(tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("tftp")
-    (folder / "1a2b3c4d").mkdir()
-    four = discover(BOARDS["4"], MAC, SERIAL, TRANSACTION)
-    said = "Raspberry Pi 4, dc:a6:32:12:34:56: asks for the folder 1a2b3c4d"
-    assert heard((SERVER_PORT, four, "x"), (SERVER_PORT, four, "x")) == [said]
-    assert heard((SERVER_PORT, four, "x"), tftp=str(folder)) == [f"{said}, which is there"]
-    rom = discover(BOARDS["3B+"], bytes.fromhex("b827eb5e2a2e"), bytes.fromhex("e75e2a2e"), TRANSACTION)
-    (line,) = heard((SERVER_PORT, rom, "x"), tftp=str(folder))
-    assert "3B+, b8:27:eb:5e:2a:2e: asks for the folder e75e2a2e, missing" in line
-    old = discover(BOARDS["3B"], bytes.fromhex("b827eb5e2a2e"), bytes.fromhex("e75e2a2e"), TRANSACTION)
-    assert "a folder that ends in 5e2a2e" in heard((SERVER_PORT, old, "x"))[0]
-    assert heard((SERVER_PORT, pc_discover(bytes(6), TRANSACTION), "x"), (SERVER_PORT, b"junk", "x")) == []
-
-
-def test_a_bootloaders_log_is_made_printable() -> None:
-    assert heard((NETCONSOLE_PORT, b"RPi: BOOTLOADER\n\x1b[2Jx\n", "10.0.0.1")) == [
-        "10.0.0.1: RPi: BOOTLOADER",
-        "10.0.0.1:  [2Jx",
     ]

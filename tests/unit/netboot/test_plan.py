@@ -11,6 +11,7 @@ import pytest
 from rpinfs.netboot.model import PlanError
 from rpinfs.netboot.page import page
 from rpinfs.netboot.plan import load, parse, save, text_of
+from rpinfs.netboot.render.targets import TARGETS, render
 
 NETWORK = {"subnet": "192.168.1.0/24"}
 NAS = {"address": "192.168.1.10"}
@@ -43,6 +44,21 @@ def test_there_and_back(tmp_path: Path) -> None:
     assert made.pis[1].mac == "b8:27:eb:5e:2a:2e"
 
 
+@pytest.mark.parametrize("mac", ["DC-A6-32-12-34-56", "dca632123456", "dca6.3212.3456", "dc:a6:32:12:34:56"])
+def test_each_way_to_write_an_address(mac: str) -> None:
+    assert (
+        parse(document(pi=[{**PI, "mac": mac, "serial": "0x100000001A2B3C4D"}]), "plan").pis[0].mac
+        == "dc:a6:32:12:34:56"
+    )
+
+
+def test_a_file_of_windows(tmp_path: Path) -> None:
+    """A byte order mark, and two characters at the end of each line."""
+    path = tmp_path / "plan.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + text_of(parse(document(pi=[PI]), "x")).replace("\n", "\r\n").encode())
+    assert load(str(path)) == parse(document(pi=[PI]), "x")
+
+
 @pytest.mark.parametrize(
     ("parts", "expected"),
     [
@@ -64,9 +80,67 @@ def test_the_way_that_fits(parts: dict[str, Any], expected: str) -> None:
     assert shown.count("proof: ") >= 3
 
 
+def rendered(*targets: str, **parts: Parts | str | list[Parts]) -> list[str]:
+    return [one.text for one in render(parse(document(**parts), "plan"), targets)]
+
+
+@pytest.mark.parametrize("dhcp", ["mikrotik", "unifi", "edgeos", "opnsense", "openwrt", "kea"])
+def test_a_router_that_stays_as_it_is_is_told_nothing(dhcp: str) -> None:
+    """With its own options beside the proxy a board hears two answers; rule 11 would be of our making."""
+    for parts in ({"topology": "A"}, {"topology": "D", "box": BOX}, {"topology": "C", "pi": [PI]}):
+        (text,) = rendered("router", network={"dhcp": dhcp}, **parts)
+        assert text.startswith("Leave the router as it is.") and "take them out" in text
+    if dhcp in ("openwrt", "kea"):
+        with pytest.raises(PlanError, match=f"--for router: a {dhcp} is told by a file: --for {dhcp}"):
+            rendered("router", network={"dhcp": dhcp}, topology="B")
+    else:
+        assert "192.168.1.10" in rendered("router", network={"dhcp": dhcp}, topology="B", pi=[PI])[0]
+
+
+def test_other_routers() -> None:
+    (text,) = rendered("router", network={"dhcp": "box"}, box=BOX)
+    assert text.startswith("Switch the DHCP server of the router off")
+    for dhcp, begin in (("consumer", "This router can be told nothing"), ("synology", "Synology's DHCP server"),
+                        ("pfsense", "pfSense: leave it as it is")):  # fmt: skip
+        assert rendered("router", network={"dhcp": dhcp})[0].startswith(begin)
+    with pytest.raises(PlanError, match=r"--for boards: the plan has no board \(\[\[pi\]\]\)"):
+        rendered("boards")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("topology", ["A", "B", "C", "D"])
+def test_each_target_for_each_way(target: str, topology: str) -> None:
+    """Asked for by name each has something to say, whatever the plan needs; a comment never breaks off in a line."""
+    texts = rendered(target, topology=topology, network={"dhcp": "unifi", "pool": "192.168.1.100-192.168.1.200"},
+                     box=BOX, pi=[PI])  # fmt: skip
+    assert texts and all(text.endswith("\n") for text in texts)
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"network": {"subnet": "192.168.1.300/24"}}, "[network] subnet='192.168.1.300/24': expected an IPv4 network"),
     ({"network": {"subnet": "fd00::/64"}}, "IPv4"),
+    ({"network": {"subnet": "192.168.1.77"}}, "expected a network with its length, from /8 to /30"),
+    ({"network": {"subnet": "192.168.1.10/31"}}, "from /8 to /30"),
+    ({"network": {"subnet": "0.0.0.0/0"}}, "from /8 to /30"),
+    ({"network": {"subnet": "127.0.0.0/8"}}, "expected the network of a LAN"),
+    ({"network": {"router": "10.0.0.1"}}, "[network] router=10.0.0.1: expected an address in 192.168.1.0/24"),
+    ({"network": {"router": "192.168.1.255"}}, "it is that of 192.168.1.0/24"),
+    ({"nas": {"address": "192.168.1.0"}}, "[nas] address=192.168.1.0: expected the address of a machine"),
+    ({"network": {"pool": "192.168.1.5-192.168.1.10"}}, "192.168.1.10 is that of [nas] address"),
+    ({"nas": {"boot": "/nfsroot"}}, "[nas] boot='/nfsroot': expected a folder without root: TFTP gives out all"),
+    ({"nas": {"boot": "/"}}, "expected a folder without root"),
+    ({"nas": {"share": "/tftpboot/docker"}}, "expected a folder without share"),
+    ({"nas": {"version": 4.1}}, '[nas] version=4.1: expected "4.1", as it stands here'),
+    ({"nas": {"kind": "Synology"}}, 'expected "synology", as it stands here'),
+    ({"pi": [{**PI, "board": "cm4"}]}, 'expected "CM4", as it stands here'),
+    ({"pi": [{**PI, "board": 4}]}, '[[pi]] 1 board=4: expected "4", as it stands here'),
+    (
+        {"pi": [PI, {"name": "1a2b3c4d", "board": "4"}]},
+        "name=1a2b3c4d: expected another name: it is the TFTP folder of",
+    ),
+    ({"pi": [{**PI, "mac": "dca63212345"}]}, "expected a MAC address"),
+    ({"pi": [{**PI, "mac": "dc:a632123456"}]}, "expected a MAC address"),
+    ({"NAS": {}}, "NAS={}: unknown key; known are network, nas, box, pi, topology"),
     ({"network": {"dhcp": "fritzbox"}}, "[network] dhcp='fritzbox': expected one of consumer"),
     ({"network": {"pool": "192.168.1.200-192.168.1.100"}}, "the lower one first"),
     ({"network": {"pool": "10.0.0.1-10.0.0.2"}}, "expected addresses in 192.168.1.0/24"),

@@ -63,11 +63,41 @@ def test_isc_statements() -> None:
 
 def test_kea_json() -> None:
     text = '# c\n{ // c\n"Dhcp4": {"a": "b # no // comment", /* c\n */ "c": [1, 2,], <?include "x"?> : 1}}'
-    with pytest.raises(SyntaxFault, match="f:4: expected JSON"):
+    with pytest.raises(SyntaxFault, match=r"f:4: .*cannot be read"):
         kea.parse(text, "f")
-    found = kea.parse(text.replace('<?include "x"?> : 1', '"d": <?include "x"?>'), "f")
-    assert found.dhcp4 == {"a": "b # no // comment", "c": [1, 2], "d": None}
-    assert found.line_of('"c"') == 4
+    found = kea.parse(text.replace(', <?include "x"?> : 1', ""), "f")
+    assert found.dhcp4 == {"a": "b # no // comment", "c": [1, 2]}
+    assert found.place_of('"nowhere"', '"c"') == ("f", 4)
+    assert found.place_of('"nowhere"') == ("f", 1)
+
+
+def test_what_kea_includes(tmp_path: Path) -> None:
+    """Any piece of JSON, at any depth; a finding in it has its place."""
+    (tmp_path / "top").write_text(f'{{"Dhcp4": {{\n<?include "{tmp_path}/one"?>, "a": 1}}}}\n')
+    (tmp_path / "one").write_text(f'# c\n"b": [\n<?include "{tmp_path}/./two"?>\n]\n')
+    (tmp_path / "two").write_text('{"c": 2} // d\n')
+    found = kea.read(str(tmp_path / "top"))
+    assert found.dhcp4 == {"a": 1, "b": [{"c": 2}]}
+    assert (found.place_of('"a"')[1], found.place_of('"b"'), found.place_of('"c"')) == (
+        2, (f"{tmp_path}/one", 2), (f"{tmp_path}/two", 1),
+    )  # fmt: skip
+    for name, said in (("gone", "cannot be read: No such file"), ("top", "found one that is read already")):
+        (tmp_path / "two").write_text(f'\n<?include "{tmp_path}/{name}"?>')
+        with pytest.raises(SyntaxFault, match=f"two:2: .*: .*{said}"):
+            kea.read(str(tmp_path / "top"))
+
+
+def test_what_isc_includes(tmp_path: Path) -> None:
+    (tmp_path / "top").write_text(f'a;\nsubnet x {{\ninclude "{tmp_path}/one";\n}}\n')
+    (tmp_path / "one").write_text("\nb;\n")
+    found = list(isc.walk(isc.read(str(tmp_path / "top"))))
+    assert [(Path(one.file).name, one.line, one.words[0]) for one in found] == [
+        ("top", 1, "a"), ("top", 2, "subnet"), ("top", 3, "include"), ("one", 2, "b"),
+    ]  # fmt: skip
+    for name, said in (("gone", "cannot be read: No such file"), ("./top", "found one that includes this one")):
+        (tmp_path / "one").write_text(f'x;\ninclude "{tmp_path}/{name}";\n')
+        with pytest.raises(SyntaxFault, match=f"one:2: .*{said}"):
+            isc.read(str(tmp_path / "top"))
 
 
 def test_exports_lines() -> None:
@@ -155,5 +185,9 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b"a" * (1 << 20) + b"b")
     with pytest.raises(SyntaxFault, match="nul:2: expected text, found a NUL byte"):
         text_of(str(tmp_path / "nul"))
+    for mark in (b"\xef\xbb\xbf", b"\xff\xfe"):
+        (tmp_path / "mark").write_bytes(mark + b"a\0")
+        with pytest.raises(SyntaxFault, match="mark:1: expected plain text, found a byte order mark"):
+            text_of(str(tmp_path / "mark"))
     with pytest.raises(SyntaxFault, match="expected a configuration file"):
         text_of(str(tmp_path / "large"))

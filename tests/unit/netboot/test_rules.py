@@ -74,6 +74,13 @@ CASES: dict[str, Case] = {
         "pxe-service",
     ),
     "no block size": ({"dnsmasq.conf": "tftp-no-blocksize"}, 4, WARNING, ""),
+    "no block size, tftpd-hpa": (
+        {"tftpd-hpa": 'TFTP_DIRECTORY="/srv"\nTFTP_OPTIONS="--secure --refuse blksize -v"\n'},
+        4,
+        WARNING,
+        'TFTP_OPTIONS="--secure -v"',
+    ),
+    "no size, tftpd-hpa": ({"tftpd-hpa": "TFTP_OPTIONS='-r tsize'\n"}, 4, WARNING, 'TFTP_OPTIONS=""'),
     "PCs are answered": (
         {"dnsmasq.conf": 'dhcp-range=192.168.1.0,proxy\npxe-service=x86PC,"Raspberry Pi Boot   "'},
         5,
@@ -103,6 +110,16 @@ CASES: dict[str, Case] = {
         8,
         FAULT,
         "hardware",
+    ),
+    "a member of a class by option 60": (
+        {
+            "kea-dhcp4.conf": f'{{"Dhcp4": {{{DEF43} "client-classes": [{{"name": "pxe", "test": "option[60].exists"}},'
+            '{"name": "pi", "test": "member(\'pxe\') and substring(pkt4.mac,0,3) == 0xdca632",'
+            f'"option-data": [{{"code": 43, "data": "{TEXT}"}}]}}]}}}}'
+        },
+        8,
+        FAULT,
+        "option[97]",
     ),
     "an old list": (
         {"dnsmasq.conf": "dhcp-range=10.0.0.0,proxy\ndhcp-mac=set:rpi,b8:27:eb:*:*:*\ndhcp-mac=set:r,dc:a6:32:*:*:*"},
@@ -152,6 +169,18 @@ CASES: dict[str, Case] = {
         FAULT,
         "/nfsroot/pi1",
     ),
+    "lines of Windows": (boot(cmdline__txt=LINE.replace("\n", "\r\n")), 19, WARNING, LINE.rstrip()),
+    "UTF-16": (boot(cmdline__txt=LINE.encode("utf-16")), 19, FAULT, ""),
+    "a byte order mark in config.txt": (boot(config__txt=b"\xef\xbb\xbfauto_initramfs=0\n"), 20, WARNING, ""),
+    "NFS over UDP": (boot(cmdline__txt=LINE.replace("proto=tcp", "udp")), 19, FAULT, LINE.rstrip()),
+    "another protocol": (boot(cmdline__txt=LINE.replace("tcp", "rdma")), 19, FAULT, LINE.rstrip()),
+    "NFS 2": (boot(cmdline__txt=LINE.replace("vers=4.1", "v2")), 19, FAULT, LINE.rstrip()),
+    "NFS 4.3": (boot(cmdline__txt=LINE.replace("vers=4.1", "nfsvers=4.3")), 19, FAULT, LINE.rstrip()),
+    "soft": (boot(cmdline__txt=LINE.replace("proto=tcp", "soft")), 19, WARNING, ",hard "),
+    "Kerberos": (boot(cmdline__txt=LINE.replace("proto=tcp", "sec=krb5")), 19, FAULT, ",sec=sys "),
+    "no rw": (boot(cmdline__txt=LINE.replace(" rw", "")), 19, WARNING, " rw"),
+    "ro": (boot(cmdline__txt=LINE.replace(" rw", " rw ro")), 19, WARNING, " rw rw ip"),
+    "no address": (boot(cmdline__txt=LINE.replace("ip=dhcp", "ip=off")), 19, FAULT, "ip=dhcp"),
     "an initramfs": (boot(config__txt="auto_initramfs=1\n"), 20, FAULT, "auto_initramfs=0"),
     "an initramfs that is not there": (boot(config__txt="initramfs initramfs8 followkernel\n"), 20, FAULT, ""),
     "no modules": ({**boot(), **root("pi1")}, 21, WARNING, ""),
@@ -167,6 +196,12 @@ CASES: dict[str, Case] = {
     "the world": ({"exports": "/nfsroot *(rw,sync,no_subtree_check,no_root_squash)"}, 22, WARNING, "192.168.1.0/24("),
     "a space": ({"exports": "/nfsroot 192.168.1.0/24 (rw,sync,no_subtree_check,no_root_squash)"}, 22, FAULT, ""),
     "subtree_check": ({"exports": "/nfsroot 192.168.1.0/24(rw,sync,subtree_check,no_root_squash)"}, 22, WARNING, ""),
+    "Kerberos alone": (
+        {"exports": "/nfsroot 192.168.1.0/24(rw,sync,no_subtree_check,no_root_squash,sec=krb5:krb5i)"},
+        22,
+        FAULT,
+        "sec=sys",
+    ),
     "one host name": ({**root("pi1"), **root("pi2", **{"etc/hostname": "pi1\n"})}, 24, FAULT, "hostname"),
     "one machine-id": (
         {**root("pi1", **{"etc/machine-id": "0123\n"}), **root("pi2", **{"etc/machine-id": "0123\n"})},
@@ -268,6 +303,31 @@ def test_an_interface_that_is_not_there(tmp_path: Path) -> None:
     assert "there is enp1s0" in finding.message
 
 
+def test_a_tftp_folder_that_is_not_there(tmp_path: Path) -> None:
+    """Rule 17: of this machine, and not where the files of another one are looked at."""
+    files: dict[str, Content] = {"etc/default/tftpd-hpa": 'TFTP_DIRECTORY="/nowhere/tftp"\n', "sys/class/net/lo": None}
+    make_tree(tmp_path, files)
+    (finding,) = check(look([], root=str(tmp_path)))
+    assert (finding.rule, finding.gravity, finding.file) == (17, FAULT, "/nowhere/tftp")
+    assert check(look([str(tmp_path / "etc/default/tftpd-hpa")])) == []
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("nowhere", "nowhere: No such file or directory"), ("ring", "ring: Too many levels of symbolic links"),
+        ("empty", "empty: a folder with nothing in it"), ("odd.txt", "odd.txt: nobody knows what that is"),
+        ("pipe", "pipe: nobody knows what that is"),
+    ],
+)  # fmt: skip
+def test_what_is_named_and_cannot_be_looked_at(what: str, said: str, tmp_path: Path) -> None:
+    """It was said that nothing is wrong, or that nobody knows what a file is that is not there."""
+    make_tree(tmp_path, {"ring": Path("ring"), "empty": None, "odd.txt": "x"})
+    os.mkfifo(tmp_path / "pipe")
+    (error,) = look([str(tmp_path / what)]).unreadable
+    assert error.message == f"{tmp_path}/{said}"
+
+
 def test_a_3b_is_remarked_on(tmp_path: Path) -> None:
     assert [one.rule for one in found_in(tmp_path, {}, plan("3B"))] == [33]
 
@@ -339,7 +399,7 @@ def test_nothing_is_known(tmp_path: Path) -> None:
     assert [error.message.removeprefix(str(tmp_path)) for error in seen.unreadable] == [
         "/a: a folder with nothing of netbooting in it",
         "/dhcpd.conf:1: expected a closing } for: x",
-        "/gone: nobody knows what that is",
+        "/gone: No such file or directory",
     ]
 
 
