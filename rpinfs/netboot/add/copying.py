@@ -11,12 +11,16 @@ import errno
 import fcntl
 import os
 import re
+import stat
+from dataclasses import dataclass
+from itertools import islice
 
 from rpinfs.boot.settings import human_size
 from rpinfs.errors import RpinfsError
 from rpinfs.image.copying import FICLONE
 from rpinfs.netboot.add.meter import Meter
 from rpinfs.netboot.add.survey import Survey, lost, survey
+from rpinfs.system import files
 from rpinfs.system.run import CommandError, Tell, reporting, run
 from rpinfs.system.trouble import REMEDIES
 
@@ -26,21 +30,28 @@ _INODE = 4096
 _CANNOT_KEEP = re.compile(r"\S*cp: (preserving permissions for|setting attribute|setting attributes for) ")
 
 
-def copy(source: str, target: str, tell: Tell, what: str) -> tuple[Survey, list[str]]:
+@dataclass(frozen=True)
+class Copied:
+    """What was copied, what the copy could not keep, and whether it shares its blocks with the original."""
+
+    survey: Survey
+    lost: list[str]
+    shared: bool
+
+
+def copy(source: str, target: str, tell: Tell, what: str) -> Copied:
     """Copy all that is in a folder into an empty one.
 
     Args:
         what: it is, for people: "the root".
-
-    Returns:
-        what was copied, and what the copy could not keep.
 
     Raises:
         RpinfsError: there is no room, the copy fails, or is not whole.
         OSError: the original cannot be read.
     """
     found = survey(source, tell, what)
-    if not has_reflinks(source, target):
+    shared = has_reflinks(source, target, found)
+    if not shared:
         refuse_without_room(target, found, what)
     meter = Meter(tell, f"copying {what}", found.allocated)
     progress = _Progress(source, found, meter)
@@ -52,7 +63,7 @@ def copy(source: str, target: str, tell: Tell, what: str) -> tuple[Survey, list[
             _judge(error, target)
     tell(f"writing {what} to the disk")
     run(["sync", "--file-system", target], die_with_us=True)
-    return found, lost(found, survey(target, tell, f"the copy of {what}"), target)
+    return Copied(found, lost(found, survey(target, tell, f"the copy of {what}"), target), shared)
 
 
 class _Progress:
@@ -108,24 +119,34 @@ def refuse_without_bytes(target: str, needed: int, what: str) -> None:
         )
 
 
-def has_reflinks(source: str, target: str) -> bool:
-    """Whether a copy shares its blocks with the original, and so takes no room: tried out. Raises OSError."""
-    if os.stat(source).st_dev != os.stat(target).st_dev:
-        return False
-    one, other = (f"{target}/.rpinfs-reflink-{number}" for number in (1, 2))
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+def has_reflinks(source: str, target: str, found: Survey) -> bool:
+    """Whether a copy shares its blocks with the original, and so takes no room: tried out with some of its files.
+
+    Not by the numbers of the devices: subvolumes of btrfs, as each shared folder of a Synology is one, have their own.
+    """
+    names = (name for name, one in found.entries.items() if stat.S_ISREG(one.mode) and one.size > one.holes)
+    clone = f"{target}/.rpinfs-reflink"
     try:
-        with open(os.open(one, flags), "r+b") as original, open(os.open(other, flags), "r+b") as clone:
-            original.write(bytes(4096))
-            original.flush()
-            fcntl.ioctl(clone.fileno(), FICLONE, original.fileno())
-            return True
+        with open(os.open(clone, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC), "r+b") as made:
+            return any(_is_cloned(made.fileno(), f"{source}/{name}") for name in islice(names, _MOST_TRIED))
     except OSError:
         return False
     finally:
-        for path in (one, other):
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+        with contextlib.suppress(OSError):
+            os.unlink(clone)
+
+
+_MOST_TRIED = 20
+"""Some are shared on no file system: those without copy on write (chattr +C), those small enough for an inode."""
+
+
+def _is_cloned(made: int, path: str) -> bool:
+    try:
+        with files.open_regular(path, os.O_RDONLY) as original:
+            fcntl.ioctl(made, FICLONE, original)
+    except OSError:
+        return False
+    return True
 
 
 def insist_on_a_roots_file_system(folder: str) -> None:

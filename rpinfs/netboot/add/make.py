@@ -192,10 +192,11 @@ def _insist_on_a_root(folder: str, said: str) -> None:
 
 
 def _copy(source: str, target: str, what: str, copied: _Made, tell: Tell) -> Survey:
-    found, lost = copy(source, target, tell, what)
-    copied.lost += lost
-    copied.did.append(f"{what}: {found.files} files, {human_size(found.allocated)}")
-    return found
+    done = copy(source, target, tell, what)
+    copied.lost += done.lost
+    shared = ", shared with the original until one of both changes" if done.shared else ""
+    copied.did.append(f"{what}: {done.survey.files} files, {human_size(done.survey.allocated)}{shared}")
+    return done.survey
 
 
 def _finish(

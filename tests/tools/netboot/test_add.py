@@ -24,6 +24,7 @@ from tests.package.conftest import make_deb
 from tests.support import PYTHON, TOP, Content, listing, make_tree
 from tests.tools.conftest import Mount, Traced, command
 from tests.tools.crash import kill_at, some
+from tests.tools.image.files import XFS_SIZE, sparse
 from tests.tools.netboot.stock import BOOT, BOOT_START, SECTOR, make_image, make_root, stock_image
 
 pytestmark = pytest.mark.root
@@ -209,6 +210,61 @@ def test_clone_and_list(image: Path, here: Path) -> None:
     text = run(here, "list", "--root", "roots", "--share", "share").stdout
     assert "share/docker-100000005e6f7a8b.img" in text
     assert "netboot add has not made it" in text
+
+
+LARGE = 24 << 20
+"""Bytes of a file of which there is room for one, and not for two."""
+
+
+@pytest.mark.parametrize(
+    ("make", "shares"),
+    [
+        (("mkfs.xfs", "-q", "-m", "reflink=1"), True),
+        (("mkfs.btrfs", "-q", "--mixed"), True),
+        (("mkfs.xfs", "-q", "-m", "reflink=0"), False),
+        (("mkfs.ext4", "-q"), False),
+    ],
+    ids=["xfs", "btrfs", "xfs without", "ext4"],
+)
+def test_a_clone_shares_its_blocks_where_it_can(
+    make: tuple[str, ...], shares: bool, here: Path, mounted: Mount
+) -> None:
+    """By the kernel's word for each file, and by the room that it takes; what is changed is changed in one of both."""
+    disk = sparse(here / "disk", XFS_SIZE)
+    command(*make, disk)
+    with mounted("-o", "loop", disk) as there:
+        (there / "tftp").mkdir()
+        place = (*PLACE[:2], "--root", there / "roots", "--tftp", there / "tftp")
+        if "btrfs" in make[0]:
+            command("btrfs", "subvolume", "create", there / "roots")
+        (there / "roots").mkdir(exist_ok=True)
+        made = make_root(here / "that", {f"boot/firmware/{name}": content for name, content in BOOT.items()})
+        (made / "usr/large").write_bytes(os.urandom(LARGE))
+        assert run(here, "add", made, *PI1, *place).returncode == 0
+        if "btrfs" in make[0]:
+            # Each shared folder of a Synology is a subvolume, and its device has a number of its own.
+            command("btrfs", "subvolume", "create", there / "roots/new")
+            command("cp", "--archive", "--reflink=always", "-T", there / "roots/pi1", there / "roots/new")
+            shutil.rmtree(there / "roots/pi1")
+            (there / "roots/new").rename(there / "roots/pi1")
+        before = used(there)
+        done = run(here, "clone", "pi1", "pi2", "--serial", "5e6f7a8b", *place)
+        assert (done.returncode, done.stderr) == (0, "")
+        large = there / "roots/pi2/usr/large"
+        assert large.read_bytes() == (made / "usr/large").read_bytes()
+        assert ("shared" in command("filefrag", "-v", large)) is shares
+        assert ("shared with the original until one of both changes" in done.stdout) is shares
+        assert (used(there) - before < LARGE) is shares
+        with large.open("r+b") as file:
+            file.write(b"changed")
+        assert (there / "roots/pi1/usr/large").read_bytes() == (made / "usr/large").read_bytes()
+
+
+def used(folder: Path) -> int:
+    """Bytes that are taken on a file system."""
+    command("sync", "--file-system", folder)
+    there = os.statvfs(folder)
+    return (there.f_blocks - there.f_bfree) * there.f_frsize
 
 
 FAT = BOOT_START * SECTOR
