@@ -34,7 +34,7 @@ def nfs(whole_lan: Lan) -> Iterator[Daemon]:
     work = whole_lan.folder / "nfs"
     for name in ("recovery", "nfsroot"):
         (work / name).mkdir(parents=True)
-    text = GANESHA_CONFIG.format(recovery=work / "recovery", lease=20, grace=20)
+    text = GANESHA_CONFIG.format(recovery=work / "recovery", lease=20, grace=20, plugins="")
     text += GANESHA_EXPORT.format(number=1, export="/nfsroot", path=work / "nfsroot")
     for pi in parse(PLAN, "plan").pis:
         make_pi_root(work / "nfsroot" / pi.name)

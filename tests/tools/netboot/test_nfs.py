@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import email.utils
 import os
+import re
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -27,7 +29,7 @@ KINDS = {"nfsroot": "No_Root_Squash", "squashed": "Root_Squash", "read-only": "N
 def write_exports(work: Path, protocols: str, names: Iterable[str]) -> dict[str, Path]:
     """A folder for each, with a root in it, and ganesha.conf."""
     text = GANESHA_CONFIG.replace("Minor_Versions = 0, 1;", "Minor_Versions = 1;\n    Graceless = true;")
-    text = text.replace("Protocols = 4;", protocols).format(recovery=work / "recovery", lease=5, grace=5)
+    text = text.replace("Protocols = 4;", protocols).format(recovery=work / "recovery", lease=5, grace=5, plugins="")
     (work / "recovery").mkdir(parents=True)
     for number, name in enumerate(names, 1):
         make_pi_root(work / name / "pi1", {"etc/shadow": "root:*:1::::::\n"})
@@ -138,6 +140,13 @@ def test_a_root_that_nothing_starts_in(
         shutil.rmtree(root.parent / "pi7")
 
 
+def version_of_ganesha() -> tuple[int, ...]:
+    done = subprocess.run(["ganesha.nfsd", "-v"], capture_output=True, text=True, check=True)
+    found = re.search(r"V([0-9.]+)", done.stdout + done.stderr)
+    assert found
+    return tuple(int(part) for part in found[1].split(".") if part)
+
+
 def test_another_init_and_a_word_that_the_server_does_not_know(
     hosts: Lan, tftpboot: Path, exports: dict[str, Path]
 ) -> None:
@@ -148,7 +157,7 @@ def test_another_init_and_a_word_that_the_server_does_not_know(
     remarks = asked(hosts, tftpboot, "/nfsroot/pi1,vers=4.1")["remarks"]
     said = [(one["gravity"], one["remedy"]) for one in remarks if "GET_DIR_DELEGATION" in one["message"]]
     remedy = "write nfsv4.directory_delegations=0 into cmdline.txt, or vers=4.0; nfs-ganesha 9.11 has it mended"
-    assert said == [("note", remedy)]
+    assert said == ([("note", remedy)] if version_of_ganesha() < (9, 11) else [])
     remarks = asked(hosts, tftpboot, "/nfsroot/pi1,vers=4.1", line="nfsv4.directory_delegations=0")["remarks"]
     assert [one for one in remarks if "GET_DIR_DELEGATION" in one["message"]] == []
 
