@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Iterable, Mapping
 
@@ -70,11 +71,24 @@ class Teller:
         self.notifier.notify("\n".join(lines))
 
     def status(self, line: str) -> None:
-        """Feed the watchdog, and say what is new."""
-        self.notify("WATCHDOG=1")
-        if line != self._told:
+        """Feed the watchdog, and say what is new; what systemd does not take is said the next time.
+
+        It reads nothing while it waits for the NAS that its root is on, and with half a thousand messages unread (40
+        minutes) the agent would have waited for it, and told nobody anything any more.
+        """
+        if self._offer("WATCHDOG=1") and line != self._told and self._offer(f"STATUS={line}"):
             self._told = line
-            self.notify(f"STATUS={line}")
+
+    def _offer(self, line: str) -> bool:
+        """Send a line where there is room for it at once; whether there was."""
+        try:
+            if self.notifier.socket is not None:
+                self.notifier.socket.send(line.encode("latin-1"), socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # Nobody listens, of which sdnotify says nothing either.
+        return True
 
     def publish(
         self,

@@ -121,6 +121,18 @@ def test_the_watchdog_is_fed_each_time_and_status_said_when_it_is_new(
     assert heard(manager) == ["READY=1\nSTATUS=not in use"]
 
 
+def test_a_service_manager_that_reads_nothing_is_not_waited_for(manager: socket.socket, teller: tell.Teller) -> None:
+    """Where its root is on a NAS that is gone; what it did not take it hears when it reads again."""
+    for number in range(5000):
+        teller.status(f"a{number}")
+    teller.status("last")
+    unread = heard(manager)
+    assert 0 < len(unread) < 5000 and "STATUS=last" not in unread
+    teller.status("last")
+    teller.status("last")
+    assert heard(manager) == ["WATCHDOG=1", "STATUS=last", "WATCHDOG=1"]
+
+
 def test_systemd_is_asked_for_more_time_than_two_ticks_take() -> None:
     """In microseconds (sd_notify(3)); TimeoutStartSec= of the unit is what is made longer."""
     assert tell.EXTENSION_USEC == 120 * 1_000_000
