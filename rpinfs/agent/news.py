@@ -183,9 +183,13 @@ def send() -> str:
     from rpinfs.system import systemd
 
     deadline = time.monotonic() + _GIVE_UP_SECONDS
+    ended: str | None = None
+    if not systemd.answers():
+        return "systemd does not answer"
     try:
         systemd.start_unit(NOTIFY)
-        while (ended := systemd.outcome(NOTIFY)) is None:
+        # It may stand still with a NAS that goes now, and nobody is to wait with it.
+        while not systemd.answers() or (ended := systemd.outcome(NOTIFY)) is None:
             if time.monotonic() >= deadline:
                 return f"{NOTIFY} does not end"
             # The end of a job is no event on the private socket but for who subscribes to all of systemd's.

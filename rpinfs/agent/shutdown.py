@@ -24,7 +24,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from rpinfs.boot import storage
 from rpinfs.boot.config import Image
-from rpinfs.boot.host import read_text
+from rpinfs.boot.host import near, read_text
 from rpinfs.errors import RpinfsError
 from rpinfs.system import deadline, syscalls, systemd
 
@@ -121,7 +121,7 @@ def _abort_requests(share: str, root: str = "") -> None:
         return
     major, minor = mount.device
     try:
-        with open(f"{root}/sys/fs/nfs/{major}:{minor}/shutdown", "w", encoding="ascii") as file:
+        with open(near(f"{root}/sys/fs/nfs/{major}:{minor}/shutdown"), "w", encoding="ascii") as file:
             file.write("1")
     except OSError:
         with contextlib.suppress(OSError):
@@ -130,7 +130,7 @@ def _abort_requests(share: str, root: str = "") -> None:
 
 def _is_stopping() -> bool:
     try:
-        return systemd.system_state() == "stopping"
+        return systemd.answers() and systemd.system_state() == "stopping"
     except RpinfsError:
         return False
 

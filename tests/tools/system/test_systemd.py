@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +63,30 @@ def test_nobody_to_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert refusal.value.remedy == "run this as root, on a running system"
     # Who asks for nothing needs nobody.
     assert systemd.unit_states([]) == {}
+
+
+def test_whether_it_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that does not listen, one that stands still, one whose queue is full by then, one that is there."""
+    path = tmp_path / "private"
+    monkeypatch.setattr(systemd, "_PRIVATE", str(path))
+    assert not systemd.answers(0.1)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(2)
+        assert [systemd.answers(0.1) for _ in range(5)] == [False] * 5
+        for _ in range(3):
+            listener.accept()[0].close()
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                asked = connection.recv(100)
+                connection.sendall(b"OK 0123\r\n" if asked.startswith(b"\0AUTH EXTERNAL") else b"")
+
+        other = threading.Thread(target=answer)
+        other.start()
+        assert systemd.answers(30)
+        other.join()
 
 
 UNITS: dict[str, dict[str, object]] = {

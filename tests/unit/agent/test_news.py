@@ -200,10 +200,12 @@ class Systemd:
 
         self.started: list[str] = []
         self.outcomes = list(outcomes)
+        self.reads = list[bool]()
         monkeypatch.setattr(systemd, "start_unit", self.started.append)
         monkeypatch.setattr(
             systemd, "outcome", lambda _: self.outcomes.pop(0) if self.outcomes[1:] else self.outcomes[0]
         )
+        monkeypatch.setattr(systemd, "answers", lambda: not self.reads or self.reads.pop(0))
         monkeypatch.setattr(news, "_LOOK_SECONDS", 0.0)
 
 
@@ -218,6 +220,19 @@ class Systemd:
 def test_how_a_telling_ends(outcomes: tuple[str | None, ...], failure: str, monkeypatch: pytest.MonkeyPatch) -> None:
     systemd = Systemd(monkeypatch, *outcomes)
     assert news.send() == failure and systemd.started == ["rpinfs-notify.service"]
+
+
+def test_a_systemd_that_stands_still_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor asked: pystemd would wait, and all of the agent with it."""
+    systemd = Systemd(monkeypatch, "success")
+    systemd.reads = [False]
+    assert news.send() == "systemd does not answer" and systemd.started == []
+    # It may begin to while the program runs.
+    systemd.reads = [True, False, False]
+    assert news.send() == "" and systemd.started == ["rpinfs-notify.service"] and systemd.reads == []
+    systemd.reads = [True, *[False] * 9]
+    monkeypatch.setattr(news, "_GIVE_UP_SECONDS", 0.0)
+    assert news.send() == "rpinfs-notify.service does not end"
 
 
 def test_a_unit_that_does_not_end_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,11 @@ from rpinfs.errors import RpinfsError
 from tests.support import TOP, make_pi, make_tree
 
 
+@pytest.fixture(autouse=True)
+def systemd_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rpinfs.system.systemd.answers", lambda: True)
+
+
 def group(root: Path, path: str, populated: int) -> Path:
     folder = root / "sys/fs/cgroup" / path
     folder.mkdir(parents=True)
@@ -234,3 +239,17 @@ def test_the_requests_of_the_root_are_not_aborted(root: Path, monkeypatch: pytes
     make_tree(root, {"proc/self/mountinfo": shared, "sys/fs/nfs/0:38/shutdown": "0\n"})
     shutdown._abort_requests("/nfs/docker", str(root))
     assert ((root / "sys/fs/nfs/0:38/shutdown").read_text(), forced) == ("0\n", [])
+
+
+def test_a_systemd_that_stands_still_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the NAS that its root is on: pystemd would wait for it, and all of the agent with it."""
+    aborted: list[str] = []
+
+    def state() -> str:
+        raise AssertionError("it was asked")
+
+    monkeypatch.setattr("rpinfs.system.systemd.answers", lambda: False)
+    monkeypatch.setattr("rpinfs.system.systemd.system_state", state)
+    monkeypatch.setattr("rpinfs.agent.shutdown._abort_requests", aborted.append)
+    shutdown.abort_until_detached(["loop3"], "/nfs/docker")
+    assert aborted == []
