@@ -29,6 +29,28 @@ def kill_at(point: str) -> str:
     return f"{name}:signal=KILL:{when}"
 
 
+class Kills:
+    """Counts at how many points a program was killed.
+
+    Not at all of them: a loop device that another program takes at the same time is a call more, and in a file system
+    that is written to are more pieces or fewer. Such a point is tried all the same, by a run that nothing kills.
+    """
+
+    def __init__(self) -> None:
+        self.tried = self.killed = 0
+
+    def count(self, returncode: int, point: str) -> None:
+        """Of a program that was to be killed at a point: it was, or it came to its end and met no such call."""
+        assert returncode in (-9, 0), point
+        self.tried += 1
+        self.killed += returncode == -9
+
+    def of(self, points: Sequence[str]) -> str:
+        """In words: nearly all were met."""
+        assert self.killed > self.tried * 0.8
+        return f"killed at {self.killed} of {len(points)} calls"
+
+
 def fail_at(points: Sequence[str], never: Sequence[str] = NEVER_FAIL) -> list[str]:
     """What strace is to inject for them to fail, each with every error if all is wanted, or with one in turn."""
     pairs = with_errors([point for point in points if point.split(":")[0] not in never])
