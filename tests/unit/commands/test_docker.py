@@ -122,6 +122,14 @@ def test_show_what_docker_will_not_see(pi: Path, capsys: Captured, text: str, un
     assert all(row.endswith("# kept, and seen again with the settings it was made with") for row in rows)
 
 
+def test_a_snapshotter_may_be_called_as_a_storage_driver_is(pi: Path, capsys: Captured) -> None:
+    make_tree(pi, {IMAGES.replace("overlay2", "btrfs"): ""})
+    daemon_json(pi, '{"storage-driver": "btrfs", "features": {"containerd-snapshotter": true}}')
+    cli.main(["docker", "show", "--json"])
+    (unseen,) = json.loads(capsys.readouterr().out)["unseen"]
+    assert unseen["what"] == "1 image of the storage driver btrfs"
+
+
 def test_what_cannot_be_seen_now_is_not_called_unseen(pi: Path, capsys: Captured) -> None:
     """The image is not mounted: what is below its mount point is none of Docker's."""
     make_tree(pi, STORED)
