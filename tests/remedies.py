@@ -189,7 +189,7 @@ LOOKS = (
     "see which interfaces there are: ip -brief link",
     "is the cable in, and the interface up? see: ip -brief link",
     "the three are listed by: showmount -e {quoted}",
-    "a file of it can be fetched: tftp {quoted} -c get config.txt",
+    "once a board is added, its file can be fetched: tftp {quoted} -c get {quoted}",
     "BOOT_ORDER=0xf2 is shown by: rpi-eeprom-config",
     "it is there: findmnt {quoted}",
 )
@@ -298,6 +298,9 @@ WORDS = (
     "a public one ends in .pub",
     "add to the exports of the NAS: {}  NETWORK(rw,sync,no_subtree_check,no_root_squash)",
     "choose a folder on ext4, xfs or btrfs, or an export with no_root_squash",
+    "attach it (losetup --sector-size 4096 -P), mount its partitions, and name both folders: DIR --boot DIR",
+    "ask the wire by rpinfs netboot doctor, as root, and power the boards beside rpinfs netboot watch",
+    'doctor says of each that it boots, and watch that it "is up"',
     "choose another --root",
     "copy boot files and root from one image",
     "copy bootcode.bin to an empty FAT card in the board",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -49,12 +50,17 @@ def add_netboot(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--interface", required=True, metavar="I", help="on the boards' LAN, such as eth0")
     parser.add_argument(
-        "--tftp", default="", metavar="DIR", help="the TFTP root on this machine: is it what is served?"
+        "--tftp", type=_folder, default="", metavar="DIR", help="the TFTP root on this machine: is it what is served?"
     )
     parser.add_argument("--write", action="store_true", help="also make a file in each root, and remove it")
     parser.add_argument("--seconds", type=_seconds, default=5.0, metavar="S", help="to wait for all offers; default 5")
     _add_plan_option(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
+    _add_watch(group)
+    add_boards(group, _plan_of)
+
+
+def _add_watch(group: Group) -> None:
     parser = add_command(
         group,
         "watch",
@@ -66,17 +72,25 @@ def add_netboot(parser: argparse.ArgumentParser) -> None:
         "  sudo rpinfs netboot watch --interface eth0 --share /docker",
     )
     parser.add_argument("--interface", required=True, metavar="I", help="on the boards' LAN, such as eth0")
-    parser.add_argument("--tftp", default="", metavar="DIR", help="the TFTP root, where it is on this machine")
+    parser.add_argument(
+        "--tftp", type=_folder, default="", metavar="DIR", help="the TFTP root, where it is on this machine"
+    )
     parser.add_argument("--share", default="", metavar="DIR", help="folder with the images; default: the plan's")
     _add_plan_option(parser)
-    add_boards(group, _plan_of)
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds <= 60:
-        raise ValueError
-    return seconds
+    with contextlib.suppress(ValueError):
+        if 0 < (seconds := float(text)) <= 60:
+            return seconds
+    raise argparse.ArgumentTypeError(f"expected seconds, more than 0 and 60 at the most, found {text}")
+
+
+def _folder(text: str) -> str:
+    """A folder that is named is there: with a wrong one every board would lack its files."""
+    if text and not os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"expected a folder, found none: {text}")
+    return text
 
 
 def _add_plan_option(parser: argparse.ArgumentParser) -> None:

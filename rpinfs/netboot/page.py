@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rpinfs.errors import quoted
+from rpinfs.netboot.boards import folder_of
 from rpinfs.netboot.model import Plan
 from rpinfs.netboot.render.board import boot_folder, root_source
 from rpinfs.netboot.render.router import has_words
@@ -56,7 +57,7 @@ def _steps(plan: Plan, file: str) -> list[Step]:
         steps.append(
             (
                 f"on the NAS: TFTP of {plan.nas.boot}",
-                f"a file of it can be fetched: tftp {quoted(nas)} -c get config.txt",
+                f"once a board is added, its file can be fetched: tftp {quoted(nas)} -c get {quoted(_fetched(plan))}",
             )
         )
     if plan.topology == "A":
@@ -84,7 +85,18 @@ def _steps(plan: Plan, file: str) -> list[Step]:
                           "BOOT_ORDER=0xf2 is shown by: rpi-eeprom-config"))  # fmt: skip
         elif pi.board.needs_card:
             steps.append((f"{pi.name}: bootcode.bin alone on an SD card", "its activity light blinks when it asks"))
+    steps.append(
+        (
+            "ask the wire by rpinfs netboot doctor, as root, and power the boards beside rpinfs netboot watch",
+            'doctor says of each that it boots, and watch that it "is up"',
+        )
+    )
     return steps
+
+
+def _fetched(plan: Plan) -> str:
+    """A file that is there: the top of a TFTP root has none of its own."""
+    return f"{folder_of(plan.pis[0].serial) if plan.pis and plan.pis[0].serial else 'SERIAL'}/config.txt"
 
 
 def _on_the_box(plan: Plan, file: str) -> list[Step]:

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rpinfs.boot.settings import human_size
 from rpinfs.errors import RpinfsError
@@ -18,7 +18,7 @@ from rpinfs.netboot.add.unpack import ImageError, ImageFile
 from rpinfs.system.loop import attach_part
 from rpinfs.system.run import CommandError, run
 
-_SECTOR = 512
+_SECTOR, _LARGE_SECTOR = 512, 4096
 _HEAD = 4096
 
 
@@ -54,7 +54,24 @@ def layout_of(image: ImageFile) -> Layout:
             f"{image.path}: expected an image of a disk with a partition table, found none",
             "is it one partition alone? then name the folder that it is mounted at, and --boot DIR",
         ) from error
-    return choose([_looked_at(image, one) for one in parse_table(text)], image)
+    table = parse_table(text)
+    try:
+        return choose([_looked_at(image, one) for one in table], image)
+    except ImageError:
+        _refuse_large_sectors(image, table)
+        raise
+
+
+def _refuse_large_sectors(image: ImageFile, table: list[Partition]) -> None:
+    """An image of a disk with sectors of 4096 bytes (UFS, some NVMe): its table is read as if they had 512."""
+    times = _LARGE_SECTOR // _SECTOR
+    parts = [replace(one, offset=one.offset * times, size=one.size * times) for one in table]
+    in_mbr = any(what_is(os.pread(image.fd, _HEAD, one.offset), one, image.path) for one in parts)
+    if os.pread(image.fd, 8, _LARGE_SECTOR) == b"EFI PART" or in_mbr:
+        raise ImageError(
+            f"{image.path}: expected a table for sectors of {_SECTOR} bytes, found one for {_LARGE_SECTOR}",
+            "attach it (losetup --sector-size 4096 -P), mount its partitions, and name both folders: DIR --boot DIR",
+        )
 
 
 def parse_table(text: str) -> list[Partition]:

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import stat
+import struct
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -276,8 +277,22 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no root": (lambda path: overwrite(path, FAT + (36 << 20) + 1024, bytes(1024)), "expected a root partition (ext4)"),
     "no boot files": (lambda path: overwrite(path, FAT, bytes(512)), "expected a partition with the boot"),
     "broken FAT": (lambda path: overwrite(path, FAT + 11, b"\xff" * 30), "cannot be read"),
+    "sectors of 4096 bytes": (
+        lambda path: overwrite(path, 0, table_of(0x0C, FAT // 4096, 1024)),
+        "for sectors of 512 bytes, found one for 4096",
+    ),
+    "GPT for sectors of 4096 bytes": (
+        lambda path: overwrite(path, 0, table_of(0xEE, 1, 100) + b"EFI PART".rjust(4096 - 512 + 8, b"\0")),
+        "for sectors of 512 bytes, found one for 4096",
+    ),
     "gzip": (lambda path: overwrite(path, 0, b"\x1f\x8b\x08"), "found gzip"),
 }  # fmt: skip
+
+
+def table_of(kind: int, start: int, size: int) -> bytes:
+    """An MBR with one partition."""
+    entry = struct.pack("<8B2I", 0, 0, 0, 0, kind, 0, 0, 0, start, size)
+    return bytes(446) + entry.ljust(64, b"\0") + b"\x55\xaa"
 
 
 def overwrite(path: Path, offset: int, data: bytes) -> None:

@@ -157,10 +157,10 @@ def test_doctor(
 
     monkeypatch.setattr(doctor, "offers_to", offers_to)
     monkeypatch.setattr(doctor, "diagnose", diagnose)
-    assert run("doctor", "--interface", "eth9", "--seconds", "2", "--tftp", "/t", "--write", "--json") == status
+    assert run("doctor", "--interface", "eth9", "--seconds", "2", "--tftp", "/", "--write", "--json") == status
     found = json.loads(capsys.readouterr().out)
     names = ["a 3B", "a 3B+", "a 4", "a 5"]
-    assert asked == [("eth9", 2.0), *((name, name, doctor.Way("eth9", "/t", True)) for name in names)]
+    assert asked == [("eth9", 2.0), *((name, name, doctor.Way("eth9", "/", True)) for name in names)]
     assert [(one["name"], one["boots"]) for one in found] == [(name, name != "a 3B" or not status) for name in names]
     assert [[remark["message"] for remark in one["remarks"]] for one in found] == [
         [f"of {name}", "of all"] for name in names
@@ -264,15 +264,18 @@ def test_each_line_of_watch_is_there_when_it_is_said(
 
     def lines(self: watch.Watch, heard: str) -> Iterator[str]:
         yield f"{heard}, {self.tftp}, {list(self.leases())}"
-        assert shown == ["what comes at eth0, /t, []\n"]
+        assert shown == ["what comes at eth0, /, []\n"]
         yield f"{self.names}"
         assert len(shown) == 2
 
     monkeypatch.setattr(watch.Watch, "lines", lines)
-    assert run("watch", "--interface", "eth0", "--tftp", "/t", "--share", "share") == 0
+    assert run("watch", "--interface", "eth0", "--tftp", "/", "--share", "share") == 0
     assert asked == ["share"]
     assert "{'1a2b3c4d': 'pi1', 'dc:a6:32:12:34:56': 'pi1'}" in said.getvalue()
     assert run("watch", "--interface", "eth0", "--share", "nowhere") == 1
+    for verb in ("watch", "doctor"):
+        assert run(verb, "--interface", "eth0", "--tftp", "nowhere") == 2
+        assert "argument --tftp: expected a folder, found none: nowhere" in capsys.readouterr().err
 
 
 def test_where_nothing_is_wrong_it_says_in_what(

@@ -101,6 +101,20 @@ FORMS: dict[str, tuple[str, Content, set[int]]] = {
     ),
     # The default of OpenMediaVault's share form; no_root_squash is what it lacks.
     "OMV's exports": ("etc/exports", "/srv/nfs 192.168.1.0/24(rw,subtree_check,insecure)\n", {22}),
+    # What DSM writes for "Squash: Map all users to admin", and with "Enable asynchronous", as its page has it at first.
+    "Synology's exports": (
+        "etc/exports",
+        "/srv/nfs\t192.168.1.0/24(rw,async,no_wdelay,crossmnt,all_squash,insecure_locks,sec=sys,anonuid=1024,anongid=100)\n",
+        {22},
+    ),
+    # TrueNAS with maproot left empty, as it is at first; its paths are quoted.
+    "TrueNAS's exports": ("etc/exports", '"/srv/nfs"\\\n\t192.168.1.0/24(sec=sys,rw,no_subtree_check)\n', {22}),
+    # QTS: async, and for everybody.
+    "QNAP's exports": (
+        "etc/exports",
+        '"/srv/nfs" *(rw,async,no_subtree_check,insecure,no_root_squash,fsid=64a1)\n',
+        {22},
+    ),
     # LTSP's example and pi-k3s-gitops.
     "LTSP's exports": ("etc/exports", "/srv/nfs *(rw,async,crossmnt,no_subtree_check,no_root_squash,insecure)\n", {22}),
     # pi-gen's line of 2026-06, copied as it is.
