@@ -313,6 +313,7 @@ WORDS = (
     "on {}: put a root for arm64 there, of a Pi's image",
     "on {}: write {} there",
     "each board is told where to boot from, says rpinfs netboot doctor",
+    "write cmdline.txt, of this one line: {}",
     "write nfsv4.directory_delegations=0 into cmdline.txt, or vers=4.0; nfs-ganesha 9.11 has it mended",
     "export it on {}: {}  NETWORK(rw,sync,no_subtree_check,no_root_squash)",
     "fetch the image again",

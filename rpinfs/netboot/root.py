@@ -5,7 +5,6 @@ In the order of a boot, as user 0 from this machine: exports for single addresse
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from rpinfs.errors import quoted
 from rpinfs.netboot import clock, nfs
 from rpinfs.netboot.finding import Gravity
 from rpinfs.netboot.judge import Remark
+from rpinfs.netboot.read.bootfiles import is_address
 from rpinfs.netboot.read.exports import path_text
 from rpinfs.netboot.rpc import SECONDS, NoPortError, RpcError
 
@@ -57,7 +57,7 @@ def look_at(
         write: whether a file may be made in the root, and removed.
         write_seconds: for each call where one is.
     """
-    if not _is_address(source.server):
+    if not is_address(source.server):
         message = f"nfsroot= names {source.server[:64]!r}: a kernel without an initramfs knows no names"
         yield Remark(30, Gravity.FAULT, message, "write the address of the NAS into cmdline.txt")
         return
@@ -86,14 +86,6 @@ def look_at(
     except RpcError as error:
         yield Remark(30, Gravity.FAULT, error.message, f"start the NFS server on {source.server}")
     yield from _on_clock(source.server, clock.skew(source.server, interface))
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.IPv4Address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _opened(source: Source, interface: str, seconds: float = SECONDS) -> nfs.Nas:

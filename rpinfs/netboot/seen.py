@@ -186,7 +186,7 @@ def _is_root(path: str) -> bool:
 
 
 def _holds_boot_folders(path: str, names: frozenset[str]) -> bool:
-    return any(os.path.isfile(f"{path}/{name}/{file}") for name in names for file in ("cmdline.txt", "config.txt"))
+    return any(os.path.isfile(f"{path}/{name}/{file}") for name in names for file in BOOT_FILES)
 
 
 def _names(path: str) -> frozenset[str]:

@@ -52,9 +52,7 @@ class Chroot:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def run(
-        self, *argv: str, ok: tuple[int, ...] = (0,), seconds: float = SECONDS
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, *argv: str, ok: tuple[int, ...] = (0,), seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
         """Run a program in the root, in namespaces of its own so that no process and no mount outlives it."""
         done = subprocess.run(
             [*shlex.split(ENTER.format(root=self.root)), *argv],

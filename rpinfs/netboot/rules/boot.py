@@ -107,6 +107,19 @@ def start_files(seen: Seen) -> Iterator[Finding]:
             )
 
 
+def no_command_line(seen: Seen) -> Iterator[Finding]:
+    """A folder that a board takes for its own, without cmdline.txt: the kernel starts, and finds no root."""
+    for folder in seen.boots:
+        if folder.files.intersection(("start4.elf", "start.elf")) and "cmdline.txt" not in folder.files:
+            # Where every board has a folder of its own, the top is nobody's.
+            if folder.path == folder.top and any(one.top == folder.top != one.path for one in seen.boots):
+                continue
+            message = "cmdline.txt is not in it: the kernel starts, and finds no root"
+            pi = _pi_of(seen, folder)
+            right = command_line(seen.plan, pi) if seen.plan and pi else _right("console=tty1 rootwait rw")
+            yield Finding(19, Gravity.FAULT, folder.path, 0, message, f"write cmdline.txt, of this one line: {right}")
+
+
 def command_lines(seen: Seen) -> Iterator[Finding]:
     """cmdline.txt: one line, and nothing of an SD card left in it."""
     for folder in seen.boots:
@@ -245,5 +258,6 @@ def not_the_mounted_one(seen: Seen) -> Iterator[Finding]:
 
 
 RULES = (
-    folder_names, missing_folders, unreadable_files, start_files, command_lines, initramfs, not_the_mounted_one,
+    folder_names, missing_folders, unreadable_files, start_files, no_command_line,
+    command_lines, initramfs, not_the_mounted_one,
 )  # fmt: skip

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 
 from rpinfs.netboot.finding import Finding, Gravity
-from rpinfs.netboot.read.bootfiles import EEPROM_KEYS, Value, values
+from rpinfs.netboot.read.bootfiles import EEPROM_KEYS, Value, is_address, values
 from rpinfs.netboot.read.source import text_inside
 from rpinfs.netboot.seen import BootFolder, Seen
 
@@ -41,10 +41,16 @@ def settings(seen: Seen) -> Iterator[Finding]:
                 )
             elif value.key == "BOOT_ORDER":
                 yield from _judge_order(path, value)
+            elif value.key in _ADDRESSES and not is_address(value.value):
+                message = f"{value.key}={value.value}: expected an IPv4 address: a bootloader knows no names"
+                yield Finding(26, Gravity.FAULT, path, value.line, message, "(leave the line out)")
             elif value.key == "TFTP_PREFIX_STR" and (len(value.value) > 32 or not value.value.endswith("/")):
                 yield Finding(
                     26, Gravity.FAULT, path, value.line, "expected at most 32 characters with a slash at the end", ""
                 )
+
+
+_ADDRESSES = ("TFTP_IP", "CLIENT_IP", "SUBNET", "GATEWAY")
 
 
 def _judge_order(path: str, value: Value) -> Iterator[Finding]:
