@@ -15,7 +15,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 
 from rpinfs.agent import decide, do, loss, picture, tell, whole
@@ -28,6 +27,7 @@ from rpinfs.boot import gate
 from rpinfs.boot.config import Config, Image, load
 from rpinfs.boot.host import Host, near
 from rpinfs.boot.units import METRICS_FILE, RUNTIME_FOLDER, THAW, fstab_mount_points, units
+from rpinfs.boot.values import replace
 from rpinfs.errors import ConfigError
 from rpinfs.image import freeze
 from rpinfs.image.prepare import Prepared

@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 from rpinfs.agent.states import ShareState
 from rpinfs.agent.summary import OK, Subject, sentence, worst
 from rpinfs.agent.work import Room
 from rpinfs.boot import storage
 from rpinfs.boot.config import Image
+from rpinfs.boot.values import dataclass, replace
 
 ROOM_SECONDS = 600.0
 

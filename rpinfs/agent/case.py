@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 from rpinfs.agent.picture import Answer, ImageFacts, Picture
 from rpinfs.agent.states import Action, Decision, Do, Lock, Memory, ShareMemory, ShareState, State
 from rpinfs.boot import gate
 from rpinfs.boot.config import Image
 from rpinfs.boot.units import mount_unit
+from rpinfs.boot.values import dataclass, replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -17,8 +17,6 @@ The rules:
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from rpinfs.agent.case import (
     GRACE_SECONDS,
     LEASE_RETRY_SECONDS,
@@ -39,6 +37,7 @@ from rpinfs.agent.picture import Answer, Failed, Held, ImageFacts, Leased, LetGo
 from rpinfs.agent.states import Decision, Do, Lock, Memory, ShareMemory, ShareState, State
 from rpinfs.boot.config import Image
 from rpinfs.boot.units import GATE
+from rpinfs.boot.values import replace
 
 _OF_THE_WORKER = (Ready, Refusal, Leased, LetGo)
 _UNDECIDED = (State.WAITING, State.PREPARING)

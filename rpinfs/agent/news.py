@@ -18,12 +18,12 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 
 from rpinfs.agent import do, tell
 from rpinfs.agent.summary import LATE_SECONDS, Subject, sentence, worst
 from rpinfs.boot.host import read_text
 from rpinfs.boot.units import NEWS_FILE, NOTIFY, NOTIFY_SECONDS
+from rpinfs.boot.values import dataclass, replace
 from rpinfs.errors import RpinfsError, printable
 from rpinfs.lease.report import STATUSES
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from rpinfs.boot import gate, storage
 from rpinfs.boot.config import Config, Image
 from rpinfs.boot.host import near, read_text
 from rpinfs.boot.units import RUNTIME_FOLDER, link_of
+from rpinfs.boot.values import dataclass, field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from rpinfs.agent import decide
 from rpinfs.agent.case import GRACE_SECONDS, RETRY_SECONDS
@@ -11,6 +10,7 @@ from rpinfs.agent.picture import Picture, ShareFacts
 from rpinfs.agent.states import Action, Do, Memory, ShareMemory, ShareState
 from rpinfs.boot.config import Config
 from rpinfs.boot.units import THAW, mount_unit
+from rpinfs.boot.values import replace
 from rpinfs.errors import quoted
 
 SILENT_SECONDS = 15.0

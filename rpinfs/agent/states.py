@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
+
+from rpinfs.boot.values import dataclass, replace
 
 
 class State(enum.StrEnum):

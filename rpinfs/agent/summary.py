@@ -7,11 +7,11 @@ this is what the agent knows without a question to anybody.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from rpinfs.agent.picture import ShareFacts
 from rpinfs.agent.states import Memory, ShareMemory, ShareState, State
 from rpinfs.boot.settings import human_size
+from rpinfs.boot.values import dataclass
 from rpinfs.lease.report import STATUSES
 from rpinfs.system.fullness import grade_of_share
 

@@ -9,7 +9,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 
 from rpinfs.agent.case import LEASE_RETRY_SECONDS, SHARE_RETRY_SECONDS
@@ -17,6 +16,7 @@ from rpinfs.agent.picture import Held, Leased, LetGo, Ready, Refusal, Result
 from rpinfs.agent.states import Action, Do
 from rpinfs.boot import storage
 from rpinfs.boot.config import Image
+from rpinfs.boot.values import dataclass
 from rpinfs.errors import RpinfsError
 from rpinfs.image import prepare
 from rpinfs.image.errors import ShareFailedError

@@ -6,8 +6,7 @@ beside it, synced, validated by dockerd where it can, and then renamed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
+from rpinfs.boot.values import dataclass, replace
 from rpinfs.docker import jsonedit, rules
 from rpinfs.docker.daemonjson import BYTE_ORDER_MARK
 from rpinfs.docker.settings import DOCKERD_SECONDS, Installed, expect, read_file, stored, with_text

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
+from rpinfs.boot.values import dataclass, field
 from rpinfs.docker import jsonedit
 from rpinfs.docker.options import Version
 from rpinfs.docker.told import Problem

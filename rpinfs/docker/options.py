@@ -9,9 +9,9 @@ release notes and sources. Pure.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 
+from rpinfs.boot.values import dataclass
 from rpinfs.docker.service import Word
 
 Version = tuple[int, int]

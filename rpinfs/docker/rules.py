@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from enum import Enum
 
+from rpinfs.boot.values import dataclass
 from rpinfs.docker import refusals
 from rpinfs.docker.told import Choice, Problem, Settings
 from rpinfs.errors import RpinfsError

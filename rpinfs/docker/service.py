@@ -10,10 +10,10 @@ from __future__ import annotations
 import fnmatch
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 
 from rpinfs.boot.host import COMMAND_LINE, read_text, words
 from rpinfs.boot.units import MANAGER_FOLDERS, UNIT_FOLDERS
+from rpinfs.boot.values import dataclass, field
 from rpinfs.docker.words import NotTold, assignments, environment_file, is_name, specified, split, substituted
 from rpinfs.errors import RpinfsError
 

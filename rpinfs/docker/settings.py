@@ -7,11 +7,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rpinfs.boot import storage
 from rpinfs.boot.host import Host, read_text
+from rpinfs.boot.values import dataclass, replace
 from rpinfs.docker import containerd, daemonjson, options, placement, rules, service, subids
 from rpinfs.docker.told import Choice, Problem, Settings
 from rpinfs.errors import RpinfsError

@@ -7,8 +7,8 @@ those of the daemon (moby pkg/idtools, from 28 on daemon/internal/usergroup) and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from rpinfs.boot.values import dataclass
 from rpinfs.errors import RpinfsError, quoted
 
 DEFAULT_USER = "dockremap"

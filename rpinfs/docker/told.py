@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
+from rpinfs.boot.values import dataclass, field
 from rpinfs.errors import RpinfsError
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from rpinfs.boot.values import dataclass
 from rpinfs.docker.rules import RULES, Expected
 from rpinfs.docker.settings import (
     DATA_SECONDS,

@@ -7,13 +7,13 @@ Status answers whatever the NAS does. So the main process reads only what the ke
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from rpinfs.boot import gate, storage
 from rpinfs.boot.config import Config, Image, examine
 from rpinfs.boot.host import Host, read_text
 from rpinfs.boot.storage import Loop, Mount
+from rpinfs.boot.values import dataclass, field
 from rpinfs.errors import ConfigError, RpinfsError
 from rpinfs.lease.lease import Owner
 from rpinfs.system import network

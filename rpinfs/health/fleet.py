@@ -10,12 +10,12 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from rpinfs.boot import storage
 from rpinfs.boot.host import read_text
 from rpinfs.boot.settings import human_size
+from rpinfs.boot.values import dataclass
 from rpinfs.health.checks.base import Status
 from rpinfs.lease.holders import Holder, TooManyError, holders
 from rpinfs.lease.lease import QUIET_SECONDS, RENEW_SECONDS

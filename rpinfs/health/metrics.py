@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 
+from rpinfs.boot.values import dataclass, field
 from rpinfs.errors import printable
 
 NUMBERS = {"ok": 0, "warning": 1, "critical": 2, "unknown": 3}

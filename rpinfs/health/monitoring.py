@@ -8,8 +8,8 @@ could end a line or begin performance data by it: nothing of theirs gets past _t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from rpinfs.boot.values import dataclass
 from rpinfs.errors import printable
 from rpinfs.health.checks import Check, Result, Status, needs, worst
 from rpinfs.health.checks.share import SLOW_ANSWER

@@ -1,8 +1,8 @@
 """Checking the file system in an image, and putting right what is safe to put right: e2fsck and xfs_repair."""
 
 import re
-from dataclasses import dataclass, replace
 
+from rpinfs.boot.values import dataclass, replace
 from rpinfs.image import door, features
 from rpinfs.image.errors import ImageError
 from rpinfs.image.probe import Kind, Probe, absolute, probe, refuse_attached, verify

@@ -8,9 +8,9 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
 from rpinfs.boot.settings import human_size
+from rpinfs.boot.values import dataclass
 from rpinfs.image import copying, publish
 from rpinfs.image.check import check
 from rpinfs.image.errors import ImageError

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from rpinfs.boot.units import unescape_octal
+from rpinfs.boot.values import dataclass
 from rpinfs.errors import RpinfsError
 
 NFS_TYPES = ("nfs", "nfs4")

@@ -16,11 +16,11 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from rpinfs.boot import storage
 from rpinfs.boot.host import read_text
 from rpinfs.boot.settings import MIB, human_size
+from rpinfs.boot.values import dataclass
 from rpinfs.errors import quoted
 from rpinfs.image import door
 from rpinfs.image.check import check_found

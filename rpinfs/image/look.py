@@ -5,9 +5,9 @@ true (prepare.py).
 """
 
 import os
-from dataclasses import dataclass
 
 from rpinfs.boot.config import Image
+from rpinfs.boot.values import dataclass
 from rpinfs.image import names, publish
 from rpinfs.image.probe import Kind, Probe, probe
 from rpinfs.lease import memory

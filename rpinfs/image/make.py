@@ -13,10 +13,10 @@ and at most a temporary file `.NAME.rpinfs-new-*` beside it, which the next atte
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 from rpinfs.boot.settings import LARGEST_IMAGE, MIB, SMALLEST_IMAGE, human_size
 from rpinfs.boot.storage import uuid_text
+from rpinfs.boot.values import dataclass, replace
 from rpinfs.image import door, publish
 from rpinfs.image.errors import ImageError, as_image_error
 from rpinfs.image.probe import Kind, Probe, absolute, probe, refuse_attached, stamp_of, verify

@@ -5,10 +5,10 @@ and attached. Or it is refused, and nothing is done.
 """
 
 import enum
-from dataclasses import dataclass
 
 from rpinfs.boot.config import Image
 from rpinfs.boot.settings import BLOCK_SIZE, size_text
+from rpinfs.boot.values import dataclass
 from rpinfs.errors import RpinfsError, quoted
 from rpinfs.image import remedy
 from rpinfs.image.errors import ImageError, OtherThanVerifiedError

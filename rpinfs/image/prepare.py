@@ -5,11 +5,11 @@ Everything here may hang with the NAS; the agent calls it in a thread of its own
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 
 from rpinfs.boot import storage
 from rpinfs.boot.config import Image
 from rpinfs.boot.settings import human_size, size_text
+from rpinfs.boot.values import dataclass, field, replace
 from rpinfs.errors import RpinfsError
 from rpinfs.image import grow, look, make, publish, replacing
 from rpinfs.image.check import CheckResult, check_found

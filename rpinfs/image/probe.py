@@ -11,9 +11,9 @@ How one is made is in make.py, how its file system is checked in check.py.
 import enum
 import os
 import stat
-from dataclasses import dataclass, field, replace
 
 from rpinfs.boot.settings import is_kept_name
+from rpinfs.boot.values import dataclass, field, replace
 from rpinfs.image import blank, features, signature, superblock
 from rpinfs.image.errors import ImageError, as_image_error
 from rpinfs.image.remedy import command

@@ -11,9 +11,9 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from rpinfs.boot.settings import human_size
+from rpinfs.boot.values import dataclass
 from rpinfs.image.errors import ShareFailedError
 from rpinfs.system.files import NoLocks, lock, open_on_share, open_regular
 from rpinfs.system.run import Tell

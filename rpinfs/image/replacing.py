@@ -14,15 +14,14 @@ boot, snapshot or restore. Nothing is lost on the way: names change, and no name
 """
 
 import contextlib
-import dataclasses
 import json
 import os
 import re
 import stat
-from dataclasses import asdict, dataclass
 from enum import Enum
 
 from rpinfs.boot.settings import REPLACED
+from rpinfs.boot.values import asdict, dataclass, replace
 from rpinfs.image import names, publish
 from rpinfs.image.probe import refuse_attached
 from rpinfs.system import files
@@ -243,4 +242,4 @@ def _keep(image: str, kept: str, record: Record) -> None:
         publish.claim(kept)
         os.rename(image, kept)
         # On a share without links the number of an inode may go with the name.
-        _write(image, dataclasses.replace(record, replaced=os.lstat(kept).st_ino))
+        _write(image, replace(record, replaced=os.lstat(kept).st_ino))

@@ -5,10 +5,10 @@ Looked at first, decided by decide() alone, then done; the steps in which names 
 
 import os
 import stat
-from dataclasses import dataclass, field
 
 from rpinfs.boot import storage
 from rpinfs.boot.config import Image
+from rpinfs.boot.values import dataclass, field
 from rpinfs.image import hold, publish, remedy, replacing
 from rpinfs.image.duplicating import duplicate, unused
 from rpinfs.image.errors import ImageError, as_image_error

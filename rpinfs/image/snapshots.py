@@ -17,11 +17,11 @@ import contextlib
 import os
 import stat
 import time
-from dataclasses import dataclass, field
 from shlex import quote
 
 from rpinfs.boot.config import Image
 from rpinfs.boot.settings import REPLACED, SNAPSHOT_MARK
+from rpinfs.boot.values import dataclass, field
 from rpinfs.errors import RpinfsError, quoted
 from rpinfs.image import door, hold, names, publish, replacing
 from rpinfs.image.errors import ImageError, as_image_error

@@ -5,9 +5,9 @@ Layouts: filesystems/ext4/super.rst of the kernel; struct xfs_dsb in fs/xfs/libx
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from rpinfs.boot.storage import uuid_text
+from rpinfs.boot.values import dataclass
 
 _INCOMPAT_RECOVER, _INCOMPAT_JOURNAL_DEV = 0x4, 0x8
 _INCOMPAT_64BIT, _INCOMPAT_MMP = 0x80, 0x100

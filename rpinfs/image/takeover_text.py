@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass, field
 
 from rpinfs.boot.config import examine
 from rpinfs.boot.host import Host
+from rpinfs.boot.values import dataclass, field
 from rpinfs.errors import RpinfsError
 from rpinfs.image import fstab
 from rpinfs.image.fstab import Line

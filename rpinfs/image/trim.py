@@ -11,13 +11,13 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 from rpinfs.boot import storage
 from rpinfs.boot.config import Image
 from rpinfs.boot.host import read_text
 from rpinfs.boot.storage import Loop, Mount
+from rpinfs.boot.values import dataclass
 from rpinfs.errors import RpinfsError
 from rpinfs.image import door
 from rpinfs.image.remedy import FOR_TWO

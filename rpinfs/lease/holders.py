@@ -7,9 +7,9 @@ write to the share: what cannot be read is named, and keeps nobody from the rest
 import os
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from itertools import islice
 
+from rpinfs.boot.values import dataclass, replace
 from rpinfs.errors import RpinfsError
 from rpinfs.lease import owner as owners
 from rpinfs.lease.lock import path_of

@@ -17,9 +17,9 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 
 from rpinfs.boot import storage
+from rpinfs.boot.values import replace
 from rpinfs.errors import quoted
 from rpinfs.lease import owner as owners
 from rpinfs.lease.lock import LOST, NOTHING, Lease, is_attached, on_error, path_of, pinned, taken

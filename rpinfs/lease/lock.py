@@ -18,10 +18,10 @@ import errno
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from rpinfs.boot import storage
 from rpinfs.boot.host import read_text
+from rpinfs.boot.values import dataclass
 from rpinfs.errors import quoted
 from rpinfs.lease import owner as owners
 from rpinfs.lease.owner import LeaseError

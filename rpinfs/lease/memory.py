@@ -13,8 +13,8 @@ import errno
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 
+from rpinfs.boot.values import dataclass, replace
 from rpinfs.errors import RpinfsError, quoted
 from rpinfs.lease import owner as owners
 from rpinfs.lease.lease import Lease

@@ -16,9 +16,9 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
 
 from rpinfs.boot.host import Host, read_text
+from rpinfs.boot.values import asdict, dataclass, field, replace
 from rpinfs.errors import RpinfsError, printable, quoted
 from rpinfs.system import files
 

@@ -11,9 +11,9 @@ paste those, as root.
 """
 
 import json
-from dataclasses import dataclass
 
 from rpinfs.boot.host import read_text
+from rpinfs.boot.values import dataclass
 from rpinfs.errors import printable
 from rpinfs.system import files
 

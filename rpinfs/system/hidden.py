@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from rpinfs.boot.storage import Mount
+from rpinfs.boot.values import dataclass
 from rpinfs.system.syscalls import copy_of_mount
 
 NAMES_SHOWN = 3

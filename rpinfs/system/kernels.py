@@ -6,7 +6,8 @@ A row has a source that says so; what is only suspected is not in the table.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from rpinfs.boot.values import dataclass
 
 Version = tuple[int, int, int]
 

@@ -12,10 +12,10 @@ import os
 import socket
 import struct
 import time
-from dataclasses import dataclass
 
 from rpinfs.boot.host import read_text
 from rpinfs.boot.settings import is_ipv4, is_ipv6
+from rpinfs.boot.values import dataclass
 from rpinfs.errors import RpinfsError, quoted
 
 NFS_PORT = 2049

@@ -20,10 +20,10 @@ from __future__ import annotations
 import fnmatch
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from rpinfs.boot.host import read_text
 from rpinfs.boot.units import GENERATED, IFUPDOWN, NETWORKMANAGER_FILE, NIC_DROP_IN
+from rpinfs.boot.values import dataclass
 from rpinfs.errors import quoted
 
 NETWORKD, NETWORKMANAGER, IFUPDOWN_NAME, DHCPCD = "systemd-networkd", "NetworkManager", "ifupdown", "dhcpcd"

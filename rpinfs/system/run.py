@@ -13,8 +13,8 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
+from rpinfs.boot.values import dataclass
 from rpinfs.errors import RpinfsError, quoted
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"

@@ -12,13 +12,13 @@ import json
 import socket
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 from typing import Any
 
 from rpinfs.boot.host import near
+from rpinfs.boot.values import dataclass
 from rpinfs.errors import RpinfsError, printable
 from rpinfs.system.run import run
 

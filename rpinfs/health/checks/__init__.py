@@ -8,12 +8,12 @@ the facts; where a question got no answer, taking it raises, and the check is `u
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rpinfs.boot.config import Image
 from rpinfs.boot.gate import mount_anew
 from rpinfs.boot.suggest import distance
+from rpinfs.boot.values import dataclass
 from rpinfs.errors import RpinfsError, quoted
 from rpinfs.health.checks import docker, image, machine, network, share
 from rpinfs.health.checks.base import Check, Finding, Status

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from rpinfs.boot.values import dataclass
 from rpinfs.errors import printable
 from rpinfs.health.questions import THOROUGH
 from rpinfs.system.fullness import FULL, grade
