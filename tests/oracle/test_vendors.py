@@ -2,8 +2,8 @@
 
 Here stand the lines of theirs that decide about order, start and stop, as their makers publish them: moby
 contrib/init/systemd (docker-ce), containerd containerd.service (containerd.io), k3s install.sh, k0s
-pkg/install/systemd_linux.go, podman contrib/systemd and podman-systemd.unit(5). systemd says what comes of them
-together with ours.
+pkg/install/systemd_linux.go, and podman 5.8.6 of Debian 14, whose generator wrote the quadlet's. systemd says what
+comes of them together with ours.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ PODMAN = (
 )
 PODMAN_RESTART = (
     "[Unit]\nStartLimitIntervalSec=0\nWants=network-online.target\nAfter=network-online.target\n[Service]\n"
-    "Type=oneshot\nRemainAfterExit=true\nExecStart=/usr/bin/podman start --all --filter restart-policy=always\n"
-    f"ExecStop=/usr/bin/podman stop --all --filter restart-policy=always\n{WANTED}"
+    "Type=oneshot\nRemainAfterExit=true\nExecStart=/usr/bin/podman start --all --filter should-start-on-boot=true\n"
+    "ExecStop=/usr/bin/podman stop --service --all\n[Install]\nWantedBy=default.target\n"
 )
 QUADLET = (
     "[Unit]\nWants=network-online.target\nAfter=network-online.target\nRequiresMountsFor=%t/containers\n[Service]\n"
