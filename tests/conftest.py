@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
 from tests import origin, watch
-from tests.support import Installed, Tell, thorough
+from tests.support import TOP, Installed, Tell, thorough
 
 origin.watch()
 
@@ -141,6 +143,19 @@ def only_what_make_installs() -> Iterator[None]:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """rpinfs with its two programs in a folder of its own."""
     return Installed(tmp_path_factory.mktemp("installed"))
+
+
+@pytest.fixture(scope="session")
+def watchers() -> Iterator[Path]:
+    """Where WATCHERS of the Makefile are: Prometheus, its promtool and node exporter, Nagios, a wrapper of plug-ins."""
+    before = os.environ.get("RPINFS_WATCHERS")
+    if before is None:
+        done = subprocess.run(
+            ["make", "--silent", f"--directory={TOP}", "watchers"], capture_output=True, text=True, check=True
+        )
+        # tests/origin.py asks for it.
+        os.environ["RPINFS_WATCHERS"] = done.stdout.splitlines()[-1]
+    yield Path(os.environ["RPINFS_WATCHERS"])
 
 
 @pytest.fixture

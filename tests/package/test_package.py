@@ -38,6 +38,7 @@ INSTALLED = (
     "usr/share/man/man8/rpinfs-netboot.8.gz",
     "usr/share/man/man8/rpinfs-generator.8.gz",
     "usr/share/man/man8/rpinfs.8.gz",
+    "usr/share/rpinfs/monitoring/prometheus-node-exporter.conf",
     "usr/share/rpinfs/monitoring/rpinfs.dashboard.json",
     "usr/share/rpinfs/monitoring/rpinfs.rules.yml",
     *EXECUTABLE,

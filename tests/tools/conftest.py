@@ -15,7 +15,7 @@ import pytest
 
 from rpinfs.boot import host, storage
 from rpinfs.lease import memory
-from tests.support import PYTHON, TOP, thorough
+from tests.support import PYTHON, thorough
 from tests.tools import watchdog
 from tests.tools.crash import points
 
@@ -27,19 +27,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("root"):
                 item.add_marker(pytest.mark.skip(reason="needs root"))
-
-
-@pytest.fixture(scope="session")
-def watchers() -> Iterator[Path]:
-    """Where WATCHERS of the Makefile are: Prometheus, its promtool and node exporter, Nagios, a wrapper of plug-ins."""
-    before = os.environ.get("RPINFS_WATCHERS")
-    if before is None:
-        done = subprocess.run(
-            ["make", "--silent", f"--directory={TOP}", "watchers"], capture_output=True, text=True, check=True
-        )
-        # tests/origin.py asks for it.
-        os.environ["RPINFS_WATCHERS"] = done.stdout.splitlines()[-1]
-    yield Path(os.environ["RPINFS_WATCHERS"])
 
 
 @pytest.fixture(scope="session")

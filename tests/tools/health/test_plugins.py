@@ -12,61 +12,22 @@ import pytest
 from tests.support import Installed, make_pi
 from tests.unit.health.pi import FILES
 from tests.unit.health.test_monitoring import performance
+from tests.watching import nagios_config, nagios_results
 
 pytestmark = pytest.mark.root
 
 SECONDS = 120.0
-ALWAYS = "\n".join(
-    f" {day} 00:00-24:00" for day in ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-)
-
-
-def configuration(folder: Path, commands: dict[str, str]) -> Path:
-    """A Nagios that has a host with a service for each command, checks each each second, and notes the results."""
-    objects = [f"define timeperiod {{\n timeperiod_name always\n alias always\n{ALWAYS}\n}}\n"]
-    same = " max_check_attempts 1\n check_period always\n contacts nobody\n notification_interval 0\n"
-    same += " notification_period always\n}\n"
-    objects += ["define command {\n command_name nothing\n command_line /bin/true\n}\n"]
-    objects += [
-        "define contact {\n contact_name nobody\n host_notifications_enabled 0\n service_notifications_enabled 0"
-    ]
-    objects += [" host_notification_period always\n service_notification_period always"]
-    objects += [" host_notification_commands nothing\n service_notification_commands nothing\n}\n"]
-    objects += [f"define host {{\n host_name pi\n address 127.0.0.1\n{same}"]
-    for name, command in commands.items():
-        objects += [f"define command {{\n command_name {name}\n command_line {command}\n}}\n"]
-        service = f"define service {{\n host_name pi\n service_description {name}\n check_command {name}\n"
-        objects += [f"{service} check_interval 1\n retry_interval 1\n{same}"]
-    (folder / "objects.cfg").write_text("\n".join(objects))
-    (folder / "results").mkdir()
-    settings = {
-        "log_file": folder / "log", "cfg_file": folder / "objects.cfg", "object_cache_file": folder / "cache",
-        "precached_object_file": folder / "precached", "status_file": folder / "status",
-        "nagios_user": "root", "nagios_group": "root", "check_external_commands": 0,
-        "command_file": folder / "command", "query_socket": folder / "query", "lock_file": folder / "lock",
-        "temp_file": folder / "temporary", "temp_path": folder, "check_result_path": folder / "results",
-        "use_syslog": 0, "state_retention_file": folder / "retention", "retain_state_information": 0,
-        "process_performance_data": 1, "service_perfdata_file": folder / "perfdata",
-        "service_perfdata_file_template": r"$SERVICEDESC$\t$SERVICESTATE$\t$SERVICEOUTPUT$\t$SERVICEPERFDATA$\t"
-        r"$LONGSERVICEOUTPUT$",
-        "illegal_macro_output_chars": "`~$&|'\"<>", "interval_length": 1, "execute_host_checks": 0,
-        "check_workers": 1, "service_check_timeout": 60,
-    }  # fmt: skip
-    (folder / "nagios.cfg").write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
-    return folder / "nagios.cfg"
 
 
 def results(nagios: Path, config: Path, wanted: int) -> dict[str, list[str]]:
     """Run Nagios until it has a result of each service: state, text, performance data, more lines."""
     found: dict[str, list[str]] = {}
-    perfdata = config.parent / "perfdata"
     with subprocess.Popen([nagios, config], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         try:
             until = time.monotonic() + SECONDS
             while len(found) < wanted and time.monotonic() < until:
                 time.sleep(0.2)
-                lines = perfdata.read_text().splitlines() if perfdata.exists() else []
-                found = {line.split("\t")[0]: line.split("\t")[1:] for line in lines if line.count("\t") >= 4}
+                found = nagios_results(config)
         finally:
             process.terminate()
             process.communicate()
@@ -78,7 +39,7 @@ def test_nagios(watchers: Path, root: Path, installed: Installed, tmp_path: Path
     # Folders to ask for their room: this machine's, so how full it is is open.
     roomy = make_pi(tmp_path / "roomy", "", {**FILES, "nfs/docker": None, "var/lib/docker": None})
     rpinfs = f"/usr/bin/env RPINFS_ROOT={root} {installed.rpinfs} check --format nagios --timeout 50"
-    config = configuration(tmp_path, {
+    config = nagios_config(tmp_path, {
         "well": f"{rpinfs} fstab share.mounted",
         "warning": f"{rpinfs} image.owner",
         "critical": f"{rpinfs} share image",
