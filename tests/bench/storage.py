@@ -48,11 +48,11 @@ Export=
 [Image docker]
 File=ext4
 Size={SIZE}
-Filesystem=ext4
+FileSystem=ext4
 [Image xfs]
 File=xfs
 Size={SIZE}
-Filesystem=xfs
+FileSystem=xfs
 Where={FOLDERS[XFS]}
 """
 ROWS = {
@@ -126,8 +126,8 @@ def measure(deb: Path, say: Progress) -> list[Area]:
         nas.start()
         nas.run(EXPORT_LUN.format(address=nas.address))
         pi.boot()
-        for where in (FOLDERS[EXT4], FOLDERS[XFS]):
-            pi.run(f"mountpoint {where}")
+        # Nobody wants them at the boot, where Docker is masked.
+        pi.run("systemctl start var-lib-docker.mount var-lib-xfs.mount", timeout=SECONDS)
         for script in (MOUNT_BY_HAND, USE_LUN):
             pi.run(script.format(address=nas.address), timeout=SECONDS)
         areas = []
