@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.lab.lab import require_root
@@ -12,7 +12,7 @@ from tests.lab.process import LabError
 
 from . import boot, report, storage
 
-AREAS: dict[str, Callable[[Path, Callable[[str], None]], list[report.Area]]] = {
+AREAS: dict[str, Callable[[Path, Callable[[str], None]], Iterator[report.Area]]] = {
     "boot": boot.measure,
     "storage": storage.measure,
 }
@@ -33,11 +33,10 @@ def main() -> int:
     try:
         require_root()
         for name in asked.area or AREAS:
-            areas = AREAS[name](asked.deb, say)
-            for area in areas:
+            for area in AREAS[name](asked.deb, say):
                 say(report.text(area))
-            if asked.keep:
-                report.keep(areas)
+                if asked.keep:
+                    report.keep(area)
     except LabError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1

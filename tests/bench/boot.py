@@ -8,6 +8,7 @@ they say little.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -114,7 +115,7 @@ def first_boot(nas: GaneshaNas, pi: Pi) -> Figures:
     }
 
 
-def measure(deb: Path, say: Progress) -> list[Area]:
+def measure(deb: Path, say: Progress) -> Iterator[Area]:
     """A first boot and an ordinary one of each, and some work after it."""
     with ExitStack() as stack:
         labs = [stack.enter_context(Lab(deb=which, progress=say)) for which in (None, deb)]
@@ -127,7 +128,7 @@ def measure(deb: Path, say: Progress) -> list[Area]:
             say(f"measuring {pi.name}")
             found.update(ordinary_boot(pi))
     hand, ours = figures
-    return [Area("boot", ("by hand", "rpinfs"), [_row(name, hand[name], ours[name]) for name in hand])]
+    yield Area("boot", ("by hand", "rpinfs"), [_row(name, hand[name], ours[name]) for name in hand])
 
 
 def _row(name: str, hand: float, ours: float) -> Row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,16 +62,13 @@ def _number(value: float, ratio: bool) -> str:
     return f"{value:.2f}" if ratio else f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
 
 
-def keep(areas: Iterable[Area]) -> None:
-    """Put areas into RESULTS.md, each in the place of an older one of its name, with their plots."""
+def keep(area: Area) -> None:
+    """Put an area into RESULTS.md, in the place of an older one of its name, with its plot."""
     found = RESULTS.read_text() if RESULTS.exists() else HEAD
-    for area in areas:
-        section = markdown(area)
-        old = re.search(rf"^## {re.escape(area.title)}\n.*?(?=^## |\Z)", found, re.MULTILINE | re.DOTALL)
-        before, after = (found[: old.start()], found[old.end() :]) if old else (f"{found.rstrip()}\n\n", "")
-        found = before + section + after
-        (RESULTS.parent / area.file).write_bytes(plot(area))
-    RESULTS.write_text(f"{found.rstrip()}\n")
+    old = re.search(rf"^## {re.escape(area.title)}\n.*?(?=^## |\Z)", found, re.MULTILINE | re.DOTALL)
+    before, after = (found[: old.start()], found[old.end() :]) if old else (f"{found.rstrip()}\n\n", "")
+    RESULTS.write_text(f"{f'{before}{markdown(area)}{after}'.rstrip()}\n")
+    (RESULTS.parent / area.file).write_bytes(plot(area))
 
 
 def markdown(area: Area) -> str:

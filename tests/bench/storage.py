@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,15 +56,16 @@ FileSystem=xfs
 Where={FOLDERS[XFS]}
 """
 ROWS = {
-    "append": ("append 4 KiB and fsync", "ms"),
-    "threads": ("the same by four threads", "ms"),
-    "create": ("create 4 KiB and fsync", "ms"),
-    "overwrite": ("overwrite 4 KiB anywhere and fdatasync", "ms"),
-    "sqlite": ("SQLite commit", "ms"),
-    "untar": ("untar 2,000 files and sync", "ms"),
-    "stall": ("worst fsync beside a write of 150 MiB", "ms"),
-    "write": ("write 64 MiB and fsync", "ms"),
-    "read": ("read 64 MiB", "ms"),
+    "append": "append 4 KiB and fsync",
+    "threads": "the same by four threads",
+    "create": "create 4 KiB and fsync",
+    "overwrite": "overwrite 4 KiB anywhere and fdatasync",
+    "sqlite": "SQLite commit",
+    "untar": "untar 2,000 files, folder by folder, and sync",
+    "scatter": "the same, 50 folders in turn",
+    "stall": "worst fsync beside a write of 150 MiB",
+    "write": "write 64 MiB and fsync",
+    "read": "read 64 MiB",
 }
 OPERATIONS = {"append": 100, "threads": 200, "create": 100, "overwrite": 100, "sqlite": 50}
 """How many of them a run of a row has, as counts are told for each; work.py knows."""
@@ -115,7 +116,7 @@ class Found:
     flushes: float
 
 
-def measure(deb: Path, say: Progress) -> list[Area]:
+def measure(deb: Path, say: Progress) -> Iterator[Area]:
     """All rows at each of FLUSHES."""
     with ExitStack() as stack:
         lab = stack.enter_context(Lab(deb=deb, progress=say))
@@ -130,15 +131,10 @@ def measure(deb: Path, say: Progress) -> list[Area]:
         pi.run("systemctl start var-lib-docker.mount var-lib-xfs.mount", timeout=SECONDS)
         for script in (MOUNT_BY_HAND, USE_LUN):
             pi.run(script.format(address=nas.address), timeout=SECONDS)
-        areas = []
         for milliseconds in FLUSHES:
             disk.take(milliseconds)
-            areas.append(Area(
-                f"storage, {milliseconds:g} ms a flush",
-                tuple(FOLDERS),
-                [row for name in ROWS for row in rows(name, measured(pi, disk, name, say))],
-            ))  # fmt: skip
-        return areas
+            found = [row for name in ROWS for row in rows(name, measured(pi, disk, name, say))]
+            yield Area(f"storage, {milliseconds:g} ms a flush", tuple(FOLDERS), found)
 
 
 def prepare_root(pi: Pi, nas: KernelNas) -> None:
@@ -180,7 +176,7 @@ def measured(pi: Pi, disk: SlowDisk, row: str, say: Progress) -> Mapping[str, li
 
 def rows(name: str, found: Mapping[str, list[Found]]) -> list[Row]:
     """Lines of the table: time as a ratio to that by hand, requests and flushes as counts."""
-    title = ROWS[name][0]
+    title = ROWS[name]
     took = {column: median(one.milliseconds for one in runs) for column, runs in found.items()}
     lines = [Row(f"{title}: time", {column: took[column] / took[BY_HAND] for column in took}, ratio=True)]
     if name != "stall":

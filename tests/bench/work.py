@@ -84,8 +84,17 @@ def sqlite(folder: str) -> int:
 
 
 def untar(folder: str) -> int:
-    """An archive of 2,000 small files, and a sync of it all."""
-    subprocess.run(["tar", "-xf", ARCHIVE, "-C", folder], check=True)
+    """An archive of 2,000 small files in 50 folders, one folder after the other, and a sync of it all."""
+    return _unpack(FOLDER_BY_FOLDER, folder)
+
+
+def scatter(folder: str) -> int:
+    """The same files, each in another folder than the one before."""
+    return _unpack(IN_TURN, folder)
+
+
+def _unpack(archive: str, folder: str) -> int:
+    subprocess.run(["tar", "-xf", archive, "-C", folder], check=True)
     os.sync()
     return 1
 
@@ -125,21 +134,18 @@ def read(folder: str) -> int:
     return 1
 
 
-ARCHIVE = f"{tempfile.gettempdir()}/bench.tar"
+FOLDER_BY_FOLDER, IN_TURN = (f"{tempfile.gettempdir()}/{name}.tar" for name in ("folder-by-folder", "in-turn"))
+FOLDERS = 50
 ROWS: dict[str, Callable[[str], int]] = {
-    function.__name__: function for function in (append, threads, create, overwrite, sqlite, untar, stall, write, read)
+    function.__name__: function
+    for function in (append, threads, create, overwrite, sqlite, untar, scatter, stall, write, read)
 }
 
 
 def prepare(row: str, folder: str) -> None:
     """What is there before the clock runs."""
-    if row == "untar" and not Path(ARCHIVE).exists():
-        chance = random.Random(2)
-        with tarfile.open(ARCHIVE, "w") as archive:
-            for number in range(FILES):
-                member = tarfile.TarInfo(f"{number % 50}/{number}")
-                member.size = chance.randrange(1, 8192)
-                archive.addfile(member, io.BytesIO(chance.randbytes(member.size)))
+    if row in ("untar", "scatter"):
+        make_archives()
     if row == "overwrite":
         Path(folder, "there").write_bytes(BLOCK * (16 * MIB // len(BLOCK)))
     if row == "read":
@@ -147,6 +153,22 @@ def prepare(row: str, folder: str) -> None:
     os.sync()
     if row == "read":
         Path("/proc/sys/vm/drop_caches").write_text("3")
+
+
+def make_archives() -> None:
+    """The two archives, where they are not there yet; in memory."""
+    if Path(IN_TURN).exists():
+        return
+    chance = random.Random(2)
+    files = [chance.randbytes(chance.randrange(1, 8192)) for _ in range(FILES)]
+    by_folder = [number * FOLDERS // FILES for number in range(FILES)]
+    in_turn = [number % FOLDERS for number in range(FILES)]
+    for path, folders in ((FOLDER_BY_FOLDER, by_folder), (IN_TURN, in_turn)):
+        with tarfile.open(path, "w") as archive:
+            for number, (folder, data) in enumerate(zip(folders, files, strict=True)):
+                member = tarfile.TarInfo(f"{folder}/{number}")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
 
 
 def main() -> None:
