@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import struct
+import sys
 import time
 from dataclasses import dataclass
 
@@ -32,6 +33,8 @@ _HEADS = 28
 _ECHO, _REPLY = 8, 0
 _MTU_DISCOVER, _PROBE = 10, 3
 _SIOCGIFMTU = 0x8921
+_REQUEST = struct.Struct("16sLLHBBB0L")
+"""A name, and the longest of what can be asked for (netdevice(7)); the MTU is an int at its beginning."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,10 @@ def _of(interface: str) -> int:
     """The MTU of an interface; 0 where that cannot be told."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
         try:
-            found = fcntl.ioctl(wire, _SIOCGIFMTU, struct.pack("16si12x", interface.encode()[:15], 0))
+            found = fcntl.ioctl(wire, _SIOCGIFMTU, _REQUEST.pack(interface.encode()[:15], *[0] * 6))
         except OSError:
             return 0
-    return int(struct.unpack("16si12x", found)[1])
+    return int.from_bytes(found[16:20], sys.byteorder)
 
 
 def _socket() -> socket.socket:

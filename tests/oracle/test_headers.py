@@ -24,8 +24,12 @@ from tests.support import TOP
 HEADERS = (
     *("stddef.h", "fcntl.h", "sched.h", "sys/mount.h", "sys/prctl.h", "sys/socket.h", "linux/capability.h"),
     *("linux/falloc.h", "linux/fs.h", "linux/if_ether.h", "linux/if_packet.h", "linux/loop.h", "linux/major.h"),
-    *("linux/openat2.h", "sys/stat.h", "sys/syscall.h"),
+    *("linux/openat2.h", "sys/stat.h", "sys/syscall.h", "sys/ioctl.h", "net/if.h", "netinet/in.h"),
+    *("linux/filter.h", "linux/rtnetlink.h"),
 )
+QUESTION = "struct question { struct nlmsghdr head; struct rtmsg route; };\n"
+"""What network.py asks rtnetlink."""
+
 XFS = """\
 #define __user
 typedef __u32 prid_t;
@@ -40,6 +44,7 @@ NUMBERS = {
     "image.freeze": ("FIFREEZE", "FITHAW"),
     "image.grow": ("_XFS_IOC_FSGEOMETRY_V1",),
     "netboot.add.inside": ("_MNT_DETACH", "_PR_CAPBSET_READ", "_PR_CAPBSET_DROP"),
+    "netboot.mtu": ("_SIOCGIFMTU",),
     "netboot.wire": ("_SOL_PACKET", "_PACKET_ADD_MEMBERSHIP", "_PACKET_MR_MULTICAST"),
     "system.loop": (
         *("LOOP_CLR_FD", "LOOP_GET_STATUS64", "LOOP_SET_CAPACITY", "LOOP_SET_DIRECT_IO", "LOOP_CONFIGURE"),
@@ -57,8 +62,19 @@ OTHER_NAMES = {
     ("boot.overlay", "_CLOEXEC"): ("FSOPEN_CLOEXEC", "FSMOUNT_CLOEXEC"),
     ("boot.storage", "_STATUS_SIZE"): ("sizeof(struct loop_info64)",),
     ("netboot.add.inside", "_CAPABILITY_VERSION_3"): ("_LINUX_CAPABILITY_VERSION_3",),
-    ("netboot.wire", "_IPV4"): ("ETH_P_IP",),
+    ("netboot.listening", "_ALL"): ("ETH_P_ALL",),
+    ("netboot.listening", "_ATTACH_FILTER"): ("SO_ATTACH_FILTER",),
+    ("netboot.listening", "_IPV4"): ("ETH_P_IP",),
+    ("netboot.mtu", "_MTU_DISCOVER"): ("IP_MTU_DISCOVER",),
+    ("netboot.mtu", "_PROBE"): ("IP_PMTUDISC_PROBE",),
     ("netboot.wire", "_LLC"): ("ETH_P_802_2",),
+    ("system.network", "_NEW_ROUTE"): ("RTM_NEWROUTE",),
+    ("system.network", "_GET_ROUTE"): ("RTM_GETROUTE",),
+    ("system.network", "_REQUEST"): ("NLM_F_REQUEST",),
+    ("system.network", "_DESTINATION"): ("RTA_DST",),
+    ("system.network", "_INTERFACE"): ("RTA_OIF",),
+    ("system.network", "_GATEWAY"): ("RTA_GATEWAY",),
+    ("system.network", "_SOURCE"): ("RTA_PREFSRC",),
     ("system.syscalls", "FS_IOC_SHUTDOWN"): ("XFS_IOC_GOINGDOWN",),
     ("system.syscalls", "SHUTDOWN_NOLOGFLUSH"): ("XFS_FSOP_GOING_FLAGS_NOLOGFLUSH",),
     ("system.syscalls", "SYS_OPENAT2"): ("SYS_openat2",),
@@ -82,12 +98,27 @@ LAYOUTS = {
         ),
     ),
     ("system.loop", "_LOOP_CONFIG"): ("struct loop_config", "fd block_size info"),
+    ("netboot.listening", "=HBBI"): ("struct sock_filter", "code jt jf k"),
+    ("netboot.listening", "HP"): ("struct sock_fprog", "len filter"),
+    ("netboot.mtu", "_REQUEST"): (
+        "struct ifreq",
+        "ifr_name ifr_map.mem_start ifr_map.mem_end ifr_map.base_addr ifr_map.irq ifr_map.dma ifr_map.port",
+    ),
     ("netboot.rpc", "ii"): ("struct linger", "l_onoff l_linger"),
     ("netboot.wire", "iHH8s"): ("struct packet_mreq", "mr_ifindex mr_type mr_alen mr_address"),
     ("system.syscalls", "I"): ("__u32", ""),
     ("system.syscalls", "QQQ"): ("struct open_how", "flags mode resolve"),
     ("system.syscalls", "Q"): ("__u64", ""),
     ("system.network", "=I"): ("__be32", ""),
+    ("system.network", "=HH"): ("struct rtattr", "rta_len rta_type"),
+    ("system.network", "_ROUTE"): (
+        "struct question",
+        (
+            "head.nlmsg_len head.nlmsg_type head.nlmsg_flags head.nlmsg_seq head.nlmsg_pid route.rtm_family "
+            "route.rtm_dst_len route.rtm_src_len route.rtm_tos route.rtm_table route.rtm_protocol route.rtm_scope "
+            "route.rtm_type route.rtm_flags"
+        ),
+    ),
 }
 """Layouts by the name of the struct.Struct, or by the format where it has none."""
 
@@ -132,7 +163,7 @@ def refused(compiler: list[str], facts: list[str]) -> list[str]:
     """The facts that are none there; anything else that the compiler has to say fails the test."""
     includes = "".join(f"#include <{name}>\n" for name in HEADERS)
     asserts = "".join(f'_Static_assert({fact}, "fact {number};");\n' for number, fact in enumerate(facts))
-    text = f"#define _GNU_SOURCE\n{includes}{XFS}{asserts}"
+    text = f"#define _GNU_SOURCE\n{includes}{XFS}{QUESTION}{asserts}"
     done = subprocess.run(compiler, input=text, capture_output=True, text=True, check=False)
     wrong = re.findall(r'error: static assertion failed: "fact (\d+);"', done.stderr)
     assert len(wrong) == done.stderr.count("error:") and (wrong or done.returncode == 0), done.stderr
@@ -154,12 +185,14 @@ def facts_of_numbers() -> Iterator[str]:
         yield from (f"CAP_{key.upper().removeprefix('CAP_')} == {number}" for key, number in known.items())
 
 
-def facts_of_layouts() -> Iterator[str]:
+def facts_of_layouts(word: str) -> Iterator[str]:
+    """`word`: how long an unsigned long and a pointer are there, I or Q."""
     for (module, name), (kind, fields) in LAYOUTS.items():
         layout = value(module, name) if name.startswith("_") else struct.Struct(name)
         assert isinstance(layout, struct.Struct)
-        yield f"sizeof({kind}) == {layout.size}"
-        places = offsets(layout.format)
+        there = re.sub("[LP]", word, layout.format)
+        yield f"sizeof({kind}) == {struct.calcsize(there)}"
+        places = offsets(there)
         # What is reserved at the end (x, or the bytes of an opaque field) has no name.
         assert not fields or len(fields.split()) == len(places), f"{module}.{name}: {places}"
         yield from (
@@ -185,7 +218,8 @@ def test_numbers_and_layouts_are_those_of_the_headers(target: str) -> None:
     compiler = compiler_for(target)
     if not compiler:
         pytest.skip(f"there is no cross compiler for {target} here")
-    assert refused(compiler, [*facts_of_numbers(), *facts_of_layouts(), *FURTHER]) == []
+    word = "I" if target == ARMHF else "Q" if target == ARM64 else {4: "I", 8: "Q"}[struct.calcsize("P")]
+    assert refused(compiler, [*facts_of_numbers(), *facts_of_layouts(word), *FURTHER]) == []
 
 
 @pytest.mark.parametrize("target", ["own", ARM64, ARMHF])
