@@ -29,7 +29,7 @@ def fingerprint(path: Path) -> object:
     status = path.lstat()
     regular = stat.S_ISREG(status.st_mode)
     content = hashlib.sha256(path.read_bytes()).hexdigest() if regular else ""
-    kept = ("st_mode", "st_ino", "st_uid", "st_gid", "st_nlink", "st_size", "st_mtime_ns", "st_ctime_ns", "st_blocks")
+    kept = ("st_mode", "st_ino", "st_uid", "st_gid", "st_nlink", "st_size", "st_mtime_ns", "st_ctime_ns")
     return content, [getattr(status, name) for name in kept]
 
 
