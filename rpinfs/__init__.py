@@ -37,7 +37,7 @@ class Bound:
 
     def find_spec(self, name: str, _path: object = None, _target: object = None) -> "ModuleSpec | None":
         """Say how a module is loaded; None where it is not in the file, or the file is not to be read any more."""
-        if name not in self._index or not (code := self._code(name)):
+        if name not in self._index or (code := self._code(name)) is None:
             return None
         is_package = self._index[name][0]
         path = f"{self._package}/{name.partition('.')[2].replace('.', '/')}"
@@ -57,21 +57,24 @@ class Bound:
         found = module.__spec__
         assert found is not None
         code, found.loader_state = found.loader_state, None
-        exec(marshal.loads(code), module.__dict__)
+        exec(code, module.__dict__)
 
-    def get_code(self, name: str) -> "CodeType":
+    def get_code(self, name: str) -> "CodeType | None":
         """The code of a module. `python3 -m rpinfs` asks for it."""
-        code: CodeType = marshal.loads(self._code(name))
-        return code
+        return self._code(name)
 
-    def _code(self, name: str) -> bytes:
+    def _code(self, name: str) -> "CodeType | None":
         _, offset, size = self._index[name]
         try:
-            data = os.pread(self._file, size, offset)
-        except OSError:
+            code = marshal.loads(os.pread(self._file, size, offset))
+        except (OSError, *_NONE):
             # On a NAS it may be gone, though it is open here.
-            return b""
-        return data if len(data) == size else b""
+            return None
+        return code if isinstance(code, type(_look_for_bound.__code__)) else None
+
+
+_NONE = (EOFError, TypeError, ValueError)
+"""What marshal raises for what is cut short, or none of it."""
 
 
 def _look_for_bound(package: str) -> None:
@@ -81,8 +84,7 @@ def _look_for_bound(package: str) -> None:
         return
     try:
         whose, index = marshal.loads(os.pread(file, LARGEST_HEAD, 0))
-    except (OSError, EOFError, TypeError, ValueError):
-        # Cut short, or not ours.
+    except (OSError, *_NONE):
         whose, index = None, {}
     if whose == WHOSE:
         sys.meta_path.insert(0, Bound(file, package, index))

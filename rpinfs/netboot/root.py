@@ -10,11 +10,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from rpinfs.boot.settings import is_ipv4
 from rpinfs.errors import quoted
 from rpinfs.netboot import clock, nfs
 from rpinfs.netboot.finding import Gravity
 from rpinfs.netboot.judge import Remark
-from rpinfs.netboot.read.bootfiles import is_address
 from rpinfs.netboot.read.exports import path_text
 from rpinfs.netboot.rpc import SECONDS, NoPortError, RpcError
 
@@ -57,7 +57,7 @@ def look_at(
         write: whether a file may be made in the root, and removed.
         write_seconds: for each call where one is.
     """
-    if not is_address(source.server):
+    if not is_ipv4(source.server):
         message = f"nfsroot= names {source.server[:64]!r}: a kernel without an initramfs knows no names"
         yield Remark(30, Gravity.FAULT, message, "write the address of the NAS into cmdline.txt")
         return

@@ -13,6 +13,7 @@ from importlib.machinery import SourceFileLoader
 
 import rpinfs
 from rpinfs.errors import RpinfsError
+from rpinfs.system.replace import replace_file
 
 _FIRST = ("rpinfs.boot", "rpinfs.errors", "rpinfs.__main__")
 """What each program needs lies together, and comes with the first read."""
@@ -27,8 +28,7 @@ def bind(package: str = rpinfs.__path__[0]) -> str:
         RpinfsError: there are too many modules.
     """
     code = {name: (is_package, _code(name, path)) for name, path, is_package in _modules(package)}
-    parts, index = [], {}
-    offset = rpinfs.LARGEST_HEAD
+    index, parts, offset = {}, [], rpinfs.LARGEST_HEAD
     for name in sorted(code, key=lambda name: (not name.startswith(_FIRST), name)):
         is_package, data = code[name]
         index[name] = (is_package, offset, len(data))
@@ -38,12 +38,8 @@ def bind(package: str = rpinfs.__path__[0]) -> str:
     if len(head) > rpinfs.LARGEST_HEAD:
         raise RpinfsError(f"expected a head of at most {rpinfs.LARGEST_HEAD} bytes, found {len(head)}")
     path = f"{os.path.dirname(package)}/{rpinfs.BOUND}"
-    with open(f"{path}.new", "wb") as file:
-        # Anybody may run `rpinfs status`, whatever the umask of who installed it.
-        os.fchmod(file.fileno(), 0o644)
-        file.write(head.ljust(rpinfs.LARGEST_HEAD, b"\0"))
-        file.writelines(parts)
-    os.replace(f"{path}.new", path)
+    # Synced: with a hole in it after a power cut, it would be all of rpinfs that has it. Its mode is for everybody.
+    replace_file(path, b"".join([head.ljust(rpinfs.LARGEST_HEAD, b"\0"), *parts]), lambda _: None)
     return path
 
 

@@ -63,12 +63,16 @@ def _number(value: float, ratio: bool) -> str:
 
 
 def keep(area: Area) -> None:
-    """Put an area into RESULTS.md, in the place of an older one of its name, with its plot."""
-    found = RESULTS.read_text() if RESULTS.exists() else HEAD
-    old = re.search(rf"^## {re.escape(area.title)}\n.*?(?=^## |\Z)", found, re.MULTILINE | re.DOTALL)
-    before, after = (found[: old.start()], found[old.end() :]) if old else (f"{found.rstrip()}\n\n", "")
-    RESULTS.write_text(f"{f'{before}{markdown(area)}{after}'.rstrip()}\n")
+    """Put an area into RESULTS.md, and its plot beside that."""
+    RESULTS.write_text(with_area(RESULTS.read_text() if RESULTS.exists() else HEAD, area))
     (RESULTS.parent / area.file).write_bytes(plot(area))
+
+
+def with_area(text: str, area: Area) -> str:
+    """The text with an area in the place of an older one of its name, or behind the others."""
+    old = re.search(rf"^## {re.escape(area.title)}\n.*?(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    before, after = (text[: old.start()], text[old.end() :]) if old else (f"{text.rstrip()}\n\n", "")
+    return f"{f'{before}{markdown(area)}{after}'.rstrip()}\n"
 
 
 def markdown(area: Area) -> str:

@@ -67,9 +67,6 @@ ROWS = {
     "write": "write 64 MiB and fsync",
     "read": "read 64 MiB",
 }
-OPERATIONS = {"append": 100, "threads": 200, "create": 100, "overwrite": 100, "sqlite": 50}
-"""How many of them a run of a row has, as counts are told for each; work.py knows."""
-
 TARGET, INITIATOR = "iqn.2026-01.lab:nas", "iqn.2026-01.lab:pi"
 NAS_MODULES = ("target_core_file", "iscsi_target_mod")
 # The kernel's own target (Documentation/target/scripts.rst): a file with its write cache on, as such LUNs are.
@@ -165,8 +162,7 @@ def measured(pi: Pi, disk: SlowDisk, row: str, say: Progress) -> Mapping[str, li
                 f"rm -rf {folder}.*; mkdir -p {folder}; python3 /root/work.py prepare {row} {folder}", timeout=SECONDS
             )
             requests, flushes = traffic(pi).requests.total(), disk.flushes
-            took = float(pi.run(f"python3 /root/work.py measure {row} {folder}", timeout=SECONDS))
-            count = OPERATIONS.get(row, 1)
+            took, count = map(float, pi.run(f"python3 /root/work.py measure {row} {folder}", timeout=SECONDS).split())
             requests, flushes = traffic(pi).requests.total() - requests, disk.flushes - flushes
             found[name].append(Found(took, requests / count, flushes / count))
             pi.run(f"mv {folder} {folder}.old && rm -r {folder}.old && sync", timeout=SECONDS)

@@ -1,4 +1,4 @@
-"""What a Pi does while it is measured: `work.py ROW FOLDER`; prints milliseconds for one operation of that row.
+"""What a Pi does while it is measured: `work.py measure ROW FOLDER`; prints milliseconds for one, and how many it did.
 
 Runs in the Pi, by its own Python: nothing of the tests is there. FOLDER is on the storage that is measured.
 """
@@ -28,8 +28,12 @@ SEQUENTIAL = 64 * MIB
 BESIDE = 150 * MIB
 
 
-def append(folder: str, count: int = COUNT) -> int:
+def append(folder: str) -> int:
     """4 KiB at the end of a file, and fsync."""
+    return _append(folder, COUNT)
+
+
+def _append(folder: str, count: int) -> int:
     file = os.open(f"{folder}/log-{threading.get_ident()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for _ in range(count):
         os.write(file, BLOCK)
@@ -41,7 +45,7 @@ def append(folder: str, count: int = COUNT) -> int:
 def threads(folder: str) -> int:
     """The same by four at once."""
     each = COUNT // 2
-    run_all = [threading.Thread(target=append, args=(folder, each)) for _ in range(THREADS)]
+    run_all = [threading.Thread(target=_append, args=(folder, each)) for _ in range(THREADS)]
     for one in run_all:
         one.start()
     for one in run_all:
@@ -99,8 +103,8 @@ def _unpack(archive: str, folder: str) -> int:
     return 1
 
 
-def stall(folder: str) -> int:
-    """The worst fsync of a small append while another process writes 150 MiB."""
+def stall(folder: str) -> float:
+    """Seconds of the worst fsync of a small append while another process writes 150 MiB."""
     beside = subprocess.Popen(
         ["dd", "if=/dev/zero", f"of={folder}/big", "bs=1M", f"count={BESIDE // MIB}", "status=none"]
     )
@@ -111,8 +115,8 @@ def stall(folder: str) -> int:
         os.write(file, BLOCK)
         os.fsync(file)
         worst = max(worst, time.monotonic() - begun)
-    print(worst * 1000)
-    sys.exit(0)
+    os.close(file)
+    return worst
 
 
 def write(folder: str) -> int:
@@ -136,9 +140,10 @@ def read(folder: str) -> int:
 
 FOLDER_BY_FOLDER, IN_TURN = (f"{tempfile.gettempdir()}/{name}.tar" for name in ("folder-by-folder", "in-turn"))
 FOLDERS = 50
+DROP_CACHES = "/proc/sys/vm/drop_caches"
 ROWS: dict[str, Callable[[str], int]] = {
     function.__name__: function
-    for function in (append, threads, create, overwrite, sqlite, untar, scatter, stall, write, read)
+    for function in (append, threads, create, overwrite, sqlite, untar, scatter, write, read)
 }
 
 
@@ -152,7 +157,7 @@ def prepare(row: str, folder: str) -> None:
         write(folder)
     os.sync()
     if row == "read":
-        Path("/proc/sys/vm/drop_caches").write_text("3")
+        Path(DROP_CACHES).write_text("3")
 
 
 def make_archives() -> None:
@@ -171,15 +176,22 @@ def make_archives() -> None:
                 archive.addfile(member, io.BytesIO(data))
 
 
+def milliseconds(row: str, folder: str) -> tuple[float, int]:
+    """How long one operation of a row takes, and how many there were; of a stall, the worst."""
+    if row == stall.__name__:
+        return stall(folder) * 1000, 1
+    begun = time.monotonic()
+    count = ROWS[row](folder)
+    return (time.monotonic() - begun) * 1000 / count, count
+
+
 def main() -> None:
     """Prepare, or measure."""
     verb, row, folder = sys.argv[1:]
     if verb == "prepare":
         prepare(row, folder)
-        return
-    begun = time.monotonic()
-    count = ROWS[row](folder)
-    print((time.monotonic() - begun) * 1000 / count)
+    else:
+        print(*milliseconds(row, folder))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -61,15 +60,6 @@ def applies(section: str, model: str) -> bool:
         return False
     about_a_board = re.fullmatch(r"pi\d+\+?|pi0w|pi02|cm\d+s?|board-type=.*", name)
     return about_a_board is None or name in _FAMILIES[model] or name.startswith("board-type=")
-
-
-def is_address(text: str) -> bool:
-    """Whether this is an IPv4 address: firmware, and a kernel without an initramfs, know no names."""
-    try:
-        ipaddress.IPv4Address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def words(cmdline: str) -> list[tuple[str, str]]:

@@ -11,8 +11,9 @@ import stat
 import time
 from collections.abc import Iterator
 
+from rpinfs.boot.settings import is_ipv4
 from rpinfs.netboot.finding import Finding, Gravity
-from rpinfs.netboot.read.bootfiles import EEPROM_KEYS, Value, is_address, values
+from rpinfs.netboot.read.bootfiles import EEPROM_KEYS, Value, values
 from rpinfs.netboot.read.source import text_inside
 from rpinfs.netboot.seen import BootFolder, Seen
 
@@ -41,7 +42,7 @@ def settings(seen: Seen) -> Iterator[Finding]:
                 )
             elif value.key == "BOOT_ORDER":
                 yield from _judge_order(path, value)
-            elif value.key in _ADDRESSES and not is_address(value.value):
+            elif value.key in _ADDRESSES and not is_ipv4(value.value):
                 message = f"{value.key}={value.value}: expected an IPv4 address: a bootloader knows no names"
                 yield Finding(26, Gravity.FAULT, path, value.line, message, "(leave the line out)")
             elif value.key == "TFTP_PREFIX_STR" and (len(value.value) > 32 or not value.value.endswith("/")):

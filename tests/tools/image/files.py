@@ -1,6 +1,7 @@
 """Files on a share for the tests of images, and what became of them."""
 
 import hashlib
+import os
 import stat
 from pathlib import Path
 
@@ -26,10 +27,15 @@ def write_at(path: Path, offset: int, data: bytes) -> None:
 
 def fingerprint(path: Path) -> object:
     """Everything that tells whether somebody has touched it, but the time of the last reading."""
+    regular = stat.S_ISREG(path.lstat().st_mode)
+    content = ""
+    if regular:
+        with path.open("rb") as file:
+            # What is not on the disk yet has other blocks some seconds later.
+            os.fsync(file.fileno())
+            content = hashlib.sha256(file.read()).hexdigest()
     status = path.lstat()
-    regular = stat.S_ISREG(status.st_mode)
-    content = hashlib.sha256(path.read_bytes()).hexdigest() if regular else ""
-    kept = ("st_mode", "st_ino", "st_uid", "st_gid", "st_nlink", "st_size", "st_mtime_ns", "st_ctime_ns")
+    kept = ("st_mode", "st_ino", "st_uid", "st_gid", "st_nlink", "st_size", "st_mtime_ns", "st_ctime_ns", "st_blocks")
     return content, [getattr(status, name) for name in kept]
 
 

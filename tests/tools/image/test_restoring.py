@@ -337,7 +337,7 @@ def test_restore_killed_at_every_call(changed: tuple[Pi, Path], traced: Traced, 
         command("e2label", pi.path, "now")
         kills.count(traced(code, paths, inject=kill_at(point)).returncode, point)
         assert_restore_completes(pi, taken, point)
-    tell(f"restore: {kills.of(found)}")
+    tell(f"restore: {kills.of(len(found))}")
 
 
 @pytest.mark.crash
@@ -389,8 +389,7 @@ def test_settling_killed_at_every_call(changed: tuple[Pi, Path], traced: Traced,
             assert traced(interrupt, paths, inject=kill_at(rename)).returncode == -9, rename
             kills.count(traced(settle, paths, inject=kill_at(point)).returncode, f"{rename}, {point}")
             assert_restore_completes(pi, taken, f"{rename}, {point}")
-    assert kills.killed > kills.tried * 0.8
-    tell(f"settling a restore: killed at {kills.killed} calls after {len(renames)} interruptions")
+    tell(f"settling a restore: {kills.of(kills.tried)} after {len(renames)} interruptions")
 
 
 @pytest.mark.parametrize("links", ["", "os.link = no_links; "], ids=["links", "no links"])

@@ -469,7 +469,7 @@ def test_snapshot_killed_at_every_call(pi: Pi, traced: Traced, tell: Tell, busy:
         for point in some(found, 7):
             kills.count(traced(code, paths, inject=kill_at(point)).returncode, point)
             assert_next_snapshot_completes(pi, point)
-    tell(f"snapshot: {kills.of(found)}")
+    tell(f"snapshot: {kills.of(len(found))}")
 
 
 @pytest.mark.crash

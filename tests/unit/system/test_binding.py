@@ -72,6 +72,15 @@ def test_one_that_was_cut_short_is_none(share: Path, size: int) -> None:
     assert told(share) == expected(share, "SourceFileLoader")
 
 
+@pytest.mark.parametrize("body", [b"\0" * 100, marshal.dumps("no code") * 100])
+def test_modules_that_are_none_are_looked_for_in_the_folders(share: Path, body: bytes) -> None:
+    """As with holes in it, where a disk has lost what was not synced."""
+    data = (share / rpinfs.BOUND).read_bytes()
+    rest = len(data) - rpinfs.LARGEST_HEAD
+    (share / rpinfs.BOUND).write_bytes(data[: rpinfs.LARGEST_HEAD] + (body * rest)[:rest])
+    assert told(share) == expected(share, "SourceFileLoader")
+
+
 @pytest.mark.parametrize("content", [b"\0" * 4096, b"rubbish", marshal.dumps(1), marshal.dumps((1, 2, 3))])
 def test_what_is_none_is_left_alone(share: Path, content: bytes) -> None:
     (share / rpinfs.BOUND).write_bytes(content)
@@ -95,7 +104,7 @@ def test_what_is_gone_while_it_is_open_is_looked_for_in_the_folders(share: Path)
 
 def test_it_replaces_the_last_one_whole_and_anybody_may_read_it(share: Path) -> None:
     before = (share / rpinfs.BOUND).read_bytes()
-    (share / f"{rpinfs.BOUND}.new").write_bytes(b"what a power cut has left")
+    (share / f".{rpinfs.BOUND}.rpinfs-new-0").write_bytes(b"what a power cut has left")
     mask = os.umask(0o077)
     try:
         binding.bind(str(share / "rpinfs"))

@@ -1,0 +1,61 @@
+"""What `make bench` measures with is itself right: it runs for an hour, and nobody reads all that it does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.bench import report, storage, work
+from tests.lab.slow_disk import SlowDisk
+from tests.support import PYTHON
+
+COUNTS = {"append": 4, "threads": 8, "create": 4, "overwrite": 4, "sqlite": 2}
+
+
+def test_each_row_of_the_table_is_done() -> None:
+    assert set(storage.ROWS) == {*work.ROWS, work.stall.__name__}
+
+
+@pytest.mark.parametrize("row", storage.ROWS)
+def test_a_row_does_what_it_says(row: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {"COUNT": 4, "FILES": 100, "SEQUENTIAL": work.MIB, "BESIDE": work.MIB}
+    for name, value in (*small.items(), ("DROP_CACHES", tmp_path / "caches")):
+        monkeypatch.setattr(work, name, value)
+    for name in ("FOLDER_BY_FOLDER", "IN_TURN"):
+        monkeypatch.setattr(work, name, str(tmp_path / name))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    work.prepare(row, str(folder))
+    took, count = work.milliseconds(row, str(folder))
+    assert took >= 0 and count == COUNTS.get(row, 1)
+    assert any(path.is_file() and path.stat().st_size for path in folder.rglob("*"))
+    if row in ("untar", "scatter"):
+        assert len([path for path in folder.rglob("*") if path.is_file()]) == 100
+
+
+def test_flushes_are_counted_and_take_their_time(tmp_path: Path) -> None:
+    disk = SlowDisk(tmp_path)
+    disk.take(300)
+    code = (
+        "import os, time; f = os.open('f', os.O_CREAT | os.O_RDWR); a = time.monotonic(); os.fdatasync(f); os.fsync(f)"
+    )
+    told = f"{code}; print(time.monotonic() - a)"
+    done = subprocess.run(
+        [*disk.argv(), *PYTHON, "-c", told], cwd=tmp_path, env={"PATH": os.environ["PATH"]}, capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    assert float(done.stdout) >= 0.6 and disk.flushes == 2
+
+
+def test_an_area_takes_the_place_of_its_last_one() -> None:
+    one, other = (report.Area(title, ("a", "b"), [report.Row("x", {"a": 4, "b": 1234.5})]) for title in ("one", "two"))
+    text = report.with_area(report.with_area(report.HEAD, one), other)
+    assert text.startswith(report.HEAD) and text.index("## one") < text.index("## two")
+    assert "| x | 4 | 1,234 |" in text and "![two](two.svg)" in text
+    changed = report.Area("one", ("a", "b"), [report.Row("x", {"a": 1.0, "b": 0.754}, ratio=True)])
+    text = report.with_area(text, changed)
+    assert text.count("## one") == 1 and "| x | 1.00 | 0.75 |" in text and text.index("## one") < text.index("## two")
+    assert "one" in report.text(changed)
