@@ -156,9 +156,9 @@ test-fresh: deps ## make test and make demo on a Debian made from nothing, SUITE
 test-fast: venv ## the tests that need neither root nor the lab
 	@'$(PYTHON)' -m pytest -m 'not root and not lab'
 
-mutants: deps ## put small errors in, and say which the tests miss; ROOM=agent MODULE=decide SAMPLE=40 SEED=1 (root; hours for all)
+mutants: deps deb ## put small errors in, and say which the tests miss; ROOM=agent MODULE=decide SAMPLE=40 SEED=1 (root; hours for all)
 	@$(call environment,$(MUTANTS_VENV),$(TOOLS) $(MUTATION))
-	$(AS_ROOT) '$(MUTANTS_VENV)/bin/python' -m tests.mutants $(if $(ROOM),--room $(ROOM)) $(if $(MODULE),--module $(MODULE)) \
+	$(AS_ROOT) RPINFS_DEB="$$(realpath '$(DIST)'/rpinfs_*_all.deb)" '$(MUTANTS_VENV)/bin/python' -m tests.mutants $(if $(ROOM),--room $(ROOM)) $(if $(MODULE),--module $(MODULE)) \
 	    $(if $(SEED),--seed $(SEED)) --sample $(SAMPLE)
 
 demo: deb ## boot an emulated Pi for the first time, up to a running container (root)

@@ -213,6 +213,8 @@ class _Way:
         device = loop.attach(image.path, direct_io=image.direct_io, block_size=found.sector_size)
         try:
             self._accept(device)
+            if found.kind is Kind.XFS:
+                device.merge_requests()
             if self.lease is not None:
                 self.lease.keep(device.path)
             uuid = found.uuid or ""

@@ -109,6 +109,15 @@ def test_a_clean_boot_looks_once(wanted: Image, tmp_path: Path, filesystem: str,
     assert len(opened) == 2, opened
 
 
+def test_adjoining_requests_of_xfs_are_merged(wanted: Image) -> None:
+    wanted.filesystem, wanted.size, wanted.size_is_set = "xfs", XFS_SIZE, True
+    with contextlib.closing(prepare.prepare(wanted, PI, silent)) as done:
+        scheduler = Path("/sys/block", os.path.basename(done.device.path), "queue/scheduler").read_text()
+        if "mq-deadline" not in scheduler:
+            pytest.skip("this kernel has no mq-deadline")
+        assert "[mq-deadline]" in scheduler
+
+
 def test_an_image_whose_folder_cannot_be_listed(wanted: Image, traced: Traced) -> None:
     """What nfs-ganesha 6.5 answers for minutes after a file in it was removed on the NAS itself; the image is well."""
     booted(wanted)
