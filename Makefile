@@ -42,6 +42,9 @@ TOOLS := ruff==0.17.6 mypy==2.4.1 pytest==9.2.0 pytest-xdist==3.8.0 hypothesis==
 # What people watch by, unpacked beside the caches and not installed: the packages start daemons, and want a mail server.
 WATCHERS := prometheus prometheus-node-exporter nagios4-core monitoring-plugins-common
 
+# For make pictures alone.
+PAINTERS := python3-pygal python3-rich chromium fonts-dejavu-core
+
 hash = $(firstword $(shell printf '%s' '$(1)' | sha256sum | cut -c -12))
 STAMP := $(CACHE)/packages-$(call hash,$(sort $(PACKAGES)))
 VENV := $(CACHE)/venv-$(call hash,$(TOOLS) $(WINDOWS) $(shell . /etc/os-release; echo $$VERSION_ID))
@@ -77,7 +80,7 @@ define environment
 	fi
 endef
 
-.PHONY: help packages deps venv watchers deb lint test test-fast test-fresh mutants test-crash test-lab demo bench clean
+.PHONY: help packages deps venv watchers deb lint test test-fast test-fresh mutants test-crash test-lab demo bench pictures clean
 
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.* ## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r target text; do
@@ -168,6 +171,11 @@ bench: deb ## what rpinfs costs and saves, into tests/bench/RESULTS.md; AREA=sto
 	@dpkg-query -W python3-pygal >/dev/null 2>&1 ||
 	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends python3-pygal
 	$(AS_ROOT) python3 -m tests.bench --deb '$(DIST)'/rpinfs_*_all.deb --keep $(addprefix --area ,$(AREA))
+
+pictures: deb watchers ## take the pictures of README from a run in the lab, into docs/pictures (root; half an hour)
+	@dpkg-query -W $(PAINTERS) >/dev/null 2>&1 ||
+	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $(PAINTERS)
+	$(AS_ROOT) python3 -m tests.pictures --deb '$(DIST)'/rpinfs_*_all.deb --watchers '$(UNPACKED)'
 
 # For tests/origin.py and test-fresh.
 packages:

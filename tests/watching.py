@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.parse
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,38 @@ from tests.support import TOP
 
 RULES = TOP / "units/monitoring/rpinfs.rules.yml"
 DASHBOARD = TOP / "units/monitoring/rpinfs.dashboard.json"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One of the dashboard, of all Pis.
+
+    Attributes:
+        place: x, y, width and height, in a grid of 24 columns.
+        unit: of the values, as Grafana calls it: none, s, bytes, percent.
+        words: what stands for a value where it is a state.
+        queries: each with what its lines are called, as `{{instance}} {{image}}`.
+    """
+
+    title: str
+    place: tuple[int, int, int, int]
+    unit: str
+    words: Mapping[float, str]
+    queries: Mapping[str, str]
+
+
+def panels(document: Mapping[str, Any] | None = None) -> list[Panel]:
+    """Those of a dashboard, ours if none is given, in its order."""
+    found = []
+    for panel in (document or json.loads(DASHBOARD.read_text()))["panels"]:
+        shown = panel["fieldConfig"]["defaults"]
+        words = {
+            float(value): one["text"] for each in shown.get("mappings", ()) for value, one in each["options"].items()
+        }
+        x, y, width, height = (panel["gridPos"][name] for name in "xywh")
+        queries = {one["expr"].replace("$instance", ".*"): one["legendFormat"] for one in panel["targets"]}
+        found.append(Panel(panel["title"], (x, y, width, height), shown["unit"], words, queries))
+    return found
 
 
 class Prometheus:
@@ -37,10 +71,23 @@ class Prometheus:
 
     def empty(self) -> list[str]:
         """Those queries of the dashboard that show nothing."""
-        document = json.loads(DASHBOARD.read_text())
-        queries = [target["expr"] for panel in document["panels"] for target in panel["targets"]]
+        queries = [query for panel in panels() for query in panel.queries]
         assert len(queries) > 15
-        return [one for one in queries if not self.ask("query", query=one.replace("$instance", ".*"))["result"]]
+        return [one for one in queries if not self.ask("query", query=one)["result"]]
+
+    def courses(self, panel: Panel, begin: float, end: float, step: float) -> dict[str, list[tuple[float, float]]]:
+        """The lines of a panel by their names: times and values. begin and end in seconds since 1970, step in s."""
+        found = {}
+        for query, name in panel.queries.items():
+            words = {"start": str(begin), "end": str(end), "step": str(step)}
+            for line in self.ask("query_range", query=query, **words)["result"]:
+                found[named(name, line["metric"])] = [(float(when), float(value)) for when, value in line["values"]]
+        return found
+
+
+def named(legend: str, labels: Mapping[str, str]) -> str:
+    """What Grafana calls a line."""
+    return re.sub(r"{{ *(\w+) *}}", lambda label: labels.get(label[1], ""), legend)
 
 
 def prometheus_argv(watchers: Path, folder: Path, address: str, target: str, every: Mapping[str, str]) -> list[str]:

@@ -23,14 +23,14 @@ import pytest
 from rpinfs.lease import lease
 from rpinfs.lease.owner import Owner
 from tests.support import Tell
-from tests.watching import RULES, Prometheus, nagios_config, nagios_results, prometheus_argv
+from tests.watching import Prometheus, nagios_config, nagios_results
 
 from .container import without_network
 from .lab import Lab
 from .nas import GaneshaNas
-from .network import NETWORK, PREFIX_LENGTH, Namespace
 from .pi import Pi
 from .process import Daemon, LabError, run
+from .prometheus import give_exporter, watched_by_prometheus
 
 pytestmark = [pytest.mark.lab, pytest.mark.root, pytest.mark.long]
 
@@ -38,13 +38,9 @@ MIB = 1 << 20
 DISK = 1500 * MIB
 OUTAGE = 180.0
 SECONDS = 1800.0
-EVERY = {"scrape_interval": "15s", "scrape_timeout": "10s", "evaluation_interval": "15s"}
 NAGIOS_EVERY = 60
 CHECK = "rpinfs check --format nagios --timeout 100 share.mounted share.answers share.space image.owner gate"
 CHECK_SECONDS = 110.0
-ADDRESS = "127.0.0.1:9090"
-# What README says, for a root that is on the NAS as well.
-ARGS = "--collector.textfile.directory=/run/rpinfs/metrics --no-collector.os --no-collector.filesystem"
 CONFIG = """\
 [Server]
 Address={nas}
@@ -69,22 +65,6 @@ print(text, end="")
 sys.exit(int(status))
 """
 SAYS_WELL = "until grep -q '^watched: ok: ' /run/heard; do sleep 1; done"
-
-
-def give_exporter(pi: Pi, watchers: Path) -> None:
-    """The program, unit and settings of Debian's package, and the drop-in of ours, as rpinfs(8) has it."""
-    program = pi.path("/usr/bin/prometheus-node-exporter")
-    program.write_bytes((watchers / "usr/bin/prometheus-node-exporter").read_bytes())
-    program.chmod(0o755)
-    (unit,) = watchers.glob("**/prometheus-node-exporter.service")
-    pi.write(f"/usr/lib/systemd/system/{unit.name}", unit.read_text())
-    pi.write("/etc/default/prometheus-node-exporter", f'ARGS="{ARGS}"\n')
-    pi.write("/etc/passwd", pi.read("/etc/passwd") + "prometheus:x:999:65534::/:/usr/sbin/nologin\n")
-    ours = pi.read("/usr/share/rpinfs/monitoring/prometheus-node-exporter.conf")
-    pi.write(f"/etc/systemd/system/{unit.name}.d/rpinfs.conf", ours)
-    wanted = pi.path(f"/etc/systemd/system/multi-user.target.wants/{unit.name}")
-    wanted.parent.mkdir(exist_ok=True)
-    wanted.symlink_to(f"/usr/lib/systemd/system/{unit.name}")
 
 
 @contextmanager
@@ -172,19 +152,12 @@ def watched(lab: Lab, watchers: Path, tmp_path: Path, tell: Tell) -> Iterator[Wa
     pi.write("/etc/rpinfs/rpinfs.conf", CONFIG.format(nas=nas.address))
     pi.write("/usr/local/bin/heard", "#!/bin/sh\nexec cat >>/run/heard\n", 0o755)
     give_exporter(pi, watchers)
-    box = Namespace(f"{lab.name}-watcher")
-    lab.switch.connect(box, "watcher")
-    box.ip("address", "add", f"{NETWORK}.9/{PREFIX_LENGTH}", "dev", "eth0")
-    (tmp_path / "rules.yml").write_text(RULES.read_text())
-    argv = prometheus_argv(watchers, tmp_path, ADDRESS, f"{pi.address}:9100", EVERY)
-    fetch = box.inside("curl", "--silent", "--fail", "--retry", "60", "--retry-connrefused", "--retry-delay", "1")
-    prometheus = Prometheus(ADDRESS, lambda url: run([*fetch, url]).encode())
     with ExitStack() as undo:
         held = lease.acquire(str(nas.image_path("docker.img")), OTHER)
         undo.callback(held.close)
         pi.power_on()
         pi.wait_booted(SECONDS)
-        undo.callback(Daemon("Prometheus", box.inside(*argv), tmp_path / "prometheus.log").kill)
+        prometheus = undo.enter_context(watched_by_prometheus(lab, pi, watchers, tmp_path))
         nagios = undo.enter_context(checked_by_nagios(pi, watchers / "usr/sbin/nagios4", tmp_path / "nagios"))
         yield Watched(lab, nas, pi, held, prometheus, nagios, tell)
 
