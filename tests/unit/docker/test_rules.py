@@ -107,6 +107,30 @@ def test_expected(version: str, keys: dict[str, object], prior: tuple[str, ...],
     assert shown(expect(version, keys, prior, on)) == result
 
 
+@pytest.mark.parametrize(
+    ("version", "keys", "prior", "said", "remedy"),
+    [
+        (V26, {"storage-driver": "aufs"}, (), "Docker 26.1 has no storage driver aufs (/etc/docker/daemon.json)",
+         "make it overlay2, or take it out"),
+        (V29, {"storage-driver": "overlay2", **SNAPSHOTTER}, (),
+         "Docker 29.7 has no snapshotter overlay2 (/etc/docker/daemon.json)", "make it overlayfs, or take it out"),
+        (V29, {}, ("overlay2", "fuse-overlayfs"), f"{D} has data of fuse-overlayfs, overlay2: Docker does not start",
+         'set "storage-driver" in /etc/docker/daemon.json to the one that you mean'),
+        (V29, {**SNAPSHOTTER, **REMAP}, (),
+         "Docker 29.7 does not start with both userns-remap and containerd-snapshotter",
+         "take containerd-snapshotter out of features in /etc/docker/daemon.json"),
+        (V26, {**SNAPSHOTTER, **REMAP}, (),
+         "docker build fails with both userns-remap and containerd-snapshotter (moby#47377)",
+         "take containerd-snapshotter out of features in /etc/docker/daemon.json"),
+    ],
+)  # fmt: skip
+def test_why_docker_does_not_start_and_what_helps(
+    version: str, keys: dict[str, object], prior: tuple[str, ...], said: str, remedy: str
+) -> None:
+    found = {problem.message: problem.remedy for problem in expect(version, keys, prior).problems}
+    assert found[said] == remedy
+
+
 def test_rules_that_were_not_tried_say_so() -> None:
     seen = {version: rules.rules_for(version).seen for version in ALL}
     assert {version for version, package in seen.items() if package} == {V20, V26, V28}

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -16,6 +21,7 @@ from rpinfs.health import fleet
 from rpinfs.health.checks.base import Status
 from rpinfs.health.fleet import AHEAD_SECONDS, LATE_SECONDS, Fleet, Pi, judge
 from rpinfs.health.fleet_page import page
+from rpinfs.lease import holders, lease
 from rpinfs.lease.holders import Holder
 from rpinfs.lease.lease import QUIET_SECONDS
 from rpinfs.lease.owner import Owner
@@ -181,6 +187,65 @@ def test_the_page_has_no_script_and_fetches_nothing() -> None:
     assert 'name="viewport"' in text and "default-src 'none'" in text and "@media (max-width" in text
     assert not re.search(r"https?:|url\(|@import|javascript", text)
     assert seen.elements.count("tr") == 4
+
+
+def test_a_line_of_the_page_says_what_is_to_be_done_where_there_is_something() -> None:
+    lines = [line for line in page_of(holder("well"), holder("b", 9e5)).splitlines() if line.startswith("<tr>")]
+    cells = [re.findall(r"<td[^>]*>.*?</td>", line) for line in lines]
+    assert cells[0][2] == f'<td class="how">silent for 10 days{LAST}<small>{fleet._LOOK_AT_IT}</small></td>'
+    assert cells[1] == [
+        '<td class="status ok">ok</td>',
+        '<td class="name" title="serial-well">well</td>',
+        '<td class="how">docker: mounted</td>',
+        '<td class="room" data-of="room">5 GiB free of 10 GiB</td>',
+        '<td class="seen" data-of="last seen">30 s ago</td>',
+        '<td class="board" data-of="board">Pi 4 Model B Rev 1.4</td>',
+        '<td class="version" data-of="rpinfs">0.1.0</td>',
+    ]
+
+
+@pytest.mark.parametrize(("asked", "fault"), [(True, ""), (False, "only 2 of its names")])
+def test_the_page_says_whose_clock_it_is_by_and_what_was_not_looked_at(asked: bool, fault: str) -> None:
+    text = page(Fleet("/share", NOW, asked, judge("/share", [holder()], NOW), fault))
+    assert ("UTC by the clock of the machine that made this page</p>" in text) is not asked
+    assert ('<p class="unknown">only 2 of its names</p>' in text) is bool(fault)
+
+
+# Looking
+
+
+def test_of_a_share_with_too_much_on_it_what_was_read_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        held = lease.acquire(f"{tmp_path}/{name}.img", Owner(f"serial-{name}", name))
+        held.close()
+    monkeypatch.setattr(holders, "MOST_ENTRIES", 3)
+    found = fleet.look(str(tmp_path))
+    assert len(found.pis) == 1 and found.asked
+    assert found.fault == f"{tmp_path}: only 3 of its names were looked at" and found.status is Status.UNKNOWN
+    monkeypatch.setattr(holders, "MOST_ENTRIES", 5)
+    found = fleet.look(str(tmp_path))
+    assert (sorted(pi.name for pi in found.pis), found.fault) == (["a", "b"], "")
+
+
+@pytest.mark.parametrize(("kind", "there", "by_it"), [("ext4", True, 0.0), ("nfs4", True, 9.0), ("nfs4", False, 0.0)])
+def test_whose_time_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, there: bool, by_it: float
+) -> None:
+    """The NAS's, by a file that it has just made; where that cannot be, this machine's, and so it is said."""
+
+    @contextmanager
+    def new_own(path: str) -> Iterator[SimpleNamespace]:
+        assert path == f"{tmp_path}/.fleet.rpinfs-clock"
+        if not there:
+            raise OSError(errno.EROFS, "Read-only file system", path)
+        yield SimpleNamespace(created=9.0)
+
+    line = f"20 1 0:20 / {tmp_path} rw - {kind} nas:/x rw,addr=192.168.1.10\n"
+    monkeypatch.setattr(fleet, "read_text", {"/proc/self/mountinfo": line}.__getitem__)
+    monkeypatch.setattr(fleet.files, "new_own", new_own)
+    now, asked = fleet.time_at(str(tmp_path))
+    assert asked is (kind == "ext4" or there)
+    assert now == by_it if by_it else now > 1e9
 
 
 HOSTILE = st.sampled_from([

@@ -24,9 +24,9 @@ from tests.unit.health.pi import GIB, MOUNTINFO, SILENCE, WELL, facts, live, mou
 ALL = Known(
     "0.1.0",
     Share("/nfs/docker", True, 0.002, 0.0, 100 * GIB, 60 * GIB, 2, 61.5),
-    (Image("docker", True, False, 10 * GIB, GIB, 10 * GIB, 8 * GIB, 0, 1.7e9, True, 1.8e9),),
+    (Image("docker", True, False, 10 * GIB, GIB, 9 * GIB, 8 * GIB, 4, 1.7e9, True, 1.6e9),),
     True,
-    1.8e9,
+    1.9e9,
     (("share.space", "", "ok"), ("mount.right", "docker", "critical")),
     1.8e9,
 )
@@ -63,9 +63,32 @@ def test_every_row_has_a_sample_where_everything_is_known() -> None:
     text = metrics.render(ALL)
     assert [line.split(" ")[2] for line in text.splitlines() if line.startswith("# TYPE")] == [m.name for m in METRICS]
     assert {key[0] for key in samples(text)} == {metric.name for metric in METRICS}
-    assert samples(text)["rpinfs_check_status", "mount.right", "docker"] == 2
-    assert samples(text)["rpinfs_check_status", "share.space"] == 0
-    assert samples(text)["rpinfs_share_outage_seconds_total", "/nfs/docker"] == 61.5
+    share, image = "/nfs/docker", "docker"
+    assert samples(text) == {
+        ("rpinfs_build_info", "0.1.0"): 1,
+        ("rpinfs_check_status", "share.space"): 0,
+        ("rpinfs_check_status", "mount.right", image): 2,
+        ("rpinfs_checks_run_timestamp_seconds",): 1.8e9,
+        ("rpinfs_share_up", share): 1,
+        ("rpinfs_share_answer_seconds", share): 0.002,
+        ("rpinfs_share_silent_seconds", share): 0,
+        ("rpinfs_share_size_bytes", share): 100 * GIB,
+        ("rpinfs_share_free_bytes", share): 60 * GIB,
+        ("rpinfs_share_outages_total", share): 2,
+        ("rpinfs_share_outage_seconds_total", share): 61.5,
+        ("rpinfs_image_mounted", image): 1,
+        ("rpinfs_image_readonly", image): 0,
+        ("rpinfs_image_size_bytes", image): 10 * GIB,
+        ("rpinfs_image_allocated_bytes", image): GIB,
+        ("rpinfs_image_filesystem_size_bytes", image): 9 * GIB,
+        ("rpinfs_image_filesystem_avail_bytes", image): 8 * GIB,
+        ("rpinfs_image_filesystem_errors", image): 4,
+        ("rpinfs_snapshot_newest_timestamp_seconds", image): 1.7e9,
+        ("rpinfs_lease_held", image): 1,
+        ("rpinfs_lease_renewed_timestamp_seconds", image): 1.6e9,
+        ("rpinfs_gate_open",): 1,
+        ("rpinfs_agent_pulse_timestamp_seconds",): 1.9e9,
+    }
 
 
 def test_of_what_nobody_knows_there_is_nothing() -> None:
@@ -113,12 +136,15 @@ def test_what_the_agent_alone_knows_is_taken_from_its_file() -> None:
     assert ("rpinfs_lease_held", "x") not in found
     # Without the agent nothing is said of what it alone knows.
     without = {key[0] for key in samples(metrics.render(ALL, metrics.Told()))}
-    assert without == {metric.name for metric in METRICS if not metric.agent}
+    assert {metric.name for metric in METRICS} - without == {
+        "rpinfs_share_outages_total", "rpinfs_share_outage_seconds_total", "rpinfs_lease_held",
+        "rpinfs_lease_renewed_timestamp_seconds", "rpinfs_agent_pulse_timestamp_seconds",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("value", "text"), [
-    (True, "1"), (False, "0"), (0.25, "0.25"), (1 << 60, str(1 << 60)), (float("nan"), "NaN"),
-    (float("inf"), "+Inf"), (float("-inf"), "-Inf"), (1e-7, "1e-07"),
+    (True, "1"), (False, "0"), (0.25, "0.25"), (-0.25, "-0.25"), (-3.0, "-3"), (1 << 60, str(1 << 60)),
+    (float("nan"), "NaN"), (float("inf"), "+Inf"), (float("-inf"), "-Inf"), (1e-7, "1e-07"),
 ])  # fmt: skip
 def test_numbers(value: float, text: str) -> None:
     assert metrics.number(value) == text

@@ -20,7 +20,7 @@ from rpinfs.boot.host import read_text
 from rpinfs.docker import roots
 from rpinfs.errors import RpinfsError
 from rpinfs.health import questions
-from rpinfs.health.facts import Docker, DockerConfig, File, Nas, NotAskedError, Space
+from rpinfs.health.facts import Docker, DockerConfig, File, Machine, Nas, NotAskedError, Space
 from rpinfs.health.questions import (
     BUDGET_SECONDS,
     LEAST_SECONDS,
@@ -150,6 +150,14 @@ def test_the_memory_of_machine_and_agent() -> None:
         found = questions._ask_machine(pid)
         assert found.memory > found.memory_available > 0 and (found.agent_memory is not None) is known
         assert not known or (found.agent_memory or 0) < found.memory
+
+
+def test_the_memory_of_the_agent_is_counted_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """proc_pid_statm(5): all of it first, then what is resident; a Pi 5 has pages of 16 KiB."""
+    told = {"/proc/meminfo": "MemTotal: 8 kB\nMemAvailable: 4 kB\n", "/proc/301/statm": "9000 5000 2000 1 0 700 0\n"}
+    monkeypatch.setattr(questions, "read_text", told.__getitem__)
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 16384}.__getitem__)
+    assert questions._ask_machine(301) == Machine(8192, 4096, 5000 * 16384)
 
 
 @pytest.mark.parametrize(

@@ -18,15 +18,16 @@ from typing import Any
 import pytest
 
 from rpinfs import __version__
+from rpinfs.boot import gate
 from rpinfs.boot.host import Host
 from rpinfs.boot.settings import human_size
 from rpinfs.health import checks, status
-from rpinfs.health.facts import Facts, Nas, facts_of
+from rpinfs.health.facts import Facts, File, Nas, Space, facts_of
 from rpinfs.health.status import Paint
 from rpinfs.system.deadline import TimedOut
 from rpinfs.system.network import Route
-from tests.support import DOCKER_FILE, Installed, make_tree
-from tests.unit.health.pi import IMAGE, NAS, SHARE_LINE, WELL, agent, facts, live, mountinfo
+from tests.support import DOCKER_FILE, SERIAL, Installed, make_tree
+from tests.unit.health.pi import GIB, IMAGE, NAS, ROOT_LINE, SHARE_LINE, WELL, agent, facts, live, mountinfo
 
 PLAIN = Paint(on=False)
 
@@ -86,6 +87,80 @@ def test_the_form_is_the_same_when_nothing_is_known(root: Path) -> None:
     found = facts(root, files={"proc/self/mountinfo": ""})
     found.answers = {}
     assert keys(document(found)) == FORM
+
+
+SAID = {
+    "pid": 301,
+    "share": {"state": "silent", "since": 40.0, "size": 7, "free": 5, "message": "does not answer"},
+    "images": {
+        "docker": {
+            "state": "mounted", "since": 60.0, "message": "read-only", "size": 11, "allocated": 9, "clean": False
+        }
+    },
+}  # fmt: skip
+UNASKED = ("share", "image:docker", "space:docker", "nas", "route", "machine", "docker", "systemd")
+
+
+def test_every_value_of_the_document(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the NAS, the kernel, Docker and the agent say it: no two numbers are alike that belong to different keys."""
+    file, space = File(10 * GIB, 6 * GIB), Space(90 * GIB, 40 * GIB, 3000, 1800, 0.1)
+    way = Route(NAS, "eth0", "192.168.1.1", "192.168.1.77")
+    answers = {"image:docker": file, "space:docker": space, "route": way}
+    files = {"proc/sys/kernel/hostname": "pi1\n", gate.STATE_FILE: json.dumps(SAID)}
+    found = live(facts(root, files=files, answers=answers), monkeypatch)
+    found.now = 100.0
+    told = document(found)
+    mount = {"mounted": True, "type": "nfs4", "nfs_version": "4.1"}
+    assert told["host"] == {
+        "hostname": "pi1", "serial": SERIAL, "mac": None, "uptime_seconds": 100.0, "memory": 4 * GIB,
+        "memory_available": 3 * GIB,
+    }  # fmt: skip
+    boot, share = f"{NAS}:/tftpboot", f"{NAS}:/docker"
+    assert told["boot"] == {
+        "expected_source": boot, "where": "/boot/firmware", "source": boot, "read_only": True, **mount
+    }  # fmt: skip
+    assert told["share"] == {
+        "expected_source": share, "where": "/nfs/docker", "source": share, "read_only": False, **mount, "hard": True,
+        "answers": True, "answer_seconds": 0.002, "error": None, "size": 100 * GIB, "available": 60 * GIB,
+        "state": "silent", "state_seconds": 60.0, "message": "does not answer",
+    }  # fmt: skip
+    assert told["images"] == [{
+        "name": "docker", "file": IMAGE, "where": "/var/lib/docker", "bind": ["/var/lib/containerd"], "mounted": True,
+        "source": "/dev/loop3", "filesystem": "ext4", "read_only": False, "loop": "loop3", "direct_io": True,
+        "block_size": 4096, "file_size": 10 * GIB, "file_allocated": 6 * GIB, "size": 90 * GIB, "available": 40 * GIB,
+        "inodes": 3000, "inodes_free": 1800, "errors": 0, "clean": False, "state": "mounted", "state_seconds": 40.0,
+        "message": "read-only",
+    }]  # fmt: skip
+    assert told["agent"] == {"active": "active", "pid": 301, "memory": 20 << 20}
+    assert told["docker"] == {
+        "installed": True, "active": "active", "version": "26.1.5", "driver": "overlay2", "root": "/var/lib/docker",
+        "containers": 2, "containers_running": 1, "images": 3,
+    }  # fmt: skip
+    assert told["network"] == {
+        "server": NAS, "address": NAS, "reachable": True, "connect_seconds": 0.001, "interface": "eth0",
+        "gateway": "192.168.1.1", "source": "192.168.1.77", "carrier": True, "speed_mbps": 1000, "duplex": "full",
+        "wireless": False, "mac": "dc:a6:32:00:00:01",
+    }  # fmt: skip
+
+
+def test_what_nobody_has_answered_is_what_the_agent_knew_or_null(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = live(facts(root, files={**mountinfo(ROOT_LINE), gate.STATE_FILE: json.dumps(SAID)}), monkeypatch)
+    for name in UNASKED:
+        del found.answers[name]
+    told = document(found)
+    assert all(told["boot"][key] is None for key in ("source", "read_only", "type", "nfs_version"))
+    assert (told["share"]["size"], told["share"]["available"]) == (7, 5)
+    for key in ("hard", "answers", "answer_seconds", "error", "source", "type", "nfs_version", "read_only"):
+        assert told["share"][key] is None, key
+    (image,) = told["images"]
+    assert (image["file_size"], image["file_allocated"], image["mounted"]) == (11, 9, False)
+    for key in ("source", "filesystem", "read_only", "size", "available", "inodes"):
+        assert image[key] is None, key
+    assert told["agent"] == {"active": None, "pid": 301, "memory": None}
+    assert set(told["docker"].values()) == {None}
+    for key in ("reachable", "connect_seconds", "gateway", "source"):
+        assert told["network"][key] is None, key
+    assert (told["host"]["memory"], told["host"]["memory_available"]) == (None, None)
 
 
 def test_not_in_use(root: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from rpinfs.system.systemd import UnitState
 from tests.support import Content
 from tests.unit.health.pi import (
@@ -20,7 +22,9 @@ from tests.unit.health.pi import (
     Case,
     Judged,
     assert_judged,
+    facts,
     mountinfo,
+    results,
     systemd,
     unit,
 )
@@ -123,3 +127,25 @@ CASES = [
 
 def test_case(case: Case, judged: Judged) -> None:
     assert_judged(case, judged(case))
+
+
+AGAIN = "mend what it says, then: systemctl restart var-lib-docker.mount; journalctl -b -u var-lib-docker.mount -n 20"
+
+
+@pytest.mark.parametrize(
+    ("result", "why", "remedy"),
+    [
+        ("resources", "", "set Where= to the folder that the symbolic link leads to, then reboot"),
+        ("exit-code", SYMLINK, "set Where= to the folder that the symbolic link leads to, then reboot"),
+        *(
+            (result, "mount failed", AGAIN)
+            for result in ("exit-code", "signal", "timeout")
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_to_be_done_about_a_mount_that_failed(root: Path, result: str, why: str, remedy: str) -> None:
+    """systemd refuses a mount point below a link with `resources`; older ones say it in the journal alone."""
+    answers = {**failing(replace(FAILED, result=result)), "failed": {FAILED.name: why} if why else {}}
+    found = results(facts(root, answers=answers))["units.mounted"]
+    assert (found.status, found.remedy) == (CRITICAL, remedy)
+    assert found.message == f"var-lib-docker.mount has failed, {result}{': ' * bool(why)}{why}"
