@@ -26,6 +26,7 @@ from rpinfs.lease.holders import Holder
 from rpinfs.lease.lease import QUIET_SECONDS
 from rpinfs.lease.owner import Owner
 from rpinfs.lease.report import Report
+from rpinfs.system import files
 
 NOW = 1.8e9
 GIB = 1 << 30
@@ -242,7 +243,7 @@ def test_whose_time_it_is(
 
     line = f"20 1 0:20 / {tmp_path} rw - {kind} nas:/x rw,addr=192.168.1.10\n"
     monkeypatch.setattr(fleet, "read_text", {"/proc/self/mountinfo": line}.__getitem__)
-    monkeypatch.setattr(fleet.files, "new_own", new_own)
+    monkeypatch.setattr(files, "new_own", new_own)
     now, asked = fleet.time_at(str(tmp_path))
     assert asked is (kind == "ext4" or there)
     assert now == by_it if by_it else now > 1e9
