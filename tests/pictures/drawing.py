@@ -23,6 +23,7 @@ NOT_SHOWN = re.compile(rf' id=""|<!--.*?-->|{STYLE.pattern}', re.DOTALL)
 COLUMN, ROW = 40, 32
 """Pixels of a cell of the dashboard's grid."""
 PHONE = (420, 900)
+MOST_COLUMNS = 100
 GAP_SECONDS = 3 * STEP_SECONDS
 """Where there is no value for longer, a line is interrupted."""
 
@@ -34,7 +35,7 @@ def terminal(title: str, text: str) -> bytes:
     import rich.text  # type: ignore[import-not-found]
 
     shown = rich.text.Text.from_ansi(text)
-    width = max(len(line) for line in shown.plain.splitlines())
+    width = min(MOST_COLUMNS, max(len(line) for line in shown.plain.splitlines()))
     console = rich.console.Console(record=True, width=width, file=io.StringIO())
     console.print(shown, highlight=False)
     form = re.sub(r"@font-face {{.*?}}", "", rich._export_format.CONSOLE_SVG_FORMAT, flags=re.DOTALL)

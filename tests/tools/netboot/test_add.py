@@ -131,6 +131,7 @@ def test_what_is_new(image: Path, here: Path) -> None:
     assert not (root / "etc/systemd/system/multi-user.target.wants/rpi-resize.service").is_symlink()
     assert (root / "etc/systemd/system/rpi-resize.service").readlink() == Path("/dev/null")
     assert "Mechanism=none" in (root / "etc/rpi/swap.conf.d/50-rpinfs.conf").read_text()
+    assert "switched off: rpi-resize.service, rpi-swap\n" in done.stdout
     assert (boot / "userconf.txt").read_text() == (root / "boot/firmware/userconf.txt").read_text() == "me:*\n"
     authorized = root / "home/pi/.ssh/authorized_keys"
     assert (authorized.read_text(), authorized.stat().st_uid) == ((here / "key.pub").read_text(), 1000)
