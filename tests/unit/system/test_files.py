@@ -143,3 +143,25 @@ def test_no_link_is_followed_on_the_way(tmp_path: Path) -> None:
         with pytest.raises(OddFileError, match=f"expected a folder, found {found}$"):
             files.make_folders(str(share), below)
     assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize("gone", ["nothing", "folder"])
+def test_a_folder_that_cannot_be_walked(tmp_path: Path, gone: str) -> None:
+    """One that has gone meanwhile ends the walk, unless that is to be passed over: then the others are walked."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    top = str(tmp_path / "nothing" if gone == "nothing" else tmp_path)
+
+    def walked(*, strict: bool) -> list[str]:
+        found = []
+        for folder, _, _ in files.walk(top, strict=strict):
+            found.append(folder)
+            if folder == str(tmp_path):
+                (tmp_path / "a").rmdir()
+        return found
+
+    with pytest.raises(FileNotFoundError):
+        walked(strict=True)
+    if gone == "folder":
+        (tmp_path / "a").mkdir()
+    assert walked(strict=False) == ([top, str(tmp_path / "b")] if gone == "folder" else [])
