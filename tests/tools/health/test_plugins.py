@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import time
@@ -38,6 +39,10 @@ def test_nagios(watchers: Path, root: Path, installed: Installed, tmp_path: Path
     make_pi(root, "", FILES)
     # Folders to ask for their room: this machine's, so how full it is is open.
     roomy = make_pi(tmp_path / "roomy", "", {**FILES, "nfs/docker": None, "var/lib/docker": None})
+    # Whoever opens a pipe that nobody writes to waits.
+    waits = make_pi(tmp_path / "waits", "", {name: text for name, text in FILES.items() if name != "proc/cmdline"})
+    (waits / "proc/cmdline").unlink(missing_ok=True)
+    os.mkfifo(waits / "proc/cmdline")
     rpinfs = f"/usr/bin/env RPINFS_ROOT={root} {installed.rpinfs} check --format nagios --timeout 50"
     config = nagios_config(tmp_path, {
         "well": f"{rpinfs} fstab share.mounted",
@@ -46,7 +51,7 @@ def test_nagios(watchers: Path, root: Path, installed: Installed, tmp_path: Path
         "figures": f"{rpinfs} mount.space share.space".replace(str(root), str(roomy)),
         "misspelt": f"{rpinfs} share.spce",
         "wrong": f"{rpinfs} --fromat nagios",
-        "late": f"{rpinfs} --timeout 0.1",
+        "late": f"{rpinfs} --timeout 0.1".replace(str(root), str(waits)),
     })  # fmt: skip
     found = results(watchers / "usr/sbin/nagios4", config, 7)
     states = {name: result[0] for name, result in found.items()}
