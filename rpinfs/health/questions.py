@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 BUDGET_SECONDS = 1.5
 """From the start of the process to the deadline of all questions; drawing fits into what is left of two seconds."""
 
+_USUAL_START_SECONDS, _FOR_EACH_MORE, _MOST_SECONDS = 0.3, 8, 6.0
+"""A start that takes the processor longer than this is that of a slow machine: what each second more gives, at most."""
+
 LEAST_SECONDS = 0.5
 """What the questions get even when Python itself came up late from a cold root."""
 
@@ -83,8 +86,9 @@ def seconds_left() -> float:
     """What is left of the budget for questions, counted from the start of this process."""
     elapsed = deadline.seconds_of_life()
     # The time that Python's own start took on the processor: this machine is slow, whatever the NAS does, and so are
-    # the children. A Pi 3 or newer gets nothing from it, an emulated one some seconds.
-    slow = 3 * time.process_time() - BUDGET_SECONDS
+    # the children. A Pi 3 or newer gets nothing from it, an emulated one some seconds: its own start takes 0.8 s and
+    # more, and systemd and Docker, asked all at once right after a boot, have taken longer than 1.1 s.
+    slow = min(_MOST_SECONDS, _FOR_EACH_MORE * (time.process_time() - _USUAL_START_SECONDS))
     return round(max(LEAST_SECONDS, BUDGET_SECONDS - elapsed, slow), 1)
 
 

@@ -179,7 +179,7 @@ def test_what_the_kernel_says_is_what_psutil_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("elapsed", "busy", "left"), [(0.0, 0.1, 1.5), (0.3, 0.1, 1.2), (9.0, 0.1, 0.5), (9.0, 2.0, 4.5)]
+    ("elapsed", "busy", "left"), [(0.0, 0.1, 1.5), (0.3, 0.1, 1.2), (9.0, 0.1, 0.5), (0.9, 0.9, 4.8), (9.0, 2.0, 6.0)]
 )
 def test_the_budget_of_a_slow_machine_is_larger(
     monkeypatch: pytest.MonkeyPatch, elapsed: float, busy: float, left: float
