@@ -42,8 +42,9 @@ TOOLS := ruff==0.17.6 mypy==2.4.1 pytest==9.2.0 pytest-xdist==3.8.0 hypothesis==
 # What people watch by, unpacked beside the caches and not installed: the packages start daemons, and want a mail server.
 WATCHERS := prometheus prometheus-node-exporter nagios4-core monitoring-plugins-common
 
-# For make pictures alone.
-PAINTERS := python3-pygal python3-rich chromium fonts-dejavu-core
+# For make bench, and for make pictures.
+PLOTTERS := python3-pygal
+PAINTERS := $(PLOTTERS) python3-rich chromium fonts-dejavu-core
 
 hash = $(firstword $(shell printf '%s' '$(1)' | sha256sum | cut -c -12))
 STAMP := $(CACHE)/packages-$(call hash,$(sort $(PACKAGES)))
@@ -78,6 +79,12 @@ define environment
 	        xargs ln --symbolic --target-directory="$$(echo '$(1)'/lib/python3.*/site-packages)"
 	    touch '$(1)/complete'
 	fi
+endef
+
+# Debian packages of one target alone, where they are missing.
+define installed
+	dpkg-query -W $(1) >/dev/null 2>&1 ||
+	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $(1)
 endef
 
 .PHONY: help packages deps venv watchers deb lint test test-fast test-fresh mutants test-crash test-lab demo bench pictures clean
@@ -161,20 +168,18 @@ test-fast: venv ## the tests that need neither root nor the lab
 
 mutants: deps deb ## put small errors in, and say which the tests miss; ROOM=agent MODULE=decide SAMPLE=40 SEED=1 (root; hours for all)
 	@$(call environment,$(MUTANTS_VENV),$(TOOLS) $(MUTATION))
-	$(AS_ROOT) RPINFS_DEB="$$(realpath '$(DIST)'/rpinfs_*_all.deb)" '$(MUTANTS_VENV)/bin/python' -m tests.mutants $(if $(ROOM),--room $(ROOM)) $(if $(MODULE),--module $(MODULE)) \
-	    $(if $(SEED),--seed $(SEED)) --sample $(SAMPLE)
+	$(AS_ROOT) RPINFS_DEB="$$(realpath '$(DIST)'/rpinfs_*_all.deb)" '$(MUTANTS_VENV)/bin/python' -m tests.mutants \
+	    $(if $(ROOM),--room $(ROOM)) $(if $(MODULE),--module $(MODULE)) $(if $(SEED),--seed $(SEED)) --sample $(SAMPLE)
 
 demo: deb ## boot an emulated Pi for the first time, up to a running container (root)
 	@$(AS_ROOT) python3 -m tests.lab.demo --deb '$(DIST)'/rpinfs_*_all.deb
 
 bench: deb ## what rpinfs costs and saves, into tests/bench/RESULTS.md; AREA=storage alone (root)
-	@dpkg-query -W python3-pygal >/dev/null 2>&1 ||
-	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends python3-pygal
+	@$(call installed,$(PLOTTERS))
 	$(AS_ROOT) python3 -m tests.bench --deb '$(DIST)'/rpinfs_*_all.deb --keep $(addprefix --area ,$(AREA))
 
 pictures: deb watchers ## take the pictures of README from a run in the lab, into docs/pictures (root; half an hour)
-	@dpkg-query -W $(PAINTERS) >/dev/null 2>&1 ||
-	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $(PAINTERS)
+	@$(call installed,$(PAINTERS))
 	$(AS_ROOT) python3 -m tests.pictures --deb '$(DIST)'/rpinfs_*_all.deb --watchers '$(UNPACKED)'
 
 # For tests/origin.py and test-fresh.

@@ -86,7 +86,7 @@ def seconds_left() -> float:
     """What is left of the budget for questions, counted from the start of this process."""
     elapsed = deadline.seconds_of_life()
     # The time that Python's own start took on the processor: this machine is slow, whatever the NAS does, and so are
-    # the children. A Pi 3 or newer gets nothing from it, an emulated one some seconds: its own start takes 0.8 s and
+    # the children. A Pi 3 or newer gets little from it, an emulated one some seconds: its own start takes 0.8 s and
     # more, and systemd and Docker, asked all at once right after a boot, have taken longer than 1.1 s.
     slow = min(_MOST_SECONDS, _FOR_EACH_MORE * (time.process_time() - _USUAL_START_SECONDS))
     return round(max(LEAST_SECONDS, BUDGET_SECONDS - elapsed, slow), 1)

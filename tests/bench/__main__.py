@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.lab.lab import require_root
 from tests.lab.process import LabError
+from tests.lab.root import say
 
 from . import boot, report, storage
 
@@ -16,11 +17,6 @@ AREAS: dict[str, Callable[[Path, Callable[[str], None]], Iterator[report.Area]]]
     "boot": boot.measure,
     "storage": storage.measure,
 }
-
-
-def say(line: str) -> None:
-    """Progress, as it comes."""
-    print(line, flush=True)
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ from .lab import WORK, Lab, remove_leftovers, require_root
 from .machine import native_machine
 from .process import LabError
 from .releases import DEFAULT, RELEASES
-from .root import cache_folder, root_with
+from .root import cache_folder, root_with, say
 
 
 def main() -> int:
@@ -95,10 +95,6 @@ def prompted_lines() -> Iterator[str]:
             yield input(prompt)
         except EOFError:
             return
-
-
-def say(line: str) -> None:
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

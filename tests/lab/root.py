@@ -84,6 +84,11 @@ DIGITS = 12
 Progress = Callable[[str], None]
 
 
+def say(line: str) -> None:
+    """Progress, as it comes."""
+    print(line, flush=True)
+
+
 def quiet(_line: str) -> None:
     """Progress that nobody wants to see."""
 

@@ -8,16 +8,12 @@ from pathlib import Path
 
 from tests.lab.lab import require_root
 from tests.lab.process import LabError
+from tests.lab.root import say
 from tests.support import TOP
 
 from . import drawing, scene
 
 PICTURES = TOP / "docs/pictures"
-
-
-def say(line: str) -> None:
-    """Progress, as it comes."""
-    print(line, flush=True)
 
 
 def main() -> int:

@@ -30,16 +30,14 @@ GAP_SECONDS = 3 * STEP_SECONDS
 
 def terminal(title: str, text: str) -> bytes:
     """A window with what a program has written, escape sequences and all."""
-    import rich._export_format  # type: ignore[import-not-found]  # For make pictures alone, as all below.
-    import rich.console  # type: ignore[import-not-found]
+    import rich.console  # type: ignore[import-not-found]  # For make pictures alone, as all below.
     import rich.text  # type: ignore[import-not-found]
 
     shown = rich.text.Text.from_ansi(text)
     width = min(MOST_COLUMNS, max(len(line) for line in shown.plain.splitlines()))
     console = rich.console.Console(record=True, width=width, file=io.StringIO())
     console.print(shown, highlight=False)
-    form = re.sub(r"@font-face {{.*?}}", "", rich._export_format.CONSOLE_SVG_FORMAT, flags=re.DOTALL)
-    svg: str = console.export_svg(title=title, code_format=form, unique_id="terminal")
+    svg = re.sub(r"@font-face {.*?}", "", console.export_svg(title=title, unique_id="terminal"), flags=re.DOTALL)
     return "".join(f"{line.strip()}\n" for line in svg.splitlines() if line.strip()).encode()
 
 

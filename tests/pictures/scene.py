@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rpinfs import __version__
+from rpinfs.boot.settings import GIB
 from rpinfs.boot.values import replace
 from rpinfs.lease import lease
 from rpinfs.lease.owner import Owner
@@ -26,7 +27,6 @@ from tests.lab.prometheus import give_exporter, watched_by_prometheus
 from tests.lab.root import Progress
 from tests.watching import Panel, panels
 
-GIB = 1 << 30
 DISK = 8 * GIB
 WELL_SECONDS = 240.0
 OUTAGE_SECONDS = 180.0
