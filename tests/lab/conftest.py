@@ -20,7 +20,20 @@ from .process import LabError, tail
 from .releases import DEFAULT
 
 CONSOLE_LINES = 150
-JOURNAL_SECONDS = 30.0
+ANSWER_SECONDS = 30.0
+WAITING_IN = """\
+for task in /proc/[0-9]*; do
+    args=$(tr '\\0' ' ' <"$task/cmdline")
+    [ -z "$args" ] || echo "${task#/proc/} $(cat "$task/wchan"): $args"
+done
+"""
+QUESTIONS = {
+    "jobs": ("systemctl --no-pager list-jobs", False),
+    # By a busybox in memory: it answers while the root's NAS is away, and when nothing new can be run from the root.
+    "tasks": (WAITING_IN, True),
+    "journal": (f"journalctl --no-pager --boot --lines={CONSOLE_LINES}", False),
+}
+"""What a failed test's Pi is asked: a name, a command, and whether it runs from memory."""
 LABS = pytest.StashKey[list[Lab]]()
 FAILED = pytest.StashKey[str]()
 """Of a module whose tests share a lab: the last one that failed, and has left it who knows how."""
@@ -63,15 +76,18 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         if item.parent is not None:
             item.parent.stash[FAILED] = item.name
         for lab in item.stash.get(LABS, []):
+            # What says most comes first: who shows a report in part leaves out its end.
+            for pi in lab.pis.values():
+                if pi.is_on():
+                    report.sections += [(f"{what} of {pi.name}", asked(pi, *how)) for what, how in QUESTIONS.items()]
+                report.sections.append((f"console of {pi.name}", tail(pi.console(), CONSOLE_LINES)))
             report.sections.append(("log of the NAS", tail(lab.nas.log(), CONSOLE_LINES)))
-            report.sections += [(f"console of {pi.name}", tail(pi.console(), CONSOLE_LINES)) for pi in lab.pis.values()]
-            report.sections += [(f"journal of {pi.name}", journal(pi)) for pi in lab.pis.values() if pi.is_on()]
     return report
 
 
-def journal(pi: Pi) -> str:
-    """The end of a Pi's journal, if it still answers."""
+def asked(pi: Pi, command: str, from_memory: bool = False) -> str:
+    """What a Pi answers, if it still does."""
     try:
-        return pi.try_run(f"journalctl --no-pager --boot --lines={CONSOLE_LINES}", timeout=JOURNAL_SECONDS).stdout
+        return str(pi.try_run(command, ANSWER_SECONDS, from_memory))
     except LabError as error:
         return str(error)
