@@ -71,6 +71,17 @@ def is_well(root: Chroot) -> None:
     assert root.run("rpinfs", "--version").stdout
 
 
+def is_bound_anew_with_python(root: Chroot) -> None:
+    """The one file has of Python's library as well: whatever package brings another build of that has it made anew."""
+    (bound,) = root.path("/usr/share/rpinfs").glob("bound.*")
+    right = bound.read_bytes()
+    bound.unlink()
+    library = root.run("python3", "-c", "import os; print(os.path.dirname(os.__file__))").stdout.strip()
+    root.run("dpkg-trigger", "--by-package=libpython3-stdlib", f"{library}/os.py")
+    root.run("dpkg", "--configure", "--pending")
+    assert bound.read_bytes() == right
+
+
 @pytest.mark.root
 def test_from_the_first_version_to_the_purge(first_deb: Path, deb: Path, release: str) -> None:
     with chroot.chroot(release) as root:
@@ -83,6 +94,7 @@ def test_from_the_first_version_to_the_purge(first_deb: Path, deb: Path, release
         upgraded, compiled = kept_files(root), byte_code(root)
         assert broken_links(root) == links
         assert {name: root.path(name).read_text() for name in ADMINS} == ADMINS
+        is_bound_anew_with_python(root)
 
         root.run("dpkg", "-r", "rpinfs")
         left = kept_files(root) - before

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import marshal
 import os
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,9 +21,9 @@ from tests.unit.test_structure import modules
 TELL = """
 import sys
 sys.path.insert(0, sys.argv[1])
-import rpinfs.boot.config, rpinfs.lease
+import rpinfs.boot.config, rpinfs.lease, json
 {more}
-for module in (rpinfs.boot, rpinfs.boot.config, rpinfs.lease):
+for module in (rpinfs.boot, rpinfs.boot.config, rpinfs.lease, json, json.decoder):
     loader = type(module.__spec__.loader).__name__
     print(module.__name__, loader, module.__file__, *getattr(module, "__path__", ()))
 """
@@ -41,11 +44,13 @@ def told(share: Path, more: str = "") -> list[list[str]]:
 
 
 def expected(share: Path, loader: str) -> list[list[str]]:
-    boot, lease = f"{share}/rpinfs/boot", f"{share}/rpinfs/lease"
+    boot, lease, library = f"{share}/rpinfs/boot", f"{share}/rpinfs/lease", Path(os.__file__).parent
     return [
         ["rpinfs.boot", loader, f"{boot}/__init__.py", boot],
         ["rpinfs.boot.config", loader, f"{boot}/config.py"],
         ["rpinfs.lease", loader, f"{lease}/__init__.py", lease],
+        ["json", loader, f"{library}/json/__init__.py", f"{library}/json"],
+        ["json.decoder", loader, f"{library}/json/decoder.py"],
     ]
 
 
@@ -55,15 +60,52 @@ def test_modules_come_from_it_and_look_as_ever(share: Path) -> None:
 
 def test_it_has_every_module_once(share: Path) -> None:
     data = (share / rpinfs.BOUND).read_bytes()
-    whose, index = marshal.loads(data[: rpinfs.LARGEST_HEAD])
+    whose, index, parts = marshal.loads(data[: rpinfs.LARGEST_HEAD])
     assert whose == rpinfs.WHOSE
-    found = {name.removeprefix("rpinfs.") for name in index}
+    found = {name.removeprefix("rpinfs.") for name in index if name.startswith("rpinfs.")}
     assert found == {name.removesuffix(".__init__") for name in modules(TOP / "rpinfs")} - {"__init__"}
     end = rpinfs.LARGEST_HEAD
     for _, offset, size in sorted(index.values(), key=lambda entry: entry[1]):
         assert offset == end
         end += size
     assert end == len(data)
+    ends = [rpinfs.LARGEST_HEAD, *(end for _, end in parts)]
+    assert parts == list(itertools.pairwise(ends)) and len(parts) == len(binding.PARTS)
+    for (begin, end), names in zip(parts, binding.PARTS, strict=True):
+        assert all(begin <= index[name][1] < end for name in names)
+
+
+def test_of_pythons_own_library_it_has_what_the_boot_imports(share: Path) -> None:
+    _, index, parts = marshal.loads((share / rpinfs.BOUND).read_bytes()[: rpinfs.LARGEST_HEAD])
+    library = {name for name in index if not name.startswith("rpinfs.")}
+    assert {"json", "json.decoder", "re", "subprocess", "threading", "ctypes"} <= library
+    assert not library & {"os", "posixpath", "encodings", "sdnotify", "_json", "importlib"}
+    assert not [name for name in library if index[name][1] < parts[0][1]], "the generator imports none"
+
+
+def test_what_is_needed_together_is_read_ahead(share: Path, tmp_path: Path) -> None:
+    """In steps of which the kernel leaves nothing out: it takes 128 KiB, or a request's size, and no more."""
+
+    def asked(*names: str) -> list[tuple[int, int]]:
+        program = f"import sys; sys.path.insert(0, sys.argv[1]); import {', '.join(names)}"
+        argv = ["strace", "-e", "trace=fadvise64", "-o", str(tmp_path / "trace"), *PYTHON, "-c", program, str(share)]
+        subprocess.run(argv, check=True, cwd="/")
+        trace = (tmp_path / "trace").read_text()
+        found = re.findall(r"fadvise64\(\d+, (\d+), (\d+), POSIX_FADV_WILLNEED\) = 0", trace)
+        return [(int(start), int(size)) for start, size in found]
+
+    def whole(*parts: tuple[int, int]) -> list[tuple[int, int]]:
+        # A local file system's block is smaller than READ_AHEAD.
+        steps = [(start, end) for begin, end in parts for start in range(begin, end, rpinfs.READ_AHEAD)]
+        return [(start, min(rpinfs.READ_AHEAD, end - start)) for start, end in steps]
+
+    _, _, parts = marshal.loads((share / rpinfs.BOUND).read_bytes()[: rpinfs.LARGEST_HEAD])
+    boot, agent, overlay = parts
+    assert asked("rpinfs") == []
+    assert asked("rpinfs.boot.generator") == asked("rpinfs.boot.gate") == whole(boot)
+    assert asked("rpinfs.agent.agent", "rpinfs.boot.gate") == [*whole(agent), *whole(boot)]
+    assert asked("ctypes") == [], "of the library, before rpinfs is there"
+    assert asked("rpinfs", "ctypes") == [*whole(overlay), *whole(agent)]
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000, rpinfs.LARGEST_HEAD])
@@ -87,10 +129,13 @@ def test_what_is_none_is_left_alone(share: Path, content: bytes) -> None:
     assert told(share) == expected(share, "SourceFileLoader")
 
 
-@pytest.mark.parametrize("whose", [("0.0", rpinfs.WHOSE[1]), (rpinfs.WHOSE[0], b"\0\0\r\n")])
-def test_that_of_another_version_or_python_is_none(
-    share: Path, whose: tuple[str, bytes], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("which", range(len(rpinfs.WHOSE)))
+def test_that_of_another_version_or_python_or_build_of_it_is_none(
+    share: Path, which: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    others = ("0.0", b"\0\0\r\n", sys.version.replace("20", "19"))
+    assert others[which] != rpinfs.WHOSE[which]
+    whose = (*rpinfs.WHOSE[:which], others[which], *rpinfs.WHOSE[which + 1 :])
     monkeypatch.setattr(rpinfs, "WHOSE", whose)
     binding.bind(str(share / "rpinfs"))
     assert told(share) == expected(share, "SourceFileLoader")
