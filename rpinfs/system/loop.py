@@ -67,15 +67,16 @@ class LoopDevice:
     Attributes:
         path: "/dev/loop3".
         fd: the open file descriptor, valid until close().
-        direct_io: whether it really does direct I/O.
-        block_size: logical block size in bytes, as it really is.
+        direct_io: whether it really does direct I/O, of which refresh() has the kernel's word.
+        block_size: logical block size in bytes, likewise.
     """
+
+    direct_io: bool
+    block_size: int
 
     def __init__(self, path: str, fd: int) -> None:
         self.path = path
         self.fd = fd
-        self.direct_io = False
-        self.block_size = 512
 
     def __enter__(self) -> "LoopDevice":
         return self
@@ -98,8 +99,7 @@ class LoopDevice:
         """Attach the open file in one step (LOOP_CONFIGURE). Raises OSError."""
         flags = (LO_FLAGS_AUTOCLEAR if autoclear else 0) | (LO_FLAGS_DIRECT_IO if direct_io else 0)
         # The kernel cuts the name to 63 bytes and a NUL; it is only for people (losetup -l reads sysfs).
-        shown = os.fsencode(name)[:63]
-        info = _LOOP_INFO64.pack(0, 0, 0, *part, 0, 0, 0, flags, shown, b"", b"", 0, 0)
+        info = _LOOP_INFO64.pack(0, 0, 0, *part, 0, 0, 0, flags, os.fsencode(name), b"", b"", 0, 0)
         fcntl.ioctl(self.fd, LOOP_CONFIGURE, _LOOP_CONFIG.pack(file, block_size, info))
 
     def set_direct_io(self, wanted: bool) -> None:

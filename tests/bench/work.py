@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 BLOCK = bytes(range(256)) * 16
@@ -79,7 +80,7 @@ def overwrite(folder: str) -> int:
 
 def sqlite(folder: str) -> int:
     """A transaction of one row, by SQLite's own defaults."""
-    with sqlite3.connect(f"{folder}/sqlite") as connection:
+    with closing(sqlite3.connect(f"{folder}/sqlite")) as connection:
         connection.execute("create table if not exists t (a integer primary key, b blob)")
         for _ in range(COUNT // 2):
             connection.execute("insert into t (b) values (?)", (BLOCK[:200],))

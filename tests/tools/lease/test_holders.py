@@ -141,6 +141,17 @@ def test_folders_below_are_looked_into_but_not_for_ever_and_no_snapshots_of_the_
     assert [Path(found.image).relative_to(share) for found in holders(str(share))] == [Path("rack/1/docker.img")]
 
 
+@pytest.mark.parametrize("most", [1, 4, 5])
+def test_so_many_levels_of_folders_are_looked_at(share: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr(module, "MOST_LEVELS", most)
+    (share / "2/3/4/5/6").mkdir(parents=True)
+    folders = ["", "2", "2/3", "2/3/4", "2/3/4/5", "2/3/4/5/6"]
+    for folder in folders:
+        holding(share / folder / "docker.img").close()
+    found = [Path(holder.image).parent for holder in holders(str(share))]
+    assert found == [share / folder for folder in folders[:most]]
+
+
 def test_of_too_many_names_only_so_many_are_looked_at(share: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     holding(share / "docker.img").close()
     monkeypatch.setattr(module, "MOST_ENTRIES", 2)

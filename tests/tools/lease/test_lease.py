@@ -781,3 +781,43 @@ def test_every_call_fails(image: str, traced: Traced, act: str, tell: Tell) -> N
             assert lease.owner_of(image) == AFTER[act], failure
         assert_whole_and_free(image, before, AFTER[act])
     tell(f"{act}: {len(tried)} failing calls")
+
+
+@pytest.mark.root
+def test_a_pinned_lock_is_a_page_or_more_and_says_what_it_said(image: str) -> None:
+    """Direct I/O through its loop device has no smaller piece on some disks."""
+    held = lease.acquire(image, ONE)
+    try:
+        os.pwrite(held.fd, b"said", 0)
+        held.keep()
+        assert Path(held.path).read_bytes() == b"said".ljust(4096, b"\0")
+    finally:
+        held.close()
+    os.truncate(held.path, 8192)
+    held = lease.acquire(image, ONE)
+    try:
+        held.keep()
+        assert os.stat(held.path).st_size == 8192
+    finally:
+        held.close()
+
+
+def test_an_open_file_may_have_the_number_of_standard_input(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where that was closed, the first file that is opened gets 0: it is written to, and not the pin's device."""
+    written: list[int] = []
+    monkeypatch.setattr(os, "pwrite", lambda fd, *_: written.append(fd))
+    monkeypatch.setattr(os, "fsync", written.append)
+    monkeypatch.setattr(os, "close", written.append)
+    held = lock.Lease(lock.path_of(image), 0, pin=loop.LoopDevice("/dev/null", 77))
+    held.renew()
+    held.leave()
+    assert written == [0, 0, 77, 0]
+    lock.Lease(lock.path_of(image), pin=loop.LoopDevice("/dev/null", 77)).renew()
+    assert written[4:] == [77, 77]
+
+
+def test_a_pin_whose_device_does_not_tell_is_for_no_attachment_that_is_known(image: str) -> None:
+    with open("/dev/null", "rb") as silent:
+        device = loop.LoopDevice("/dev/null", os.dup(silent.fileno()))
+    assert lock.Lease(lock.path_of(image), pin=device).attachment() == ""
+    device.close()

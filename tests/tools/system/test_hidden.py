@@ -87,6 +87,24 @@ def test_a_mount_point_on_another_mount(root: Path) -> None:
     assert (inner.below, [name for name, _ in inner.largest]) == (str(root / "srv"), ["file"])
 
 
+@pytest.mark.parametrize("instead", ["nothing", "a file", "a link"])
+def test_where_the_folder_is_no_more_nothing_is_hidden(root: Path, instead: str) -> None:
+    """Another mount went over the one that has the mount point as a folder."""
+    share, docker = root / "srv", root / "srv/docker"
+    share.mkdir()
+    with covered(share):
+        docker.mkdir()
+        command("mount", "-t", "tmpfs", "tmpfs", docker)
+        with covered(share):
+            if instead == "a file":
+                docker.write_text("x")
+            elif instead == "a link":
+                docker.symlink_to(root)
+            (found,) = find(docker)
+        command("umount", docker)
+    assert found == Hidden(str(docker), str(share), 0, 0, (), complete=True)
+
+
 def test_a_walk_that_is_cut_short_says_so(root: Path) -> None:
     make_tree(root, {f"docker/{number}": "x" for number in range(50)})
     with covered(root / "docker"):

@@ -187,6 +187,55 @@ def test_a_pin_stays_when_we_let_go_and_is_ours_alone(image: Path) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("length", [63, 64, 200])
+def test_of_a_note_63_bytes_are_kept(image: Path, length: int) -> None:
+    note = "".join(chr(ord("a") + number % 26) for number in range(length))
+    with image.open("r+b") as file:
+        pinned = loop.pin(file.fileno(), note)
+    try:
+        assert pinned.note() == note[:63]
+    finally:
+        pinned.detach()
+
+
+@pytest.mark.root
+def test_who_was_too_slow_for_a_device_attaches_to_another_all_the_same(
+    image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And as it was to: that another was quicker says nothing of direct I/O."""
+    lost = [errno.EBUSY, errno.EAGAIN]
+    configure = LoopDevice.configure
+
+    def too_late(device: LoopDevice, file: int, **how: object) -> None:
+        if lost:
+            raise OSError(lost[0], os.strerror(lost.pop(0)))
+        assert how["direct_io"]
+        configure(device, file, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(LoopDevice, "configure", too_late)
+    with loop.attach(str(image)) as device:
+        assert device.direct_io and lost == []
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("direct_io", "number"), [(False, errno.EINVAL), (True, errno.EIO), (False, errno.EIO)])
+def test_what_will_not_get_better_is_said_at_once(
+    image: Path, monkeypatch: pytest.MonkeyPatch, direct_io: bool, number: int
+) -> None:
+    """Without direct I/O, which some files cannot, EINVAL means another thing."""
+    tried: list[LoopDevice] = []
+
+    def refused(device: LoopDevice, *_: object, **__: object) -> None:
+        tried.append(device)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(LoopDevice, "configure", refused)
+    with pytest.raises(LoopError, match=f"cannot be attached to /dev/loop[0-9]+: {os.strerror(number)}$"):
+        loop.attach(str(image), direct_io=direct_io)
+    assert [device.fd for device in tried] == [-1], "and closed again"
+
+
+@pytest.mark.root
 def test_mount_keeps_it_when_we_let_go(image: Path, mounted: Mount) -> None:
     command("mkfs.ext4", "-q", "-b", "4096", image)
     device = loop.attach(str(image))

@@ -49,6 +49,19 @@ def test_large_data_both_ways_at_once() -> None:
     assert done.stdout.encode() == done.stderr.encode() == data
 
 
+def test_a_program_that_says_more_than_it_is_told_holds_nobody_up() -> None:
+    """Its output has filled a pipe long before it has read what fills another."""
+    code = (
+        "from rpinfs.system.run import run\n"
+        "print(len(run(['od', '-v', '-An', '-tx1'], input=bytes(1 << 20)).stdout.split()))"
+    )
+    with python(code) as process:
+        try:
+            assert process.communicate(timeout=PATIENCE)[0] == f"{1 << 20}\n"
+        finally:
+            process.kill()
+
+
 def test_program_that_does_not_read_its_input() -> None:
     assert run(["true"], input=b"x" * (1 << 20)).returncode == 0
 

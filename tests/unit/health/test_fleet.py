@@ -216,14 +216,14 @@ def test_the_page_says_whose_clock_it_is_by_and_what_was_not_looked_at(asked: bo
 
 
 def test_of_a_share_with_too_much_on_it_what_was_read_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("a", "b"):
-        held = lease.acquire(f"{tmp_path}/{name}.img", Owner(f"serial-{name}", name))
-        held.close()
+    (tmp_path / "below").mkdir()
+    for name, image in (("a", "a.img"), ("b", "below/b.img")):
+        lease.acquire(f"{tmp_path}/{image}", Owner(f"serial-{name}", name)).close()
     monkeypatch.setattr(holders, "MOST_ENTRIES", 3)
     found = fleet.look(str(tmp_path))
     assert found.pis and found.asked
     assert found.fault == f"{tmp_path}: only 3 of its names were looked at" and found.status is Status.UNKNOWN
-    monkeypatch.setattr(holders, "MOST_ENTRIES", 5)
+    monkeypatch.setattr(holders, "MOST_ENTRIES", 6)
     found = fleet.look(str(tmp_path))
     assert (sorted(pi.name for pi in found.pis), found.fault) == (["a", "b"], "")
 

@@ -27,7 +27,7 @@ from rpinfs.health.status import Paint
 from rpinfs.system.deadline import TimedOut
 from rpinfs.system.network import Route
 from tests.support import DOCKER_FILE, SERIAL, Installed, make_tree
-from tests.unit.health.pi import GIB, IMAGE, NAS, ROOT_LINE, SHARE_LINE, WELL, agent, facts, live, mountinfo
+from tests.unit.health.pi import GIB, IMAGE, LOOP, NAS, ROOT_LINE, SHARE_LINE, WELL, agent, facts, live, mountinfo
 
 PLAIN = Paint(on=False)
 
@@ -144,7 +144,8 @@ def test_every_value_of_the_document(root: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_nobody_has_answered_is_what_the_agent_knew_or_null(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = live(facts(root, files={**mountinfo(ROOT_LINE), gate.STATE_FILE: json.dumps(SAID)}), monkeypatch)
+    files = {**mountinfo(ROOT_LINE), f"{LOOP}/loop/backing_file": "/other.img\n", gate.STATE_FILE: json.dumps(SAID)}
+    found = live(facts(root, files=files), monkeypatch)
     for name in UNASKED:
         del found.answers[name]
     told = document(found)

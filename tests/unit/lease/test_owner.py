@@ -80,3 +80,9 @@ def test_who_only_looks_makes_no_record(tmp_path: Path) -> None:
     assert owner.read(image) is None and not list(tmp_path.iterdir())
     assert owner.read(image, anew=True) is None
     assert [path.name for path in tmp_path.iterdir()] == [".docker.img.rpinfs-owner"]
+
+
+def test_of_a_machine_that_has_nothing_yet_no_time_is_known() -> None:
+    """0 is what stands for that: 1 would be a moment of 1970, for which nobody was heard of it."""
+    mine = Owner.of(Host(root="/nowhere", serial="1"))
+    assert (mine.serial, mine.since, mine.seen, mine.uuid) == ("1", 0, 0, "")

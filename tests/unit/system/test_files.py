@@ -165,3 +165,15 @@ def test_a_folder_that_cannot_be_walked(tmp_path: Path, gone: str) -> None:
     if gone == "folder":
         (tmp_path / "a").mkdir()
     assert walked(strict=False) == ([top, str(tmp_path / "b")] if gone == "folder" else [])
+
+
+def test_a_walk_goes_from_the_top_down_and_follows_no_link(tmp_path: Path) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "c").mkdir()
+    (tmp_path / "a/file").touch()
+    (tmp_path / "c/link").symlink_to(tmp_path / "a")
+    top = str(tmp_path)
+    found = {folder: (sorted(folders), names) for folder, folders, names in files.walk(top)}
+    assert found == {
+        top: (["a", "c"], []), f"{top}/a": (["b"], ["file"]), f"{top}/a/b": ([], []), f"{top}/c": ([], ["link"])
+    }  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rpinfs.system.nic import managers
+from rpinfs.system.nic import _networkmanager_files, managers
 from tests.support import Content, make_tree
 
 Files = dict[str, Content]
@@ -128,3 +128,14 @@ def test_nobody(root: Path, files: Mapping[str, Content]) -> None:
 def test_two_at_once(root: Path) -> None:
     make_tree(root, {**ETH0, **NM, **DHCPCD})
     assert [found.name for found in managers("eth0", str(root))] == ["NetworkManager", "dhcpcd"]
+
+
+def test_each_file_of_networkmanager_is_read_where_it_counts_and_nowhere_else(root: Path) -> None:
+    """NetworkManager.conf(5): of one name that in the highest folder; the main file before those of /etc."""
+    library, runtime, etc = (f"{folder}/NetworkManager/conf.d" for folder in ("/usr/lib", "/run", "/etc"))
+    there = (f"{library}/b.conf", f"{library}/a.conf", f"{library}/x", f"{runtime}/a.conf", f"{runtime}/c.conf",
+             f"{etc}/c.conf", f"{etc}/a.txt")  # fmt: skip
+    make_tree(root, {name[1:]: "" for name in there})
+    assert _networkmanager_files(str(root)) == [
+        f"{library}/b.conf", f"{runtime}/a.conf", "/etc/NetworkManager/NetworkManager.conf", f"{etc}/c.conf"
+    ]  # fmt: skip
