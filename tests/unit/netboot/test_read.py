@@ -71,6 +71,22 @@ def test_kea_json() -> None:
     assert found.place_of('"nowhere"') == ("f", 1)
 
 
+@pytest.mark.parametrize(("text", "without"), [
+    ('"a"#x\n1', '"a"  \n1'),
+    ('"a"//x', '"a"   '),
+    ('"a"/**/"b"', '"a"    "b"'),
+    ('"#a","//b","/*c*/"#d', '"#a","//b","/*c*/"  '),
+    (r'"a\"#"#x', r'"a\"#"  '),
+    (r'"a\\"#x', r'"a\\"  '),
+    ('"a', '"a'),
+    ('"a\\', '"a\\'),
+    ('"a\n#x', '"a\n  '),
+    ("1 / 2 /* a\nb */ 3", "1 / 2     \n     3"),
+])  # fmt: skip
+def test_comments_of_kea_become_spaces_and_strings_stay(text: str, without: str) -> None:
+    assert kea.without_comments(text, "f") == without
+
+
 def test_what_kea_includes(tmp_path: Path) -> None:
     """Any piece of JSON, at any depth; a finding in it has its place."""
     (tmp_path / "top").write_text(f'{{"Dhcp4": {{\n<?include "{tmp_path}/one"?>, "a": 1}}}}\n')

@@ -104,6 +104,20 @@ def test_a_boot_from_its_first_request_to_its_lease(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(("wants", "whose"), [
+    ({"wants": socket.inet_aton(PI)}, "pi1"),
+    ({}, "pi1"),
+    ({"wants": b"\1\2\3"}, PI),
+    ({"wants": bytes(4)}, PI),
+])  # fmt: skip
+def test_whose_an_address_is_tells_the_request_for_it(wants: dict[str, bytes], whose: str) -> None:
+    """By option 50, or where that is not sent by the address that it has; the answer may go to the board alone."""
+    asked = bytearray(from_pi(kind=b"\3", **wants).data)
+    asked[12:16] = bytes(4) if wants else socket.inet_aton(PI)
+    log = Said(NETCONSOLE_PORT, b"NET", PI)
+    assert heard(FOUR, Said(SERVER_PORT, bytes(asked), "0.0.0.0"), log, names=NAMES)[1:] == [f"{whose}: NET"]
+
+
 def test_where_servers_are_elsewhere_a_file_tells_whose_it_is() -> None:
     """On the host of the TFTP server alone: no offer was heard, and so no address."""
     assert heard(file("1a2b3c4d/start4.elf"), FOUR, file("99999999/x"), file("1a2b3c4d/start4.elf")) == [
