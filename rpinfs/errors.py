@@ -28,6 +28,11 @@ def quoted(*words: str) -> str:
     )
 
 
+def reason_of(error: Exception) -> str:
+    """What went wrong, without a path. Not every OSError is of a system call: a socket's time-out has a text alone."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
 class RpinfsError(Exception):
     """Something a person should read. Message and remedy are made printable: they may quote what the share says.
 

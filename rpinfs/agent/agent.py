@@ -28,7 +28,7 @@ from rpinfs.boot.config import Config, Image, load
 from rpinfs.boot.host import Host, near
 from rpinfs.boot.units import METRICS_FILE, RUNTIME_FOLDER, THAW, fstab_mount_points, units
 from rpinfs.boot.values import replace
-from rpinfs.errors import ConfigError
+from rpinfs.errors import ConfigError, reason_of
 from rpinfs.image import freeze
 from rpinfs.image.prepare import Prepared
 from rpinfs.lease.lease import LOST, Lease, Owner, TakenError
@@ -265,7 +265,7 @@ class Agent:
         held = self.held.get(name)
         if held is None or held.lease is not lease:
             return
-        reason = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
+        reason = reason_of(error)
         if isinstance(error, TakenError):
             self._lock_taken[name] = refusal_of(error)
         elif isinstance(error, OSError) and error.errno in LOST:

@@ -8,6 +8,7 @@ line as it does for systemd itself.
 import os
 
 from rpinfs.boot.settings import is_ipv4, is_ipv6
+from rpinfs.errors import reason_of
 
 MAIN_FILE = "/etc/rpinfs/rpinfs.conf"
 DROP_IN_FOLDERS = ("/etc/rpinfs/rpinfs.conf.d", "/run/rpinfs/rpinfs.conf.d", "/usr/lib/rpinfs/rpinfs.conf.d")
@@ -420,7 +421,7 @@ def _read_config(root: str) -> "tuple[list[tuple[str, str]], list[tuple[str, str
             if (text := _read_file(root + path)) is not None:
                 texts.append((path, text))
         except OSError as error:
-            unreadable.append((path, error.strerror or str(error)))
+            unreadable.append((path, reason_of(error)))
     return texts, unreadable
 
 
@@ -446,7 +447,7 @@ def _drop_ins(root: str, unreadable: "list[tuple[str, str]]") -> "list[str]":
         except FileNotFoundError:
             continue
         except OSError as error:
-            unreadable.append((folder, error.strerror or str(error)))
+            unreadable.append((folder, reason_of(error)))
             continue
         for name in names:
             if name.endswith(".conf") and not name.startswith("."):

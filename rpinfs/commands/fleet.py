@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rpinfs.commands.cli import UsageError, describe
 from rpinfs.commands.common import paint, print_document, replace_output
-from rpinfs.errors import RpinfsError, quoted
+from rpinfs.errors import RpinfsError, quoted, reason_of
 
 if TYPE_CHECKING:
     from rpinfs.health.fleet import Fleet, Pi
@@ -85,7 +85,7 @@ def _look(folder: str) -> Fleet:
             f"{folder} gave {silence.message}", "look at the NAS and at the network to it", 2
         ) from silence
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = reason_of(error)
         remedy = f"sudo rpinfs fleet {quoted(folder)}" if isinstance(error, PermissionError) else None
         raise RpinfsError(f"{folder}: {reason}", remedy, _BAD_USAGE) from error
 

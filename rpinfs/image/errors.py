@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, reason_of
 from rpinfs.system.run import CommandError
 from rpinfs.system.trouble import remedy_of
 
@@ -40,5 +40,4 @@ def as_image_error(path: str, what: str) -> Iterator[None]:
     except CommandError as error:
         raise ImageError(f"{path}: {what}: {error.message}", error.remedy) from error
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise ShareFailedError(f"{path}: {what}: {reason}", remedy_of(error) or None) from error
+        raise ShareFailedError(f"{path}: {what}: {reason_of(error)}", remedy_of(error) or None) from error

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from rpinfs.boot.values import dataclass, replace
-from rpinfs.errors import RpinfsError, quoted
+from rpinfs.errors import RpinfsError, quoted, reason_of
 from rpinfs.lease import owner as owners
 from rpinfs.lease.lease import Lease
 from rpinfs.lease.owner import Owner
@@ -143,16 +143,12 @@ def _failure(place: str, action: Callable[..., None], *arguments: object) -> lis
     try:
         action(*arguments)
     except (OSError, RpinfsError) as error:
-        return [f"{place}: {_reason(error)}"]
+        return [f"{place}: {reason_of(error)}"]
     return []
 
 
 def _told(image: str, failed: list[str]) -> str:
     return f"that {image} was verified cannot be remembered {'; nor '.join(failed)}" if failed else ""
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 # --- On the share ------------------------------------------------------------------------------------------

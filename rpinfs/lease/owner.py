@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 from rpinfs.boot.host import Host, read_text
 from rpinfs.boot.values import asdict, dataclass, field, replace
-from rpinfs.errors import RpinfsError, printable, quoted
+from rpinfs.errors import RpinfsError, printable, quoted, reason_of
 from rpinfs.system import files
 
 _VERSION = 1
@@ -125,7 +125,7 @@ def read(image: str, name: str = "NAME", *, anew: bool = False) -> Owner | None:
     except OSError as error:
         if error.errno not in _UNREADABLE:
             raise
-        raise _unreadable(image, name, error.strerror or str(error)) from error
+        raise _unreadable(image, name, reason_of(error)) from error
     try:
         return parse(data)
     except ValueError as error:

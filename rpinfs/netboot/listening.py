@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, reason_of
 from rpinfs.netboot.rpc import NFS_PORT
 from rpinfs.netboot.tftp import PORT as TFTP_PORT
 from rpinfs.netboot.wire import CLIENT_PORT, INTERFACES, SERVER_PORT
@@ -54,7 +54,7 @@ def listen(interface: str, seconds: float | None = None, tick: float = TICK_SECO
             _attach(wire)
             wire.bind((interface, _ALL))
         except OSError as error:
-            raise RpinfsError(f"{interface}: {error.strerror}", INTERFACES) from error
+            raise RpinfsError(f"{interface}: {reason_of(error)}", INTERFACES) from error
         next_tick = begun + tick
         while seconds is None or time.monotonic() < begun + seconds:
             wire.settimeout(max(0.01, next_tick - time.monotonic()))
@@ -64,7 +64,7 @@ def listen(interface: str, seconds: float | None = None, tick: float = TICK_SECO
                 except TimeoutError:
                     raise
                 except OSError as error:
-                    raise RpinfsError(f"{interface}: {error.strerror}", INTERFACES) from error
+                    raise RpinfsError(f"{interface}: {reason_of(error)}", INTERFACES) from error
                 if (heard := said(packet)) is not None:
                     yield heard
             if time.monotonic() >= next_tick:

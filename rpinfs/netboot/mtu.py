@@ -16,6 +16,7 @@ import sys
 import time
 from dataclasses import dataclass
 
+from rpinfs.errors import reason_of
 from rpinfs.netboot.wire import is_ours, tie
 
 USUAL = 1500
@@ -64,7 +65,7 @@ def way_to(server: str, interface: str, seconds: float = ANSWER_SECONDS) -> Pass
             wire.connect((server, 0))
             return Passage(_largest(wire, min(own or USUAL, USUAL), seconds), own)
     except OSError as error:
-        return Passage(0, own, error.strerror or str(error))
+        return Passage(0, own, reason_of(error))
 
 
 def _of(interface: str) -> int:

@@ -9,7 +9,7 @@ import socket
 import struct
 import time
 
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, reason_of
 from rpinfs.netboot.wire import tie
 
 PORT = 69
@@ -102,7 +102,7 @@ class _Exchange:
             tie(self.wire, interface, server)
         except OSError as error:
             self.wire.close()
-            raise SilentError(f"{interface}: {error.strerror}") from error
+            raise SilentError(f"{interface}: {reason_of(error)}") from error
 
     def __enter__(self) -> _Exchange:
         return self
@@ -167,7 +167,7 @@ class _Exchange:
         try:
             self.wire.sendto(message, self.to)
         except OSError as error:
-            raise SilentError(f"{self.server}: port {PORT}: {error.strerror}") from error
+            raise SilentError(f"{self.server}: port {PORT}: {reason_of(error)}") from error
 
     def _received(self, seconds: float) -> tuple[int, bytes] | None:
         self.wire.settimeout(seconds)
@@ -176,7 +176,7 @@ class _Exchange:
         except TimeoutError:
             return None
         except OSError as error:
-            raise SilentError(f"{self.server}: port {PORT}: {error.strerror}") from error
+            raise SilentError(f"{self.server}: port {PORT}: {reason_of(error)}") from error
         if sender[0] != self.server:
             self.stranger = sender[0]
             return 0, b""

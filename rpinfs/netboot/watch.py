@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from rpinfs.errors import RpinfsError, printable
+from rpinfs.errors import RpinfsError, printable, reason_of
 from rpinfs.lease.holders import Holder
 from rpinfs.netboot.boards import BOARDS, OUIS, Board, folder_of
 from rpinfs.netboot.judge import NO_ADDRESS, menu_in_words, takes, tftp_server
@@ -252,7 +252,7 @@ class Watch:
                 if holder.owner is not None:
                     yield from self._lease(holder)
         except (OSError, RpinfsError) as error:
-            said = error.message if isinstance(error, RpinfsError) else f"{error.filename}: {error.strerror}"
+            said = error.message if isinstance(error, RpinfsError) else f"{error.filename}: {reason_of(error)}"
             if said != self.trouble:
                 self.trouble = said
                 yield f"leases cannot be looked at: {printable(said)}"

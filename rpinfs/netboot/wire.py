@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from rpinfs.errors import RpinfsError
+from rpinfs.errors import RpinfsError, reason_of
 from rpinfs.netboot.packet import PacketError, Reply, parse
 
 SERVER_PORT, CLIENT_PORT = 67, 68
@@ -35,7 +35,7 @@ def _bound(interface: str, port: int) -> Iterator[socket.socket]:
         except PermissionError as error:
             raise RpinfsError(f"{interface}: port {port} is for root alone", "sudo rpinfs netboot ...") from error
         except OSError as error:
-            raise RpinfsError(f"{interface}: port {port}: {error.strerror}", INTERFACES) from error
+            raise RpinfsError(f"{interface}: port {port}: {reason_of(error)}", INTERFACES) from error
         yield wire
 
 
@@ -69,7 +69,7 @@ def ask(interface: str, requests: Sequence[bytes], seconds: float = WAIT_SECONDS
                 wire.sendto(request, ("255.255.255.255", SERVER_PORT))
         except OSError as error:
             raise RpinfsError(
-                f"{interface}: {error.strerror}", "is the cable in, and the interface up? see: ip -brief link"
+                f"{interface}: {reason_of(error)}", "is the cable in, and the interface up? see: ip -brief link"
             ) from error
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
@@ -130,7 +130,7 @@ def _of_bridges(interface: str) -> Iterator[socket.socket]:
             wire.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, member)
             yield wire
     except OSError as error:
-        raise RpinfsError(f"{interface}: {error.strerror}", INTERFACES) from error
+        raise RpinfsError(f"{interface}: {reason_of(error)}", INTERFACES) from error
 
 
 _SOL_PACKET = 263

@@ -14,7 +14,7 @@ from rpinfs.boot.config import Image
 from rpinfs.boot.gate import mount_anew
 from rpinfs.boot.suggest import distance
 from rpinfs.boot.values import dataclass
-from rpinfs.errors import RpinfsError, quoted
+from rpinfs.errors import RpinfsError, quoted, reason_of
 from rpinfs.health.checks import docker, image, machine, network, share
 from rpinfs.health.checks.base import Check, Finding, Status
 from rpinfs.health.facts import Facts, NotAskedError
@@ -106,7 +106,7 @@ def _apply(check: Check, facts: Facts, one: Image | None) -> Result | None:
     except RpinfsError as error:
         finding = Finding(Status.UNKNOWN, error.message, error.remedy or "")
     except OSError as error:
-        reason = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+        reason = f"{error.filename}: {error.strerror}" if error.filename else reason_of(error)
         finding = Finding(Status.UNKNOWN, reason, AS_ROOT if isinstance(error, PermissionError) else remedy_of(error))
     if finding is None:
         return None
