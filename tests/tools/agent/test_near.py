@@ -9,16 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.lease.test_cut_off import BOOT_SECONDS, COMMON, UML, Guest, nas_on_switch
+from tests.tools.lease.test_cut_off import BOOT_SECONDS, COMMON, FORGETFUL, UML, Guest, nas_on_switch
 
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.root,
     pytest.mark.skipif(not UML.exists(), reason="needs user-mode-linux"),
 ]
-
-FORGOTTEN_SECONDS = 65.0
-"""Longer than an NFS client believes what it has heard of a folder (nfs(5), acdirmax=)."""
 
 LOOKS = (
     COMMON
@@ -50,20 +47,20 @@ LOOKS = {
     "what was said": lambda: do.replace("/run/rpinfs/agent.json", lambda path: do.write(path, "{}")) is None,
 }
 tell("first", **{name: answers(look) for name, look in LOOKS.items()})
-SILENCE
+time.sleep(15)
 tell("silent", **{name: answers(look) for name, look in LOOKS.items()})
 tell("done", written=read_text("/run/rpinfs/metrics/rpinfs.prom"))
 """
-).replace("SILENCE", f"time.sleep({FORGOTTEN_SECONDS + 10})")
+)
 
 
 def test_what_is_in_memory_is_found_without_the_root(tmp_path: Path) -> None:
     with nas_on_switch(tmp_path) as (switch, nas):
-        guest = Guest("one", 1, switch, nas, tmp_path / "guests", LOOKS)
+        guest = Guest("one", 1, switch, nas, tmp_path / "guests", LOOKS, FORGETFUL)
         try:
             first = guest.wait_for("first", BOOT_SECONDS)
             nas.pull_power()
-            silent = guest.wait_for("silent", FORGOTTEN_SECONDS + 120)
+            silent = guest.wait_for("silent", BOOT_SECONDS)
             done = guest.wait_for("done", 30)
         finally:
             guest.end()

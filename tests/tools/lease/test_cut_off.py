@@ -53,12 +53,15 @@ ip link set lo up && ip addr add {address}/{prefix} dev vec0 && ip link set vec0
 LIBMOUNT_FORCE_MOUNT2=always mount -t hostfs -o {folder} none /run/log
 # Under a name of its own: the tree may lie in /tmp. By mount(2): it takes no option of newer calls.
 LIBMOUNT_FORCE_MOUNT2=always mount -t hostfs -o {root} none /mnt/tree
-until mount -t nfs -o vers=4.1,hard {nas}:/docker /mnt/docker; do sleep 1; done
-{python} /run/log/{name}.py >/run/log/{name}.said 2>&1
+until mount -t nfs -o vers=4.1,hard{options} {nas}:/docker /mnt/docker; do sleep 1; done
+/usr/bin/python3 /run/log/{name}.py >/run/log/{name}.said 2>&1
 echo "exit status $?" >>/run/log/{name}.said
 echo o >/proc/sysrq-trigger
 exec sleep infinity
 """
+
+FORGETFUL = ",acdirmin=5,acdirmax=5"
+"""nfs(5): what an NFS client has heard of a folder it believes for 5 seconds, instead of 30 to 60."""
 
 COMMON = """
 import json, os, subprocess, sys, threading, time
@@ -158,13 +161,15 @@ time.sleep(600)
 class Guest:
     """A machine of user-mode Linux that runs one program; what that says comes past the network."""
 
-    def __init__(self, name: str, number: int, switch: Switch, nas: GaneshaNas, folder: Path, program: str) -> None:
+    def __init__(
+        self, name: str, number: int, switch: Switch, nas: GaneshaNas, folder: Path, program: str, options: str = ""
+    ) -> None:
         self.name = name
         self._log = folder / f"{name}.log"
         self._said = folder / f"{name}.said"
         (folder / f"{name}.py").write_text(program.replace("NAME", name))
         init = folder / f"{name}.init"
-        texts = {"name": name, "root": ROOT, "folder": folder, "nas": nas.address, "python": "/usr/bin/python3"}
+        texts = {"name": name, "root": ROOT, "folder": folder, "nas": nas.address, "options": options}
         init.write_text(INIT.format(**texts, address=f"{NETWORK}.{10 + number}", prefix=PREFIX_LENGTH))
         init.chmod(0o755)
         switch.add_tap(name)

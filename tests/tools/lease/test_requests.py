@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import Tell
-from tests.tools.lease.test_cut_off import BOOT_SECONDS, COMMON, UML, Guest, nas_on_switch
+from tests.tools.lease.test_cut_off import BOOT_SECONDS, COMMON, FORGETFUL, UML, Guest, nas_on_switch
 
 pytestmark = [
     pytest.mark.lab,
@@ -59,8 +59,8 @@ def look(walk):
     return once
 os.stat("/mnt/docker/a/b")
 remembered = cost(look(syscalls.open_in_memory))
-# Longer than the client believes what it has heard: the usual 60 s for folders.
-time.sleep(65)
+# Longer than the client believes what it has heard.
+time.sleep(7)
 forgotten = cost(look(syscalls.open_in_memory))
 try:
     os.close(syscalls.open_in_memory("/mnt/docker/a/b"))
@@ -76,7 +76,7 @@ tell("done")
 
 def test_a_word_costs_no_request(tmp_path: Path, tell: Tell) -> None:
     with nas_on_switch(tmp_path) as (switch, nas):
-        guest = Guest("one", 1, switch, nas, tmp_path / "guests", COUNTS)
+        guest = Guest("one", 1, switch, nas, tmp_path / "guests", COUNTS, FORGETFUL)
         try:
             guest.wait_for("done", BOOT_SECONDS + 120)
         finally:
