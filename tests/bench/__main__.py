@@ -11,10 +11,11 @@ from tests.lab.lab import require_root
 from tests.lab.process import LabError
 from tests.lab.root import say
 
-from . import boot, report, storage
+from . import boot, report, rest, storage
 
 AREAS: dict[str, Callable[[Path, Callable[[str], None]], Iterator[report.Area]]] = {
     "boot": boot.measure,
+    "rest": rest.measure,
     "storage": storage.measure,
 }
 

@@ -1,0 +1,72 @@
+"""At rest: what a Pi on which nothing happens asks of its NAS, and what the agent takes of the Pi.
+
+The same two Pis as for the boot, both on at once: what one does is nothing to the other.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.lab.lab import Lab
+from tests.lab.pi import Pi
+from tests.lab.root import Progress
+from tests.lab.traffic import traffic
+
+from .boot import by_hand, first_boot, with_rpinfs
+from .report import Area, Row
+
+SETTLED_SECONDS = 150.0
+"""From Docker's start on: the agent imports what it has not needed yet after one minute."""
+SECONDS = 600.0
+"""Ten minutes, of which none is the fifteenth, in which systemd cleans up."""
+HOUR = 3600 / SECONDS
+AGENT = "$(systemctl show --property MainPID --value rpinfs-agent.service)"
+
+Figures = dict[str, float]
+
+
+def counted(pi: Pi) -> Figures:
+    """What has come together so far."""
+    root, share = traffic(pi, "/"), traffic(pi)
+    return {
+        "requests an hour for the root": root.requests.total(),
+        "requests an hour for the share": share.requests.total(),
+        "bytes an hour written to the share": share.written,
+    }
+
+
+def agents(pi: Pi) -> Figures:
+    """Of the agent: its part of the memory, in bytes, and how often it has been woken."""
+    rollup, status = pi.run(f"cat /proc/{AGENT}/smaps_rollup; echo; cat /proc/{AGENT}/task/*/status").split("\n\n")
+    (pss,) = [int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")]
+    woken = [int(line.split()[1]) for line in status.splitlines() if line.startswith("voluntary_ctxt_switches")]
+    return {"agent: bytes of memory (PSS)": pss * 1024, "agent: wake-ups an hour": sum(woken)}
+
+
+def measure(deb: Path, say: Progress) -> Iterator[Area]:
+    """Ten minutes of both."""
+    with ExitStack() as stack:
+        labs = [stack.enter_context(Lab(deb=which, progress=say)) for which in (None, deb)]
+        nases = [lab.second_nas() for lab in labs]
+        for nas in nases:
+            nas.start_nfs()
+        pis = [by_hand(labs[0], nases[0]), with_rpinfs(labs[1], nases[1])]
+        for nas, pi in zip(nases, pis, strict=True):
+            first_boot(nas, pi)
+            pi.power_on()
+            pi.wait_started("docker.service")
+        say(f"at rest for {SETTLED_SECONDS + SECONDS:.0f} s")
+        threading.Event().wait(SETTLED_SECONDS)
+        before, woken = [counted(pi) for pi in pis], agents(pis[1])
+        threading.Event().wait(SECONDS)
+        hand, ours = (
+            {name: (value - then[name]) * HOUR for name, value in counted(pi).items()}
+            for pi, then in zip(pis, before, strict=True)
+        )
+        own = agents(pis[1])
+        own = {name: (own[name] - woken[name]) * HOUR if "an hour" in name else own[name] for name in own}
+    rows = [Row(name, {"by hand": hand[name], "rpinfs": ours[name]}) for name in hand]
+    yield Area("rest", ("by hand", "rpinfs"), [*rows, *(Row(name, {"rpinfs": value}) for name, value in own.items())])
