@@ -101,8 +101,11 @@ class Bound:
                 self._parts.remove(part)
                 # The kernel reads ahead no more at once than a request holds, or READ_AHEAD.
                 step = max(READ_AHEAD, os.fstat(self._file).st_blksize)
-                for start in range(begin, end, step):
-                    os.posix_fadvise(self._file, start, min(step, end - start), os.POSIX_FADV_WILLNEED)
+                try:
+                    for start in range(begin, end, step):
+                        os.posix_fadvise(self._file, start, min(step, end - start), os.POSIX_FADV_WILLNEED)
+                except OSError:
+                    pass  # It is advice: a kernel or a sandbox without it reads all the same.
                 return
 
 

@@ -147,6 +147,18 @@ def test_what_is_gone_while_it_is_open_is_looked_for_in_the_folders(share: Path)
     assert told(share, more)[0] == [f"{share}/rpinfs/image/probe.py"]
 
 
+def test_where_advice_is_refused_it_is_read_without(share: Path) -> None:
+    """As by a sandbox that does not know how the call is named on a 32-bit ARM."""
+    program = (
+        "import os, sys; sys.path.insert(0, sys.argv[1])\n"
+        "def refuse(*_): raise PermissionError\n"
+        "os.posix_fadvise = refuse\n"
+        "import rpinfs.agent.agent as agent; print(type(agent.__spec__.loader).__name__)"
+    )
+    done = subprocess.run([*PYTHON, "-c", program, str(share)], capture_output=True, text=True, check=True, cwd="/")
+    assert done.stdout == "Bound\n"
+
+
 def test_it_replaces_the_last_one_whole_and_anybody_may_read_it(share: Path) -> None:
     before = (share / rpinfs.BOUND).read_bytes()
     (share / f".{rpinfs.BOUND}.rpinfs-new-0").write_bytes(b"what a power cut has left")
