@@ -153,7 +153,7 @@ def test_where_advice_is_refused_it_is_read_without(share: Path) -> None:
         "import os, sys; sys.path.insert(0, sys.argv[1])\n"
         "def refuse(*_): raise PermissionError\n"
         "os.posix_fadvise = refuse\n"
-        "import rpinfs.agent.agent as agent; print(type(agent.__spec__.loader).__name__)"
+        "import rpinfs.agent as first; print(type(first.__spec__.loader).__name__)"
     )
     done = subprocess.run([*PYTHON, "-c", program, str(share)], capture_output=True, text=True, check=True, cwd="/")
     assert done.stdout == "Bound\n"
