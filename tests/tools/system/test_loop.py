@@ -218,6 +218,23 @@ def test_who_was_too_slow_for_a_device_attaches_to_another_all_the_same(
 
 
 @pytest.mark.root
+def test_where_the_kernel_refuses_direct_io_outright_it_is_attached_without(
+    image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some kernels drop the flag without a word, others fail the call."""
+    configure = LoopDevice.configure
+
+    def without_direct_io(device: LoopDevice, file: int, **how: object) -> None:
+        if how["direct_io"]:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        configure(device, file, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(LoopDevice, "configure", without_direct_io)
+    with loop.attach(str(image)) as device:
+        assert storage.loop_state(os.path.basename(device.path)) is not None
+
+
+@pytest.mark.root
 @pytest.mark.parametrize(("direct_io", "number"), [(False, errno.EINVAL), (True, errno.EIO), (False, errno.EIO)])
 def test_what_will_not_get_better_is_said_at_once(
     image: Path, monkeypatch: pytest.MonkeyPatch, direct_io: bool, number: int

@@ -56,6 +56,7 @@ def test_nobody_to_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         lambda: systemd.wanted_units(["docker.service"]),
         lambda: systemd.start_unit("docker.service"),
         lambda: systemd.stop_units(["docker.service"]),
+        lambda: systemd.outcome("docker.service"),
         systemd.system_state,
     ):
         with pytest.raises(RpinfsError, match="systemd cannot be reached over /run/systemd/private: ") as refusal:
@@ -146,10 +147,10 @@ class Bus:
         unit = next(unit for unit in UNITS if path_encode(b"/org/freedesktop/systemd1/unit", unit.encode()) == path)
         if unit in self.refuses:
             raise Refusal("Not today.")
-        kinds = {b"Job": b"(uo)", b"WantedBy": b"as", b"RequiredBy": b"as"}
+        kinds = {b"Job": b"(uo)", b"WantedBy": b"as", b"RequiredBy": b"as", b"ExecMainStatus": b"i"}
         assert kind == kinds.get(key, b"t" if key.endswith(b"Monotonic") else b"s")
         own = name + {"service": b".Service", "mount": b".Mount"}.get(unit.rpartition(".")[2], b".Unit")
-        assert interface == (own if key == b"Result" else name + b".Unit")
+        assert interface == (own if key in (b"Result", b"ExecMainStatus") else name + b".Unit")
         return UNITS[unit][key.decode()]
 
     def call_method(self, name: bytes, path: bytes, interface: bytes, method: bytes, words: object) -> None:
@@ -199,6 +200,25 @@ def test_the_state_of_units(bus: Bus) -> None:
     with pytest.raises(RpinfsError, match=r"^systemd does not tell the state of docker.service: Not today\.$"):
         systemd.unit_states(["docker.service"])
     assert systemd.system_state() == "degraded"
+
+
+@pytest.mark.parametrize(
+    ("result", "ended"),
+    [
+        (b"success", "success"), (b"exit-code", "exit status 3"), (b"core-dump", "core-dump"), (b"signal", "signal"),
+        (b"timeout", "timeout"),
+    ],
+)  # fmt: skip
+def test_how_a_service_has_ended(bus: Bus, monkeypatch: pytest.MonkeyPatch, result: bytes, ended: str) -> None:
+    """Only of an exit status the number says something; and nothing is told before the end."""
+    monkeypatch.setitem(UNITS["docker.service"], "Result", result)
+    monkeypatch.setitem(UNITS["docker.service"], "ExecMainStatus", 3)
+    assert systemd.outcome("docker.service") == ended
+    monkeypatch.setitem(UNITS["docker.service"], "Job", (7, b"/job/7"))
+    assert systemd.outcome("docker.service") is None
+    bus.refuses.add("docker.service")
+    with pytest.raises(RpinfsError, match=r"^systemd does not tell how docker.service has ended: Not today\.$"):
+        systemd.outcome("docker.service")
 
 
 @pytest.mark.parametrize(
