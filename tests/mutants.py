@@ -32,7 +32,7 @@ from tests.support import TOP
 ROOMS = ("boot", "system", "lease", "image", "docker", "health", "agent", "netboot", "commands")
 MORE_TESTS = {"boot": ("golden/test_*.py",), "docker": ("unit/boot/test_daemons.py",)}
 """Of a room, beside those in the folders of its name."""
-FOR_ALL = "tests/unit/test_values.py"
+FOR_ALL = ("tests/unit/test_values.py", "tests/unit/test_errors.py", "tests/oracle/test_headers.py")
 SLOW_TESTS = ("tests/tools/image/test_fence.py", "tests/tools/image/test_two_pis.py")
 """They wait for minutes, for other hosts' locks."""
 # Crash points say the same in minutes.
@@ -152,7 +152,7 @@ def quick_tests(copy: Path, room: str) -> list[str]:
     patterns = (f"unit/{room}/**/test_*.py", f"tools/{room}/**/test_*.py", *MORE_TESTS.get(room, ()))
     chosen = []
     paths = [path for pattern in patterns for path in sorted((copy / "tests").glob(pattern))]
-    for name in [FOR_ALL, *(str(path.relative_to(copy)) for path in paths)]:
+    for name in [*FOR_ALL, *(str(path.relative_to(copy)) for path in paths)]:
         if name in SLOW_TESTS:
             print(f"left out: {name}: slow", flush=True)
         elif why := failing(copy, [name], QUICK_SECONDS):

@@ -180,6 +180,40 @@ def test_wrong_values(parts: dict[str, Any], expected: str) -> None:
     assert caught.value.status == 2
 
 
+@pytest.mark.parametrize(("parts", "fits"), [
+    # IFNAMSIZ is 16, with the byte behind the name; DNS has labels of 63 characters.
+    *(({"box": {**BOX, "interface": name}}, fits) for name, fits in {
+        "": False, "e": True, "e" * 15: True, "e" * 16: False, "e" * 17: False, "br-lan": True, "eth0.10": True,
+        "a_b": True, "a/b": False,
+    }.items()),
+    *(({"pi": [{**PI, "name": name}]}, fits) for name, fits in {
+        "": False, "p": True, "p" * 63: True, "p" * 64: False, "-p": False, "p-": False, "p-1": True, "p_1": False,
+    }.items()),
+    *(({"network": {"subnet": f"192.168.1.0/{length}"}}, fits) for length, fits in {
+        7: False, 8: True, 24: True, 28: True, 30: False, 31: False,
+    }.items()),
+    # An address of its own for each machine, which nobody else is given.
+    *(({"network": {"pool": f"192.168.1.{first}-192.168.1.{last}"}}, fits) for (first, last), fits in {
+        (20, 30): True, (20, 20): True, (21, 20): False, (10, 20): False, (5, 10): False, (9, 11): False,
+        (11, 20): True, (5, 9): True,
+    }.items()),
+    *(({"nas": {"address": f"192.168.1.{last}"}}, fits) for last, fits in {
+        0: False, 1: True, 254: True, 255: False,
+    }.items()),
+    *(({"network": {"router": f"192.168.1.{last}"}}, fits) for last, fits in {0: False, 1: True, 255: False}.items()),
+    *(({"pi": [{**PI, "serial": serial}]}, fits) for serial, fits in {
+        "1a2b3c4": False, "1a2b3c4d": True, "1a2b3c4d5": False, "100000001a2b3c4d": True, "1a2b3c4g": False,
+        "11111111": False, "11111112": True,
+    }.items()),
+])  # fmt: skip
+def test_the_bounds_of_what_fits(parts: dict[str, Any], fits: bool) -> None:
+    if fits:
+        parse(document(**parts), "plan")
+    else:
+        with pytest.raises(PlanError):
+            parse(document(**parts), "plan")
+
+
 @pytest.mark.parametrize(
     ("parts", "expected"),
     [({"network": NETWORK}, "[nas] address: is missing"), ({"nas": NAS}, "[network] subnet: is missing")],
