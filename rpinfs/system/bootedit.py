@@ -252,7 +252,7 @@ class _Guardian:
 
 def _guard(reader: int, where: str) -> None:
     """The guardian's whole life. It ends by os._exit: no clean-up of the parent's belongings may run here."""
-    code = 1
+    failed = True
     try:
         os.setsid()
         for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP):
@@ -260,13 +260,13 @@ def _guard(reader: int, where: str) -> None:
         while os.read(reader, 1):
             pass
         _until(lambda: _made_read_only(where), BUSY_SECONDS)
-        code = 0
+        failed = False
     except (RpinfsError, OSError) as error:
         with contextlib.suppress(OSError):
             sys.stderr.write(f"rpinfs: {error}\n")
             sys.stderr.flush()
     finally:
-        os._exit(code)
+        os._exit(failed)
 
 
 def _made_read_only(where: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from rpinfs.lease.holders import Holder, TooManyError, holders
 from rpinfs.lease.lease import Owner
 from rpinfs.lease.lock import NOTHING, Lease
 from rpinfs.netboot.add.boards import all_boards
+from rpinfs.system import files
 from tests.tools.conftest import ROOT, command
 
 OWNER = Owner("10000000aaaaaaaa", "pi1", "m" * 32, "boot-1")
@@ -131,6 +133,28 @@ def test_a_record_that_cannot_be_read_keeps_nobody_from_the_rest(share: Path) ->
     assert len(list(holders(str(share)))) == 2, "empty, it is nobody's"
     (board,) = [each for each in all_boards(str(share), str(share)) if each.name]
     assert board.images == [str(share / "a.img"), str(share / "c.img")]
+
+
+@pytest.mark.parametrize("broken", ["record", "lock"])
+def test_a_share_that_fails_for_one_file_keeps_nobody_from_the_rest(
+    share: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    for name in ("a", "b", "c"):
+        holding(share / f"{name}.img", report.record_of(SAID)).close()
+    image = str(share / "b.img")
+    path = owner.record_of(image) if broken == "record" else lease.path_of(image)
+    open_on_share = files.open_on_share
+
+    def fails(name: str, flags: int, mode: int = 0o600) -> int:
+        if name == path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return open_on_share(name, flags, mode)
+
+    monkeypatch.setattr(files, "open_on_share", fails)
+    first, found, last = holders(str(share))
+    assert (first.report, last.report) == (SAID, SAID)
+    assert (found.image, found.owner, found.report) == (image, OWNER if broken == "lock" else None, None)
+    assert found.fault and found.fault.message == f"{image if broken == 'record' else path}: Input/output error"
 
 
 def test_folders_below_are_looked_into_but_not_for_ever_and_no_snapshots_of_the_nas(share: Path) -> None:

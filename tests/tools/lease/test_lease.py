@@ -658,6 +658,16 @@ def test_without_a_loop_device_there_is_no_lock_either(image: str, monkeypatch: 
     lease.adopt(image, OTHER, now=True)
 
 
+def test_a_pin_is_waited_for_until_the_kernel_has_given_it_up(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = lease.acquire(image, ONE)
+    held.pin = loop.LoopDevice("/dev/loop3", -1)
+    answers = [[object()], [object()], [], []]
+    monkeypatch.setattr(held.pin, "detach", lambda: None)
+    monkeypatch.setattr(storage, "loops_on", lambda _: answers.pop(0))
+    held.close()
+    assert len(answers) == 1, "and no longer"
+
+
 @pytest.mark.parametrize("pinned", [False, True])
 def test_only_a_pin_is_waited_for(image: str, monkeypatch: pytest.MonkeyPatch, pinned: bool) -> None:
     """The kernel may be slow in giving up a device; a lock of our own process it is not."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -163,8 +164,9 @@ def test_still_open_for_writing(where: Path, lock_file: Path) -> None:
     """It is tried again for a while; then it is said, with what is to be done."""
     with started(where, lock_file, f"exec 3> {where}/file; sleep 1000 2>&- >&- <&- & echo $!", busy=0.6) as process:
         out, err = process.communicate()
-    writer, said = out.splitlines()
+    writer = out.partition("\n")[0]
     try:
+        (said,) = out.splitlines()[1:]
         assert f"refused: {where} is STILL WRITABLE: it could not be made read-only again | end what has" in said
         assert "a process still has a file open for writing" in err
         assert writable(where)
@@ -184,6 +186,29 @@ def test_what_is_no_mount_is_not_made_writable(tmp_path: Path) -> None:
     with pytest.raises(RpinfsError, match=f"{tmp_path} cannot be made writable: ") as refusal:
         bootedit._run_writable(str(tmp_path), [sys.executable, "-c", "1/0"], stays_writable=False)
     assert refusal.value.remedy == "rpinfs status"
+
+
+def test_nobody_else_may_open_the_lock_from_the_first_moment_on(
+    lock_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor, any more, one that an older version has made for everybody."""
+    modes: list[int] = []
+    fchmod = os.fchmod
+
+    def noted(file: int, mode: int) -> None:
+        modes.append(stat.S_IMODE(os.fstat(file).st_mode))
+        fchmod(file, mode)
+
+    monkeypatch.setattr(os, "fchmod", noted)
+    before = os.umask(0)
+    try:
+        with bootedit._lock():
+            lock_file.chmod(0o644)
+        with bootedit._lock():
+            assert stat.S_IMODE(lock_file.stat().st_mode) == 0o600
+    finally:
+        os.umask(before)
+    assert modes == [0o600, 0o644]
 
 
 def test_in_progress_by_nothing(lock_file: Path) -> None:

@@ -162,6 +162,18 @@ def test_no_descriptor_and_no_child_stays() -> None:
     assert deadline._unreaped == set()
 
 
+def test_a_child_that_somebody_else_has_reaped_is_forgotten() -> None:
+    """waitpid(-1) of a library's, say: nobody can wait for it any more."""
+    with pytest.raises(TimedOut):
+        within(0, hang)
+    gone = set(deadline._unreaped)
+    for pid in gone:
+        os.waitpid(pid, 0)
+    assert gone
+    assert within(LONG, divmod, 7, 2) == (3, 1)
+    assert not gone & deadline._unreaped
+
+
 def test_from_a_thread() -> None:
     answers: list[int] = []
     thread = threading.Thread(target=lambda: answers.append(within(LONG, lambda: 5)))

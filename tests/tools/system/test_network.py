@@ -203,6 +203,14 @@ def test_one_question_is_answered_as_pyroute2_tells_it() -> None:
     assert [said[address] for address in none] == ["None"] * 3
 
 
+def test_where_pyroute2_is_missing_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "_plain_route", lambda _: None)
+    monkeypatch.setitem(sys.modules, "pyroute2", None)
+    with pytest.raises(RpinfsError, match=r"^the network cannot be asked: ") as refusal:
+        network.route_to("192.0.2.1")
+    assert refusal.value.remedy == "apt install python3-pyroute2"
+
+
 RTNETLINK = struct.pack("=IHHII8BI", 28, 24, 0, 1, 0, 2, 32, *[0] * 6, 0)
 STRANGE = [
     b"", RTNETLINK[:20], RTNETLINK, RTNETLINK + b"\0" * 400, RTNETLINK + struct.pack("=HH", 4, 4),

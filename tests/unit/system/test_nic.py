@@ -63,6 +63,14 @@ DHCPCD: Files = {"proc/303/comm": "dhcpcd\n", "etc/dhcpcd.conf": "duid\npersiste
         ({**NETWORKD, **OVERLAY_ROOT}, "systemd-networkd", False, True, "does not see that the root is on NFS"),
         ({**NETWORKD, **NFS_ROOT, **KEEP_NO}, "systemd-networkd", False, True, "KeepConfiguration=no in"),
         ({**NETWORKD, **KEEP_NO, **KEEP_YES}, "systemd-networkd", True, True, "90.conf"),
+        *(
+            ({**NETWORKD, **NFS_ROOT, NETWORK_FILE: f"[Network]\nAddress=::1\n{text}\n"},
+             "systemd-networkd", True, renews, "the default where the root is on NFS")
+            for text, renews in (
+                ("DHCP=ipv4", True), ("DHCP=Yes", True), ("DHCP=no", False), ("DHCP=ipv6", False), ("LLDP=yes", False),
+                ("[Link]\nDHCP=yes", False), ("[Bridge]\nKeepConfiguration=no\n[DHCPv4]\nUseDNS=yes", False),
+            )
+        ),
         ({**NM, **TOLD, **EXTERNAL}, "NetworkManager", True, False, "ignore-carrier=yes in /run"),
         ({**NM, **TOLD}, "NetworkManager", True, True, "ignore-carrier=yes"),
         (NM, "NetworkManager", False, True, "ignore-carrier=yes is not set"),
