@@ -224,6 +224,8 @@ def meaning(text: str) -> str:
             node.annotation = None
         elif isinstance(node, ast.AnnAssign):
             node.annotation = ast.Constant(value=None)
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "TYPE_CHECKING":
+            node.value = ast.Constant(value=None)
         elif isinstance(node, ast.If) and is_for_types(node):
             node.test = ast.Constant(value=None)
     return ast.dump(tree)

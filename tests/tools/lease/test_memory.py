@@ -187,6 +187,14 @@ def test_before_a_restore_the_root_learns_what_only_the_share_knew(image: str, h
     assert known(image) == [FIRST, SECOND]
 
 
+def test_before_a_restore_the_root_keeps_its_own_word(image: str, held: Lease) -> None:
+    """The share's other one is not what there was here."""
+    memory.remember(image, "docker", ONE, FIRST, held)
+    memory.remember(image, "docker", ONE, SECOND)
+    memory.foresee(image, "docker", ONE, FIRST, held)
+    assert (known(image), on_the_share(image)) == ([SECOND, FIRST], FIRST)
+
+
 def test_an_image_that_a_person_has_made(image: str, held: Lease) -> None:
     """What the root knows of this path is changed, under whatever name; of another path it is not."""
     memory.remember(image, "docker", ONE, FIRST, held)

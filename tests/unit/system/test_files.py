@@ -177,3 +177,44 @@ def test_a_walk_goes_from_the_top_down_and_follows_no_link(tmp_path: Path) -> No
     assert found == {
         top: (["a", "c"], []), f"{top}/a": (["b"], ["file"]), f"{top}/a/b": ([], []), f"{top}/c": ([], ["link"])
     }  # fmt: skip
+
+
+def test_what_is_opened_on_a_share_is_on_that_mount_and_no_other(tmp_path: Path) -> None:
+    """Whatever has its name by then; and only while it lasts, and only below it."""
+    share, beside = tmp_path / "share", tmp_path / "share-too"
+    for folder in (share, beside):
+        folder.mkdir()
+        (folder / "file").write_text(folder.name)
+
+    def read(path: Path) -> str:
+        with files.open_regular(str(path), os.O_RDONLY) as fd:
+            return os.pread(fd, 100, 0).decode()
+
+    status = share.stat()
+    for device in (None, (os.major(status.st_dev), os.minor(status.st_dev))):
+        with files.on_share(str(share), device):
+            share.rename(tmp_path / "away")
+            beside.rename(share)
+            assert read(share / "file") == "share"
+            assert os.path.samestat(files.stat_on_share(str(share)), status)
+            assert read(tmp_path / "away/file") == "share"
+        assert read(share / "file") == "share-too"
+        share.rename(beside)
+        (tmp_path / "away").rename(share)
+        with files.on_share(str(share), device):
+            assert read(beside / "file") == "share-too"
+
+
+@pytest.mark.parametrize("other", [(0, 0), (4095, 0)])
+def test_another_mount_by_the_name_of_the_share_is_refused(tmp_path: Path, other: tuple[int, int]) -> None:
+    with pytest.raises(OSError, match=f"{tmp_path} is not the share any more"), files.on_share(str(tmp_path), other):
+        pass
+    (tmp_path / "file").touch()
+    os.close(files.open_on_share(str(tmp_path / "file"), os.O_RDONLY))
+
+
+def test_folders_are_made_below_a_folder_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for below in ("", "a"):
+        with pytest.raises(NotADirectoryError):
+            files.make_folders(str(tmp_path / "file"), below)
