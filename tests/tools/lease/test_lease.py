@@ -199,6 +199,17 @@ def test_adopt_takes_over_what_nobody_holds(image: str) -> None:
         lease.acquire(image, ONE)
 
 
+def test_since_when_it_is_whose(image: str) -> None:
+    """Who adopts what is its own anyway has it since then; an image of another's from now on."""
+    take(image, ONE)
+    record = Path(owner.record_of(image))
+    record.write_text(json.dumps({**json.loads(record.read_text()), "since": 7}))
+    lease.adopt(image, ONE)
+    assert json.loads(record.read_text())["since"] == 7
+    lease.adopt(image, OTHER, now=True)
+    assert abs(json.loads(record.read_text())["since"] - time.time()) < 60
+
+
 def test_release_lets_anybody_in(image: str) -> None:
     take(image, ONE)
     with pytest.raises(LeaseError, match="belongs to pi1"):

@@ -211,6 +211,15 @@ def test_where_pyroute2_is_missing_it_is_said_what_to_install(monkeypatch: pytes
     assert refusal.value.remedy == "apt install python3-pyroute2"
 
 
+def test_attributes_begin_at_a_multiple_of_four_bytes() -> None:
+    """One that is shorter than its own head hides none after it."""
+    last = struct.pack("=HHI", 8, 4, 7)
+    whole = (struct.pack("=HHI", 8, 1, 5), struct.pack("=HHBxxx", 5, 5, 9), struct.pack("=HH", 4, 7))
+    assert network._attributes(b"".join(whole) + last) == {1: b"\5\0\0\0", 5: b"\t", 7: b"", 4: b"\7\0\0\0"}
+    for size in range(4):
+        assert network._attributes(struct.pack("=HH", size, 9) + last)[4] == b"\7\0\0\0"
+
+
 RTNETLINK = struct.pack("=IHHII8BI", 28, 24, 0, 1, 0, 2, 32, *[0] * 6, 0)
 STRANGE = [
     b"", RTNETLINK[:20], RTNETLINK, RTNETLINK + b"\0" * 400, RTNETLINK + struct.pack("=HH", 4, 4),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shlex
 import subprocess
@@ -145,26 +147,28 @@ def test_no_link_is_followed_on_the_way(tmp_path: Path) -> None:
     assert list(outside.iterdir()) == []
 
 
-@pytest.mark.parametrize("gone", ["nothing", "folder"])
-def test_a_folder_that_cannot_be_walked(tmp_path: Path, gone: str) -> None:
+def test_a_folder_that_cannot_be_walked(tmp_path: Path) -> None:
     """One that has gone meanwhile ends the walk, unless that is to be passed over: then the others are walked."""
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-    top = str(tmp_path / "nothing" if gone == "nothing" else tmp_path)
+    top = str(tmp_path)
+    left: list[str] = []
 
     def walked(*, strict: bool) -> list[str]:
+        for name in ("a", "b", "c"):
+            (tmp_path / name).mkdir(exist_ok=True)
         found = []
-        for folder, _, _ in files.walk(top, strict=strict):
+        for folder, folders, _ in files.walk(top, strict=strict):
             found.append(folder)
-            if folder == str(tmp_path):
-                (tmp_path / "a").rmdir()
+            if folder == top:
+                (tmp_path / folders[0]).rmdir()
+                left[:] = [f"{top}/{name}" for name in folders[1:]]
         return found
 
     with pytest.raises(FileNotFoundError):
         walked(strict=True)
-    if gone == "folder":
-        (tmp_path / "a").mkdir()
-    assert walked(strict=False) == ([top, str(tmp_path / "b")] if gone == "folder" else [])
+    assert walked(strict=False) == [top, *left]
+    with pytest.raises(FileNotFoundError):
+        list(files.walk(f"{top}/nothing"))
+    assert list(files.walk(f"{top}/nothing", strict=False)) == []
 
 
 def test_a_walk_goes_from_the_top_down_and_follows_no_link(tmp_path: Path) -> None:
@@ -218,3 +222,72 @@ def test_folders_are_made_below_a_folder_alone(tmp_path: Path) -> None:
     for below in ("", "a"):
         with pytest.raises(NotADirectoryError):
             files.make_folders(str(tmp_path / "file"), below)
+
+
+def test_a_file_is_locked_for_one(own: str) -> None:
+    publish(own, b"")
+    first, second = (files.open_own(own, os.O_RDWR) for _ in range(2))
+    try:
+        assert [files.lock(first), files.lock(second)] == [True, False]
+        files.unlock(first)
+        assert files.lock(second)
+    finally:
+        os.close(first)
+        os.close(second)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.ENOLCK, files.NoLocks), (errno.EOPNOTSUPP, files.NoLocks), (errno.ENOSYS, files.NoLocks),
+        (errno.EINVAL, files.NoLocks), (errno.EIO, OSError), (errno.ESTALE, OSError),
+    ],
+)  # fmt: skip
+def test_a_share_without_locks_is_told_from_one_that_fails(
+    monkeypatch: pytest.MonkeyPatch, number: int, kind: type[OSError]
+) -> None:
+    def refused(*_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with pytest.raises(OSError) as caught:
+        files.lock(0)
+    assert (type(caught.value), caught.value.errno) == (kind, number)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (b"[]", "a JSON object"), (b"7", "a JSON object"), (b'"x"', "a JSON object"), (b"[" * 4096, "JSON"),
+        (b"", "JSON"), (b"\xff", "JSON"), (b"{", "JSON"),
+    ],
+)  # fmt: skip
+def test_a_record_is_an_object(text: bytes, found: str) -> None:
+    assert files.parsed(b' {"a": [1]}\n') == {"a": [1]}
+    with pytest.raises(ValueError, match=f"^expected {found}, found something else$"):
+        files.parsed(text)
+
+
+def test_a_new_file_takes_nobodys_place(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "urandom", bytes)
+    there = Path(f"{own}-new-{'0' * 16}")
+    there.write_text("another's")
+    with pytest.raises(FileExistsError):
+        publish(own, b"ours")
+    assert there.read_text() == "another's" and not os.path.exists(own)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO, errno.ENOSPC])
+def test_a_folder_that_cannot_be_synced(own: str, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Some file systems have no need to."""
+
+    def refused(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refused)
+    if number == errno.EINVAL:
+        files.sync_folder(own)
+    else:
+        with pytest.raises(OSError) as caught:
+            files.sync_folder(own)
+        assert caught.value.errno == number
