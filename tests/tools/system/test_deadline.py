@@ -174,6 +174,16 @@ def test_a_child_that_somebody_else_has_reaped_is_forgotten() -> None:
     assert not gone & deadline._unreaped
 
 
+def test_how_long_a_process_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By proc_pid_stat(5), whatever its name is; of a line that is cut short nothing is told."""
+    begin = 40 * os.sysconf("SC_CLK_TCK")
+    fields = " ".join(map(str, [*range(4, 22), begin, *range(23, 53)]))
+    told = [f"7 (a) 1 2) S {fields}\n", "7 (a) S " + " ".join("0" * 18), ""]
+    monkeypatch.setattr(deadline, "read_text", lambda _: told.pop(0))
+    monkeypatch.setattr(time, "clock_gettime", lambda _: 41.5)
+    assert [deadline.seconds_of_life() for _ in range(3)] == [1.5, 0.0, 0.0]
+
+
 def test_from_a_thread() -> None:
     answers: list[int] = []
     thread = threading.Thread(target=lambda: answers.append(within(LONG, lambda: 5)))
