@@ -1,4 +1,4 @@
-"""What `netboot add` decides without touching anything: lines of progress, sizes, tables, records, seeds, orders."""
+"""What `netboot add` decides without touching anything: sizes, tables, records, seeds, orders, what a copy lost."""
 
 from __future__ import annotations
 
@@ -10,27 +10,56 @@ from pathlib import Path
 import pytest
 
 from rpinfs.errors import RpinfsError
-from rpinfs.netboot.add import record, user
-from rpinfs.netboot.add.meter import line
+from rpinfs.netboot.add import record, survey, unpack, user
 from rpinfs.netboot.add.order import Order, order
 from rpinfs.netboot.add.partitions import parse_table
 from rpinfs.netboot.add.unpack import zstd_size
 from rpinfs.netboot.model import PlanError
 from rpinfs.netboot.plan import parse
+from rpinfs.system.run import CommandError
 
-
-@pytest.mark.parametrize(
-    ("done", "total", "seconds", "said"),
-    [
-        (0, 1 << 30, 0.0, "w [                    ] 0 %, 0 bytes of 1 GiB"),
-        (1 << 29, 1 << 30, 10.0, "w [##########          ] 50 %, 512 MiB of 1 GiB, 10 s left"),
-        (1 << 20, 1 << 30, 1.0, "w [                    ] 0 %, 1 MiB of 1 GiB, 17 min left"),
-        (2 << 30, 1 << 30, 9.0, "w [####################] 100 %, 1 GiB of 1 GiB"),
-        (1 << 20, 0, 5.0, "w: 1 MiB"),
-    ],
+ENTRY = survey.Entry(
+    mode=0o100644, owner=(0, 0), size=1 << 20, seconds=1000, holes=1 << 18, attributes=(("user.a", b"1"),)
 )
-def test_a_line_of_progress(done: int, total: int, seconds: float, said: str) -> None:
-    assert line("w", done, total, seconds) == said
+
+
+@pytest.mark.parametrize(("copied", "lost"), [
+    (ENTRY, []),
+    (replace(ENTRY, seconds=1002), []),
+    (replace(ENTRY, seconds=998), []),
+    (replace(ENTRY, seconds=1003), ["times"]),
+    (replace(ENTRY, seconds=997), ["times"]),
+    (replace(ENTRY, holes=1 << 17), []),
+    (replace(ENTRY, holes=(1 << 17) - 1), ["holes"]),
+    (replace(ENTRY, attributes=()), ["extended attributes"]),
+    (replace(ENTRY, attributes=(("user.a", b"2"),)), ["extended attributes"]),
+    (replace(ENTRY, attributes=(*ENTRY.attributes, ("user.b", b"2"))), []),
+])  # fmt: skip
+def test_what_a_copy_has_lost(copied: survey.Entry, lost: list[str]) -> None:
+    """A FAT file system counts in two seconds; a hole of some blocks is no loss, nor is what is there besides."""
+    one, other = survey.Survey(entries={"f": ENTRY}), survey.Survey(entries={"f": copied})
+    assert [said.partition(" of ")[0] for said in survey.lost(one, other, "here")] == lost
+
+
+def test_small_holes_and_the_times_of_folders_are_not_missed() -> None:
+    small, folder = replace(ENTRY, holes=64 << 10), replace(ENTRY, mode=0o040755)
+    for entry, copied in ((small, replace(small, holes=0)), (folder, replace(folder, seconds=5000))):
+        assert survey.lost(survey.Survey(entries={"f": entry}), survey.Survey(entries={"f": copied}), "here") == []
+
+
+@pytest.mark.parametrize(("reason", "code", "stderr", "said"), [
+    ("is not installed", None, "", "xz -dc: is not installed"),
+    ("xz: (stdin): Unexpected end of input", 1, "", "/i: cannot be unpacked: Unexpected end of input"),
+    ("exit status 1: (stdin): Unexpected end", 1, "", "/i: cannot be unpacked: Unexpected end"),
+    ("exit status 1", 1, "", "/i: cannot be unpacked: exit status 1"),
+    ("exit status 1: x", 1, "write: No space left on device", "/i: no space left in /w to unpack it"),
+])  # fmt: skip
+def test_an_image_that_cannot_be_unpacked(
+    reason: str, code: int | None, stderr: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", "/w")
+    error = CommandError(["xz", "-dc"], reason, returncode=code, stderr=stderr)
+    assert unpack._broken("/i", error).message == said
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ def test_a_line_at_the_beginning_and_then_five_a_second(monkeypatch: pytest.Monk
     (GIB, 4 * GIB, 40.0, "copying [#####               ] 25 %, 1 GiB of 4 GiB, 2 min left"),
     (4 * GIB, 4 * GIB, 10.0, "copying [####################] 100 %, 4 GiB of 4 GiB"),
     (5 * GIB, 4 * GIB, 10.0, "copying [####################] 100 %, 4 GiB of 4 GiB"),
+    (1 << 20, GIB, 1.0, "copying [                    ] 0 %, 1 MiB of 1 GiB, 17 min left"),
     (GIB, 0, 10.0, "copying: 1 GiB"),
 ])  # fmt: skip
 def test_the_line(done: int, total: int, seconds: float, said: str) -> None:

@@ -250,3 +250,26 @@ def test_a_web_page_in_pieces_is_read(serving: Serving) -> None:
     found = clock._by_web(HERE, serving(serve), "", 10)
     assert found is not None
     assert found < -1e9
+
+
+@pytest.mark.parametrize("depth", [0, 1, 4, 5, 8, 9])
+def test_every_part_of_a_path_is_looked_up_once_and_in_order(depth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In steps that a server takes: of CREATE_SESSION's eight operations one is the session's own."""
+    parts = [f"part{number}" for number in range(depth)]
+    looked_up: list[str] = []
+
+    def compound(_: nfs.Session, what: str, *operations: bytes) -> Words:
+        assert len(operations) <= 7
+        begin, *steps, end = operations
+        where = opaque(f"handle {len(looked_up)}".encode())
+        assert begin == (numbers(nfs._PUTFH) + where if looked_up else numbers(nfs._PUTROOTFH))
+        for step in steps:
+            assert step[:4] == numbers(nfs._LOOKUP)
+            looked_up.append(Words(step[4:], "nas").opaque().decode())
+        assert end == numbers(nfs._GETFH) and what == "/".join(parts)
+        return Words(opaque(f"handle {len(looked_up)}".encode()), "nas")
+
+    monkeypatch.setattr(nfs.Session, "_compound", compound)
+    session = object.__new__(nfs.Session)
+    assert session.handle("/".join(parts)) == f"handle {depth}".encode()
+    assert looked_up == parts

@@ -293,6 +293,25 @@ def test_each_rule_has_a_file_that_breaks_it(
     assert all(one.line > 0 or rule in (15, 17, 19, 21, 23, 24, 25, 28, 32, 33) for one in found)
 
 
+SAID = Path(__file__).with_name("findings.txt")
+"""All that is said of each case. RPINFS_REGENERATE=1 writes it anew, to be read."""
+
+
+def test_every_word_that_is_said(tmp_path: Path) -> None:
+    """A name, a number or a line of somebody else's in a message or a remedy would be noticed by nobody."""
+    text = ""
+    for number, (name, (files, rule, _, _)) in enumerate(CASES.items()):
+        top = tmp_path / str(number)
+        top.mkdir()
+        text += f"== {name}\n"
+        for one in found_in(top, files, plan("3B" if rule == 6 else "4")):
+            said = f"{one.place}: {one.gravity.name} ({one.rule}): {one.message}\n{one.write}".rstrip()
+            text += f"{said.replace(f'{top}/', '')}\n"
+    if os.environ.get("RPINFS_REGENERATE"):
+        SAID.write_text(text)
+    assert text == SAID.read_text()
+
+
 def test_an_interface_that_is_not_there(tmp_path: Path) -> None:
     """Rule 1, on the machine itself."""
     make_tree(
