@@ -93,9 +93,7 @@ class LoopDevice:
         self.block_size = now.block_size
         return now
 
-    def configure(
-        self, file: int, *, direct_io: bool, block_size: int, name: str, autoclear: bool = True, part: Part = WHOLE
-    ) -> None:
+    def configure(self, file: int, *, direct_io: bool, block_size: int, name: str, autoclear: bool, part: Part) -> None:
         """Attach the open file in one step (LOOP_CONFIGURE). Raises OSError."""
         flags = (LO_FLAGS_AUTOCLEAR if autoclear else 0) | (LO_FLAGS_DIRECT_IO if direct_io else 0)
         # The kernel cuts the name to 63 bytes and a NUL; it is only for people (losetup -l reads sysfs).

@@ -438,6 +438,28 @@ def test_without_locks_only_a_quiet_owner_is_gone(image: str) -> None:
     assert leftover.exists()
 
 
+@pytest.mark.usefixtures("no_locks")
+@pytest.mark.parametrize("only_for_owner", [True, False])
+def test_without_locks_a_command_is_for_the_owner_alone(image: str, only_for_owner: bool) -> None:
+    take(image, ONE)
+    with lease.for_command(image, ONE, only_for_owner=only_for_owner) as held:
+        assert not held.locked
+    with (
+        pytest.raises(LeaseError, match="belongs to pi1"),
+        lease.for_command(image, OTHER, only_for_owner=only_for_owner),
+    ):
+        pass
+
+
+def test_with_locks_a_command_may_have_an_image_of_another_that_nobody_uses(image: str) -> None:
+    take(image, ONE)
+    with lease.for_command(image, OTHER, only_for_owner=False) as held:
+        assert held.locked
+    with pytest.raises(LeaseError, match="belongs to pi1"), lease.for_command(image, OTHER):
+        pass
+    assert lease.owner_of(image) == ONE
+
+
 def fill(folder: Path) -> None:
     with contextlib.suppress(OSError), open(folder / "full", "ab", buffering=0) as file:
         while True:

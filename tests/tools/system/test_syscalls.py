@@ -103,6 +103,23 @@ print(os.path.ismount("{folder}/outer"), os.path.ismount("{folder}/inner"))
 """
 
 
+@pytest.mark.parametrize("name", ["file", "link", "folder"])
+def test_what_is_opened_in_memory_is_itself_and_good_for_asking_only(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "folder").mkdir()
+    expected = os.lstat(tmp_path / name)
+    fd = syscalls.open_in_memory(str(tmp_path / name))
+    try:
+        found = os.fstat(fd)
+        assert (found.st_ino, found.st_mode) == (expected.st_ino, expected.st_mode)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fsync(fd)
+        assert not os.get_inheritable(fd)
+    finally:
+        os.close(fd)
+
+
 def test_mounts_of_our_own(mounted: Mount) -> None:
     """Nobody else sees them; what others unmount is unmounted there too. Nothing but mounts is apart."""
     with mounted("-t", "tmpfs", "shared") as folder:
