@@ -80,6 +80,12 @@ def test_the_way_that_fits(parts: dict[str, Any], expected: str) -> None:
     assert shown.count("proof: ") >= 3
 
 
+@pytest.mark.parametrize("address", ["192.168.1.10", "192.168.1.11"])
+def test_a_box_that_is_the_nas_mounts_nothing_from_itself(address: str) -> None:
+    made = parse(document(topology="D", box={**BOX, "address": address}), "plan")
+    assert ("mount -t nfs" in page(made, "plan.toml")) is (address != made.nas.address)
+
+
 def rendered(*targets: str, **parts: Parts | str | list[Parts]) -> list[str]:
     return [one.text for one in render(parse(document(**parts), "plan"), targets)]
 

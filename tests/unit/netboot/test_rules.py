@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -291,6 +292,45 @@ def test_each_rule_has_a_file_that_breaks_it(
     found = [one for one in found_in(tmp_path, files, plan("3B" if rule == 6 else "4")) if one.rule == rule]
     assert [one for one in found if one.gravity is gravity and write in one.write], found
     assert all(one.line > 0 or rule in (15, 17, 19, 21, 23, 24, 25, 28, 32, 33) for one in found)
+
+
+@pytest.mark.parametrize(("test", "code", "falls_out"), [
+    ("substring(option[60].hex,0,9) == 'PXEClient'", 43, True),
+    ("option[vendor-class-identifier].exists", 43, True),
+    ("substring(option[60].hex,0,9) == 'PXEClient'", 66, False),
+    ("option[97].exists", 43, False),
+    ("option[60].exists or option[97].exists", 43, False),
+    ("option[60].exists or pkt4.mac == 0xdca632123456", 43, False),
+    ("option[60].exists and option[97].exists", 43, True),
+    ("option[60].exists or option[12].exists", 43, True),
+])  # fmt: skip
+def test_a_class_of_kea_that_a_request_falls_out_of(test: str, code: int, falls_out: bool, tmp_path: Path) -> None:
+    made = {"name": "x", "test": test, "option-data": [{"code": code, "data": TEXT}]}
+    files: dict[str, Content] = {"kea-dhcp4.conf": json.dumps({"Dhcp4": {"client-classes": [made]}})}
+    assert any(one.rule == 8 for one in found_in(tmp_path, files, plan())) is falls_out
+
+
+@pytest.mark.parametrize(("where", "target", "enabled"), [
+    ("basic.target.wants", "/lib/systemd/system/rpi-resize.service", True),
+    ("basic.target.requires", "/lib/systemd/system/rpi-resize.service", True),
+    ("basic.target.wants", "/dev/null", False),
+    ("basic.target.wants", "", False),
+    ("basic.target.upholds", "/lib/systemd/system/rpi-resize.service", False),
+    (".", "/lib/systemd/system/other.service", False),
+])  # fmt: skip
+def test_a_unit_is_enabled_by_a_link_in_a_folder_of_wants(
+    where: str, target: str, enabled: bool, tmp_path: Path
+) -> None:
+    files = root("pi1")
+    folder = tmp_path / "top/nfsroot/pi1/etc/systemd/system" / where
+    folder.mkdir(parents=True)
+    if target:
+        (folder / "rpi-resize.service").symlink_to(target)
+    else:
+        (folder / "rpi-resize.service").touch()
+    make_tree(tmp_path / "top", files)
+    found = check(look([str(tmp_path / "top/nfsroot")], plan()))
+    assert any("rpi-resize.service is enabled" in one.message for one in found) is enabled
 
 
 SAID = Path(__file__).with_name("findings.txt")
