@@ -121,16 +121,21 @@ def first_boot(nas: GaneshaNas, pi: Pi) -> Figures:
     }
 
 
+def both(stack: ExitStack, deb: Path, say: Progress) -> list[tuple[GaneshaNas, Pi]]:
+    """The Pi with its lines by hand, and the one with rpinfs; off, and each with a NAS of its own that serves."""
+    labs = [stack.enter_context(Lab(deb=which, progress=say)) for which in (None, deb)]
+    nases = [lab.second_nas() for lab in labs]
+    for nas in nases:
+        nas.start_nfs()
+    return [(nases[0], by_hand(labs[0], nases[0])), (nases[1], with_rpinfs(labs[1], nases[1]))]
+
+
 def measure(deb: Path, say: Progress) -> Iterator[Area]:
     """A first boot and an ordinary one of each, and some work after it."""
     with ExitStack() as stack:
-        labs = [stack.enter_context(Lab(deb=which, progress=say)) for which in (None, deb)]
-        nases = [lab.second_nas() for lab in labs]
-        for nas in nases:
-            nas.start_nfs()
-        pis = [by_hand(labs[0], nases[0]), with_rpinfs(labs[1], nases[1])]
-        figures = [first_boot(nas, pi) for nas, pi in zip(nases, pis, strict=True)]
-        for pi, found in zip(pis, figures, strict=True):
+        pairs = both(stack, deb, say)
+        figures = [first_boot(nas, pi) for nas, pi in pairs]
+        for (_, pi), found in zip(pairs, figures, strict=True):
             say(f"measuring {pi.name}")
             found.update(ordinary_boot(pi))
     hand, ours = figures

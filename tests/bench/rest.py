@@ -10,18 +10,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.lab.lab import Lab
 from tests.lab.pi import Pi
 from tests.lab.root import Progress
 from tests.lab.traffic import traffic
 
-from .boot import by_hand, first_boot, with_rpinfs
+from .boot import both, first_boot
 from .report import Area, Row
 
-SETTLED_SECONDS = 150.0
+SETTLED_SECONDS = 90.0
 """From Docker's start on: the agent imports what it has not needed yet after one minute."""
-SECONDS = 600.0
-"""Ten minutes, of which none is the fifteenth, in which systemd cleans up."""
+SECONDS = 300.0
+"""Of which none is the fifteenth minute, in which systemd cleans up."""
 HOUR = 3600 / SECONDS
 AGENT = "$(systemctl show --property MainPID --value rpinfs-agent.service)"
 
@@ -47,14 +46,11 @@ def agents(pi: Pi) -> Figures:
 
 
 def measure(deb: Path, say: Progress) -> Iterator[Area]:
-    """Ten minutes of both."""
+    """Five minutes of both."""
     with ExitStack() as stack:
-        labs = [stack.enter_context(Lab(deb=which, progress=say)) for which in (None, deb)]
-        nases = [lab.second_nas() for lab in labs]
-        for nas in nases:
-            nas.start_nfs()
-        pis = [by_hand(labs[0], nases[0]), with_rpinfs(labs[1], nases[1])]
-        for nas, pi in zip(nases, pis, strict=True):
+        pairs = both(stack, deb, say)
+        pis = [pi for _, pi in pairs]
+        for nas, pi in pairs:
             first_boot(nas, pi)
             pi.power_on()
             pi.wait_started("docker.service")
