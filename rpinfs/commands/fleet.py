@@ -85,9 +85,8 @@ def _look(folder: str) -> Fleet:
             f"{folder} gave {silence.message}", "look at the NAS and at the network to it", 2
         ) from silence
     except OSError as error:
-        reason = reason_of(error)
         remedy = f"sudo rpinfs fleet {quoted(folder)}" if isinstance(error, PermissionError) else None
-        raise RpinfsError(f"{folder}: {reason}", remedy, _BAD_USAGE) from error
+        raise RpinfsError(f"{folder}: {reason_of(error)}", remedy, _BAD_USAGE) from error
 
 
 def _print(found: Fleet) -> None:

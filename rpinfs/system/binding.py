@@ -9,7 +9,6 @@ it made anew.
 
 import marshal
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
@@ -17,6 +16,7 @@ from importlib.machinery import SourceFileLoader
 import rpinfs
 from rpinfs.errors import RpinfsError
 from rpinfs.system.replace import replace_file
+from rpinfs.system.run import run
 
 PARTS = (
     # The generator, and what the gate has more.
@@ -51,8 +51,7 @@ def bind(package: str = rpinfs.__path__[0]) -> str:
     Raises:
         OSError: a module cannot be read, or the file not be written.
         SyntaxError: a module is none for this Python.
-        RpinfsError: there are too many modules.
-        subprocess.CalledProcessError: the programs of the boot cannot be imported.
+        RpinfsError: there are too many modules, or the programs of the boot cannot be imported.
     """
     ours = {name: (path, is_package) for name, path, is_package in _modules(package)}
     early = _imported(package)
@@ -80,8 +79,7 @@ def _imported(package: str) -> list[list[str]]:
     """The modules of each of PARTS, by a Python that has nothing else: of rpinfs, and of its own library."""
     above = os.path.dirname(package)
     argv = [sys.executable, "-ISB", "-c", _ORDER, above, *map(",".join, PARTS)]
-    done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True)
-    return [line.split() for line in done.stdout.splitlines()]
+    return [line.split() for line in run(argv).stdout.splitlines()]
 
 
 def _of_the_library(name: str) -> tuple[str, bool]:

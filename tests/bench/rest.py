@@ -14,7 +14,7 @@ from tests.lab.pi import Pi
 from tests.lab.root import Progress
 from tests.lab.traffic import traffic
 
-from .boot import both, first_boot
+from .boot import Figures, both, first_boot
 from .report import Area, Row
 
 SETTLED_SECONDS = 90.0
@@ -23,8 +23,6 @@ SECONDS = 300.0
 """Of which none is the fifteenth minute, in which systemd cleans up."""
 HOUR = 3600 / SECONDS
 AGENT = "$(systemctl show --property MainPID --value rpinfs-agent.service)"
-
-Figures = dict[str, float]
 
 
 def counted(pi: Pi) -> Figures:
