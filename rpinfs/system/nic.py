@@ -246,7 +246,8 @@ def _dhcpcd(interface: str, root: str) -> Manager | None:
         if not words:
             continue
         if words[0] in ("interface", "ssid", "profile", "arping"):
-            top = words[:2] == ["interface", interface]
+            # All of the line is the name, as dhcpcd reads it.
+            top = words == ["interface", interface]
         if words[0] == "denyinterfaces" and _any_pattern(interface, words[1:]):
             allowed = False
         if words[0] == "allowinterfaces" and not _any_pattern(interface, words[1:]):
