@@ -268,3 +268,33 @@ def test_the_guardian_hears_no_signal(where: Path, lock_file: Path) -> None:
             os.kill(guardian, number)
         process.communicate("\n")
     assert (process.returncode, writable(where)) == (0, False)
+
+
+def test_a_signal_while_the_command_is_being_started() -> None:
+    """It comes after the last look at what is pending, and before there is a process that it could be passed on to."""
+
+    class JustThen(bootedit._PassedOn):
+        @property
+        def pending(self) -> list[int]:  # type: ignore[override]
+            return [signal.SIGTERM] if self.process else []
+
+        @pending.setter
+        def pending(self, _: list[int]) -> None:
+            pass
+
+    assert bootedit._run(["sleep", "60"], JustThen()) == 128 + signal.SIGTERM
+    earlier = bootedit._PassedOn()
+    earlier(signal.SIGHUP, None)
+    assert bootedit._run(["sleep", "60"], earlier) == 128 + signal.SIGHUP
+
+
+def test_for_root_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load(Host.read(str(make_pi(tmp_path))))
+    assert config.boot is not None
+    mounts = f"36 25 0:50 / {config.boot.where} ro - nfs4 192.0.2.10:/boot ro\n"
+    host = Host(root="", mountinfo=mounts)
+    assert bootedit._boot_mount(host, config) == config.boot.where
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(RpinfsError, match=f"only root can make {config.boot.where} writable") as caught:
+        bootedit._boot_mount(host, config)
+    assert caught.value.remedy == "sudo rpinfs boot ..."

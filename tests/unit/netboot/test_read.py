@@ -29,6 +29,14 @@ def test_dnsmasq_lines() -> None:
     assert (found[1].parts, found[1].tags) == (["tag:rpi", "0", "Raspberry Pi Boot # 3"], ["rpi"])
 
 
+@pytest.mark.parametrize(("value", "parts"), [
+    ('1,"a,b",c', ["1", "a,b", "c"]), ('"a,b","c,d"', ["a,b", "c,d"]), ('x"a,b"y,z', ["xa,by", "z"]), (",", ["", ""]),
+    ("a", ["a"]), ("", [""]),
+])  # fmt: skip
+def test_dnsmasq_parts_of_a_value(value: str, parts: list[str]) -> None:
+    assert dnsmasq.Option("f", 1, "k", value).parts == parts
+
+
 def test_dnsmasq_includes(tmp_path: Path) -> None:
     make_tree(
         tmp_path,
