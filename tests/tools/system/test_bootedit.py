@@ -275,7 +275,7 @@ def test_a_signal_while_the_command_is_being_started() -> None:
 
     class JustThen(bootedit._PassedOn):
         @property
-        def pending(self) -> list[int]:  # type: ignore[override]
+        def pending(self) -> list[int]:
             return [signal.SIGTERM] if self.process else []
 
         @pending.setter
