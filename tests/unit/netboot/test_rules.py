@@ -13,6 +13,7 @@ from rpinfs.netboot.finding import Finding, Gravity
 from rpinfs.netboot.model import Plan
 from rpinfs.netboot.plan import load, parse
 from rpinfs.netboot.render.targets import render
+from rpinfs.netboot.rules import eeprom
 from rpinfs.netboot.seen import look
 from tests.support import Content, make_tree
 
@@ -491,3 +492,19 @@ def test_names_are_quoted_for_a_shell(tmp_path: Path) -> None:
     make_tree(tmp_path, {"tftp $(reboot)/AABBCCDD/cmdline.txt": LINE})
     (finding,) = [one for one in check(look([str(tmp_path / "tftp $(reboot)")])) if one.rule == 17]
     assert finding.write == f"mv -nT '{tmp_path}/tftp $(reboot)/AABBCCDD' '{tmp_path}/tftp $(reboot)/aabbccdd'"
+
+
+@pytest.mark.parametrize(("content", "day"), [
+    (b"x BUILD_TIMESTAMP=1700000000 y", "2023-11-14"), (b"nothing", ""), (None, ""), (Path("other"), ""), ("fifo", ""),
+    ("none", ""),
+])  # fmt: skip
+def test_the_day_on_which_an_eeprom_was_built(content: Content, day: str, tmp_path: Path) -> None:
+    """What is in a TFTP folder is somebody else's: a link is not followed, a pipe not waited for."""
+    make_tree(tmp_path, {"other": b"BUILD_TIMESTAMP=1700000000"})
+    path = tmp_path / "pieeprom.upd"
+    if content == "fifo":
+        os.mkfifo(path)
+    elif content != "none":
+        make_tree(tmp_path, {"pieeprom.upd": content})
+    assert eeprom._built(str(path)) == day
+    assert eeprom._size(str(path)) == (len(content) if isinstance(content, bytes) else 0)
