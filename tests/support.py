@@ -52,6 +52,13 @@ def make_tree(root: Path, files: Mapping[str, Content]) -> Path:
     return root
 
 
+def golden(path: Path, text: str) -> str:
+    """What a file has that a text is compared with. RPINFS_REGENERATE=1 writes it anew, to be read."""
+    if os.environ.get("RPINFS_REGENERATE"):
+        path.write_text(text)
+    return path.read_text()
+
+
 def make_pi(root: Path, config: Content = "", files: Mapping[str, Content] | None = None, cmdline: str = "") -> Path:
     """A Pi whose root came over NFS, with this rpinfs.conf, these files more, and this added to its command line."""
     pi: dict[str, Content] = {

@@ -435,3 +435,13 @@ def test_devices_are_block_devices_of_the_loop_driver() -> None:
     control = os.stat("/dev/loop-control")
     assert stat.S_ISCHR(control.st_mode)
     assert (os.major(control.st_rdev), os.minor(control.st_rdev)) == (10, 237)
+
+
+@pytest.mark.root
+def test_what_was_detached_in_the_meantime_is_not_found(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was in the list, and by the time it is asked nothing is attached to it."""
+    with loop.attach(str(image)) as device:
+        listed = [one for one in storage.loops() if one.path == device.path]
+        assert [one.path for one in loop.find(str(image))] == [device.path]
+    monkeypatch.setattr(loop, "loops", lambda: listed)
+    assert loop.find(str(image)) == []

@@ -76,6 +76,14 @@ def test_the_size_in_a_zstd_frame(head: str, size: int) -> None:
     assert zstd_size(bytes.fromhex(head)) == size
 
 
+@pytest.mark.parametrize(("names", "said"), [
+    (["a"], "1 file (a)"), (["a", "b"], "2 files (a, b)"), (["a", "b", "c"], "3 files (a, b, c)"),
+    (["a", "b", "c", "d"], "4 files (a, b, c, ...)"),
+])  # fmt: skip
+def test_some_files_of_many(names: list[str], said: str) -> None:
+    assert survey._some(names) == said
+
+
 def test_a_table_with_large_sectors() -> None:
     table = {
         "label": "gpt",

@@ -208,7 +208,9 @@ def test_what_config_txt_names(served: Served) -> None:
 def test_a_command_line_without_a_root(served: Served) -> None:
     files = {**WHOLE, "1a2b3c4d/cmdline.txt": b"console=tty1 " + b"x" * 200}
     text = "console=tty1 " + "x" * 107
-    assert told(served(files)) == [("FAULT", f"1a2b3c4d/cmdline.txt has no nfsroot=: {text}")]
+    found = served(files)
+    assert told(found) == [("FAULT", f"1a2b3c4d/cmdline.txt has no nfsroot=: {text}")]
+    assert [one.rule for one in found] == [19]
 
 
 @pytest.mark.parametrize(

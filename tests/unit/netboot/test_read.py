@@ -52,8 +52,9 @@ def test_dnsmasq_includes(tmp_path: Path) -> None:
     found = dnsmasq.read("/etc/dnsmasq.conf", str(tmp_path))
     assert [one.key for one in found] == ["conf-dir", "a", "b", "conf-file", "conf-file", "last"]
     make_tree(tmp_path, {"etc/dnsmasq.conf": "\nconf-file=/etc/gone\n"})
-    with pytest.raises(SyntaxFault, match=r"/etc/dnsmasq.conf:2: conf-file=/etc/gone: /etc/gone cannot be read"):
+    with pytest.raises(SyntaxFault, match=r"/etc/dnsmasq.conf:2: conf-file=/etc/gone: /etc/gone cannot be read") as no:
         dnsmasq.read("/etc/dnsmasq.conf", str(tmp_path))
+    assert no.value.status == 2
 
 
 def test_isc_statements() -> None:

@@ -15,7 +15,7 @@ from rpinfs.netboot.plan import load, parse
 from rpinfs.netboot.render.targets import render
 from rpinfs.netboot.rules import eeprom
 from rpinfs.netboot.seen import look
-from tests.support import Content, make_tree
+from tests.support import Content, golden, make_tree
 
 FAULT, WARNING, NOTE = Gravity.FAULT, Gravity.WARNING, Gravity.NOTE
 BOOT = {"start4.elf": "", "kernel8.img": "", "config.txt": "auto_initramfs=0\n"}
@@ -334,10 +334,6 @@ def test_a_unit_is_enabled_by_a_link_in_a_folder_of_wants(
     assert any("rpi-resize.service is enabled" in one.message for one in found) is enabled
 
 
-SAID = Path(__file__).with_name("findings.txt")
-"""All that is said of each case. RPINFS_REGENERATE=1 writes it anew, to be read."""
-
-
 def test_every_word_that_is_said(tmp_path: Path) -> None:
     """A name, a number or a line of somebody else's in a message or a remedy would be noticed by nobody."""
     text = ""
@@ -348,9 +344,7 @@ def test_every_word_that_is_said(tmp_path: Path) -> None:
         for one in found_in(top, files, plan("3B" if rule == 6 else "4")):
             said = f"{one.place}: {one.gravity.name} ({one.rule}): {one.message}\n{one.write}".rstrip()
             text += f"{said.replace(f'{top}/', '')}\n"
-    if os.environ.get("RPINFS_REGENERATE"):
-        SAID.write_text(text)
-    assert text == SAID.read_text()
+    assert text == golden(Path(__file__).with_name("findings.txt"), text)
 
 
 def test_an_interface_that_is_not_there(tmp_path: Path) -> None:

@@ -48,8 +48,9 @@ def test_what_was_published_is_let_go_of_once(own: str) -> None:
 
 
 def test_what_is_not_there(own: str) -> None:
-    with pytest.raises(FileNotFoundError):
-        files.read_own(own)
+    for reading in (files.read_own, files.read_own_dated):
+        with pytest.raises(FileNotFoundError):
+            reading(own)
     assert files.read_own(own, anew=True) == b""
 
 

@@ -143,6 +143,8 @@ def test_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(RpinfsError, match=r"--boot goes with a folder; an image has its own boot files") as caught:
         make.add(ordered(tmp_path), Wanted(str(tmp_path / "x.deb"), boot=str(tmp_path)), print)
     assert caught.value.status == 2
+    (tmp_path / "good.deb").write_bytes(b"!<arch>\ndebian-binary")
+    make._refuse_early(Wanted(str(tmp_path), deb=str(tmp_path / "good.deb"), boot=str(tmp_path)))
     with pytest.raises(FileNotFoundError):
         make.add(ordered(tmp_path), Wanted(str(tmp_path), deb=str(tmp_path / "none.deb")), print)
     assert nothing_left(tmp_path)
