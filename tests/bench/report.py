@@ -29,11 +29,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Area:
-    """A table: its columns in their order, and its rows."""
+    """A table: its columns in their order, its rows, and a sentence on it."""
 
     title: str
     columns: Sequence[str]
     rows: Sequence[Row]
+    note: str = ""
 
     @property
     def file(self) -> str:
@@ -51,7 +52,7 @@ def text(area: Area) -> str:
         )
         for line in cells
     ]
-    return "\n".join([area.title, *lines])
+    return "\n".join([area.title, *lines, *filter(None, [area.note])])
 
 
 def _cells(area: Area, row: Row) -> list[str]:
@@ -81,7 +82,15 @@ def markdown(area: Area) -> str:
     table = [["", *area.columns], ["---", *["--:"] * len(area.columns)]]
     table += [[row.title, *_cells(area, row)] for row in area.rows]
     return "\n".join(
-        [*head, *(f"| {' | '.join(line)} |" for line in table), "", f"![{area.title}]({area.file})", "", ""]
+        [
+            *head,
+            *(f"| {' | '.join(line)} |" for line in table),
+            "",
+            *([area.note, ""] if area.note else []),
+            f"![{area.title}]({area.file})",
+            "",
+            "",
+        ]
     )
 
 

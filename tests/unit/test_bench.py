@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import report, storage, work
+from tests.bench import report, scale, storage, work
 from tests.lab.slow_disk import SlowDisk
 from tests.support import PYTHON
 
@@ -59,3 +59,27 @@ def test_an_area_takes_the_place_of_its_last_one() -> None:
     text = report.with_area(text, changed)
     assert text.count("## one") == 1 and "| x | 1.00 | 0.75 |" in text and text.index("## one") < text.index("## two")
     assert "one" in report.text(changed)
+
+
+def test_what_a_rack_needs_is_computed_from_what_each_needs() -> None:
+    each = {
+        scale.BOOT_REQUESTS: 7000, scale.BOOT_BYTES: 117_500_000, scale.SHARE_FLUSHES: 100, scale.REST_ROOT: 120,
+        scale.REST_SHARE: 480, scale.REST_FLUSHES: 60,
+    }  # fmt: skip
+    area = scale.for_racks(each)
+    assert {row.title: list(row.values.values()) for row in area.rows} == {
+        "boot: requests for the roots": [70_000, 700_000, 7_000_000],
+        "boot: bytes read from the roots": [1_175_000_000, 11_750_000_000, 117_500_000_000],
+        "boot: seconds of Gigabit Ethernet for them": [10, 100, 1000],
+        "boot: seconds of a disk with 6 ms a flush": pytest.approx([6, 60, 600]),
+        "at rest: requests a second": pytest.approx([10 / 6, 100 / 6, 1000 / 6]),
+        "at rest: flushes a second": pytest.approx([1 / 6, 10 / 6, 100 / 6]),
+        "at rest: part of such a disk's time, %": pytest.approx([0.1, 1, 10]),
+    }
+    assert area.note in report.text(area) and area.note in report.markdown(area)
+    assert area.note == (
+        "The limit of a boot is Gigabit Ethernet, for the roots: 1.00 s for each Pi, where a hard disk's flushes take"
+        " 0.60 s. A hard disk has enough flushes for 10,000 Pis at rest."
+    )
+    assert "The limit of a boot is a hard disk's flushes" in scale.limit({**each, scale.SHARE_FLUSHES: 1000})
+    assert "At rest nothing is flushed" in scale.limit({**each, scale.REST_FLUSHES: 0})
