@@ -347,6 +347,16 @@ def test_every_word_that_is_said(tmp_path: Path) -> None:
     assert text == golden(Path(__file__).with_name("findings.txt"), text)
 
 
+def test_the_gravest_come_first(tmp_path: Path) -> None:
+    """Of one gravity in the order of the files and of their lines."""
+    lines = "tftp-no-blocksize\ndhcp-range=192.168.1.0,proxy\ndhcp-option=66,192.168.1.9\n"
+    found = found_in(tmp_path, {"b/dnsmasq.conf": lines, "a/dnsmasq.conf": f"\n{lines}"}, plan())
+    told = [(one.gravity, one.file, one.line) for one in found]
+    assert told == sorted(told, key=lambda one: (-one[0], *one[1:]))
+    assert {FAULT, WARNING} <= {gravity for gravity, _, _ in told}
+    assert len({file for _, file, _ in told}) == 2
+
+
 def test_an_interface_that_is_not_there(tmp_path: Path) -> None:
     """Rule 1, on the machine itself."""
     make_tree(
