@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from rpinfs.netboot.add import inside
 from tests.support import PYTHON, TOP, make_tree
 
 BECOME = """\
@@ -39,3 +42,13 @@ def test_a_program_by_its_name(argv: list[str], status: int, said: str, tmp_path
         env={"PATH": f"{path}:/usr/bin:/bin"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, (done.stdout + done.stderr).strip()) == (status, said.format(top=tmp_path))
+
+
+@pytest.mark.parametrize(("result", "well"), [(0, True), (1, True), (-1, False)])
+def test_what_a_call_returns(result: int, well: bool) -> None:
+    if well:
+        inside._checked(result)
+        return
+    ctypes.set_errno(errno.EPERM)
+    with pytest.raises(PermissionError, match="Operation not permitted"):
+        inside._checked(result)
