@@ -54,7 +54,7 @@ def measure(deb: Path, say: Progress) -> Iterator[Area]:
             pi.wait_started("docker.service")
         say(f"at rest for {SETTLED_SECONDS + SECONDS:.0f} s")
         threading.Event().wait(SETTLED_SECONDS)
-        # To ask is to open files of the root as well: not between the two counts.
+        # By programs of the root, whose files are asked for as well: not between the two counts.
         woken = agents(pis[1])
         before = [counted(pi) for pi in pis]
         threading.Event().wait(SECONDS)

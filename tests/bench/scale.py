@@ -108,12 +108,11 @@ def each_of(pis: Sequence[Pi], disk: SlowDisk, say: Progress) -> Figures:
     figures[WORK_FLUSHES] = (disk.flushes - flushes) / len(pis) / APPENDS
     say(f"{len(pis)} at once: at rest")
     threading.Event().wait(SETTLED_SECONDS)
-    before, of_root, flushes = requests(pis), requests(pis, "/"), disk.flushes
+    before, root_before, flushes = requests(pis), requests(pis, "/"), disk.flushes
     threading.Event().wait(REST_SECONDS)
     figures[REST_FLUSHES] = (disk.flushes - flushes) * HOUR / len(pis)
     figures[REST_SHARE] = (requests(pis) - before) * HOUR / len(pis)
-    # Last: to ask for the others is to open files of the root.
-    figures[REST_ROOT] = (requests(pis, "/") - of_root) * HOUR / len(pis)
+    figures[REST_ROOT] = (requests(pis, "/") - root_before) * HOUR / len(pis)
     at_once(pis, lambda pi: pi.power_off(BOOT_SECONDS))
     return figures
 
