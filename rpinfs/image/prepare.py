@@ -36,7 +36,8 @@ class Prepared:
     """
 
     backing_file: str
-    device: loop.LoopDevice
+    # Quoted: from Python 3.14 on it is looked up when asked for, and by then `loop` is the property below.
+    device: "loop.LoopDevice"
     uuid: str
     size: int
     allocated: int | None

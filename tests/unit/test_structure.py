@@ -79,7 +79,8 @@ def faults(package: Path) -> list[str]:
     known = modules(package)
     found = []
     for name, tree in known.items():
-        found += [f"{name}: {fault}" for fault in (*wrong_rooms(name, tree, known), *too_long(name, tree, package))]
+        of_it = (*wrong_rooms(name, tree, known), *too_long(name, tree, package), *late_names(tree))
+        found += [f"{name}: {fault}" for fault in of_it]
     graph = {name: neighbours(tree, known, types=False) - {room_of(name)} for name, tree in known.items()}
     try:
         TopologicalSorter(graph).prepare()
@@ -120,6 +121,22 @@ def too_long(name: str, tree: ast.Module, package: Path) -> Iterator[str]:
                 yield f"{node.name}() has {length} lines, expected at most {FUNCTION_LINES}"
 
 
+def late_names(tree: ast.Module) -> Iterator[str]:
+    """Annotations that are something else to Python 3.14: it looks them up late, and in the class first (PEP 649)."""
+    if any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body):
+        return  # They are texts, and nobody looks them up.
+    for kind in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
+        annotated = [node for node in kind.body if isinstance(node, ast.AnnAssign)]
+        of_class = {node.name for node in kind.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        targets = [one for node in kind.body if isinstance(node, ast.Assign) for one in node.targets]
+        targets += [node.target for node in annotated if node.value is not None]
+        of_class.update(target.id for target in targets if isinstance(target, ast.Name))
+        for node in annotated:
+            names = {one.id for one in ast.walk(node.annotation) if isinstance(one, ast.Name)}
+            for name in sorted(names & of_class):
+                yield f"line {node.lineno}: {name} is the attribute of {kind.name} by then; write the annotation quoted"
+
+
 def test_the_house_is_in_order() -> None:
     assert faults(TOP / "rpinfs") == []
 
@@ -148,6 +165,14 @@ PLANTED = {
     "a library on the boot path": ("boot/planted.py", "import json\n", "the boot path imports json"),
     "a circle": ("boot/host.py", "from rpinfs.boot import config\n", "a circle: "),
     "a long module": ("image/planted.py", "x = 1\n" * 501, "image.planted: 501 lines"),
+    "an annotation that is a property by the time it is asked for": (
+        "image/planted.py",
+        "from rpinfs.system import loop\nclass A:\n    x: loop.Loop\n    @property\n    def loop(self) -> str: ...\n",
+        "image.planted: line 3: loop is the attribute of A by then",
+    ),
+    "an annotation that is another field": (
+        "image/planted.py", "class A:\n    x: int\n    int: str = ''\n", "line 2: int is the attribute of A by then",
+    ),
     "a long function": ("image/planted.py", "def f() -> None:\n" + "    x = 1\n" * 50, "f() has 51 lines"),
 }  # fmt: skip
 

@@ -102,6 +102,8 @@ def test_a_whole_copy(tmp_path: Path) -> None:
     done = copying.copy(str(tmp_path / "from"), str(tmp_path / "to"), told.append, "the root")
     assert (done.lost, sorted(done.survey.entries)) == ([], [".", "a", "a/b", "empty", "link", "other"])
     assert done.survey.files == 5, "one file has two names"
+    each = [tmp_path / "from" / name for name in (".", "a", "a/b", "empty", "link")]
+    assert done.survey.allocated == sum(path.lstat().st_blocks * 512 for path in each)
     assert done.survey.hard_links() == {("a/b", "other")} == survey(str(tmp_path / "to"), print, "x").hard_links()
     assert told[:2] == ["looking at the root: 5 files"] * 2
     assert [line for line in told if line.startswith("writing")] == ["writing the root to the disk"]
