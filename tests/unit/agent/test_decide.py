@@ -492,8 +492,9 @@ BEHIND = unit(MOUNT, left_active=5.0, became_inactive=5.0)
 @pytest.mark.parametrize(("mount", "system"), [(REQUESTED, "running"), (BEHIND, "stopping")])
 def test_unmounted_by_request(image: Image, mount: UnitState, system: str) -> None:
     facts = replace(GONE, result=answer(mount, system=system))
-    made = judge(image, replace(MOUNTED, gone=True, stopped=BOTH, look="came late"), facts)
+    made = judge(image, replace(MOUNTED, gone=True, stopped=BOTH, look="came late", late=True), facts)
     assert said(made) == (State.UNMOUNTED, "unmounted by systemd from /var/lib/docker", f"systemctl start {MOUNT}")
+    assert not made.memory.late, "who starts it again has systemd mount it, and the agent gives that its time"
     assert made.action is None and made.memory.stopped == () and made.memory.look == ""
 
 
