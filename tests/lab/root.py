@@ -113,17 +113,20 @@ def base_root(release: str, machine: Machine, progress: Progress) -> Path:
 
 def ganesha_root(release: str, machine: Machine, progress: Progress) -> Path:
     """The nfs-ganesha of a release, with the libraries that it needs: half a minute when it is not in the cache."""
-    return _root_of(f"ganesha-{release}", release, machine, list(GANESHA_PACKAGES), progress)
+    # It never boots, and has nothing of systemd's that could be finished.
+    return _root_of(f"ganesha-{release}", release, machine, list(GANESHA_PACKAGES), progress, finish="")
 
 
-def _root_of(kind: str, release: str, machine: Machine, packages: list[str], progress: Progress) -> Path:
+def _root_of(
+    kind: str, release: str, machine: Machine, packages: list[str], progress: Progress, finish: str = FINISH
+) -> Path:
     """A cached root with these packages, by a hash of its recipe."""
-    recipe = hashlib.sha256(repr((release, machine.architecture, packages, DPKG_OPTIONS, FINISH)).encode()).hexdigest()
+    recipe = hashlib.sha256(repr((release, machine.architecture, packages, DPKG_OPTIONS, finish)).encode()).hexdigest()
     root = cache_folder() / f"{kind}-{machine.architecture}-{recipe[:DIGITS]}"
 
     def make(folder: Path) -> None:
         progress(f"making a Debian {release} root, once: {len(packages)} packages and what they need")
-        bootstrap(folder, release, machine.architecture, packages)
+        bootstrap(folder, release, machine.architecture, packages, finish)
 
     found = cached(root, make)
     forget_old(found, f"{kind}-{machine.architecture}-{'?' * DIGITS}")
@@ -150,13 +153,13 @@ def copy_root(source: Path, target: Path) -> None:
     run(["cp", "-a", "--reflink=auto", f"{source}/.", target])
 
 
-def bootstrap(folder: Path, release: str, architecture: str, packages: list[str]) -> None:
-    """mmdebstrap from the machine's own apt sources."""
+def bootstrap(folder: Path, release: str, architecture: str, packages: list[str], finish: str = FINISH) -> None:
+    """mmdebstrap from the machine's own apt sources; `finish`: commands at its end, with the root as $1."""
     with tempfile.TemporaryDirectory(prefix="rpinfs-lab-apt-") as name:
         work = Path(name)
         (work / "sources.list").write_text(sources_for(release))
         (work / "apt.conf").write_text(options_in_force() + 'APT::Install-Recommends "false";\n')
-        (work / "finish").write_text(f"#!/bin/sh\n{FINISH}")
+        (work / "finish").write_text(f"#!/bin/sh\n{finish}")
         (work / "finish").chmod(0o755)
         run(
             [
