@@ -12,7 +12,7 @@ NEWEST = list(RELEASES)[-1]
 PACKAGES = (
     *("python3-pytest", "python3-pytest-xdist", "python3-hypothesis"),
     # What the tests start, and what is not there already.
-    *("git", "bash-completion", "man-db", "strace", "openssh-client"),
+    *("git", "bash-completion", "man-db", "strace", "openssh-client", "fdisk", "dnsmasq-base"),
 )
 # A chroot has no terminals and no devices to freeze.
 LEFT_OUT = ("tests/unit/commands/test_cli.py::test_colour_on_a_terminal", "tests/unit/test_watch.py")
