@@ -180,8 +180,8 @@ def _on_init(nas: nfs.Nas, top: bytes, where: str, source: Source) -> Iterator[R
         yield Remark(30, Gravity.FAULT, message, f"on {source.server}: put a root for arm64 there, of a Pi's image")
     if source.delegations and not nas.knows_folder_delegations(file):
         message = (
-            f"{source.server} calls GET_DIR_DELEGATION illegal: from Linux 6.19 on a Pi can list no folder there by NFS"
-            f' {source.version}, and has "Remote I/O error" instead'
+            f"{source.server} calls GET_DIR_DELEGATION illegal: from Linux 6.19 on a Pi fails at folders there by"
+            f' NFS {source.version}, at all or now and then, with "Remote I/O error"'
         )
         remedy = "write nfsv4.directory_delegations=0 into cmdline.txt, or vers=4.0; nfs-ganesha 9.11 has it mended"
         yield Remark(30, Gravity.NOTE, message, remedy)

@@ -66,20 +66,32 @@ def test_two_boots_with_both_stores(lab: Lab, tell: Tell) -> None:
     assert is_clean(image)
 
 
-def test_an_old_server_is_named_and_its_remedy_helps(lab: Lab) -> None:
-    """Linux 6.19 and later open no folder of nfs-ganesha before 9.11; the root is on a newer one."""
+FOLDERS = """\
+mkdir -p /nfs/docker/folder
+for try in $(seq 20); do
+    echo 3 >/proc/sys/vm/drop_caches
+    ls -lR /nfs/docker >/dev/null || exit 1
+    sleep 2
+done
+"""
+
+
+def test_an_old_server_and_its_remedy(lab: Lab) -> None:
+    """Linux 6.19 and later fail at folders of nfs-ganesha before 9.11, now and then; the root is on a newer one.
+
+    That the error is named, and this remedy with it, is in unit/system/test_trouble.py.
+    """
     pi = lab.pi("remote")
     nas = lab.second_nas(ganesha="bookworm")
     nas.start()
     without_network(pi)
     pi.write("/etc/rpinfs/rpinfs.conf", f"[Server]\nAddress={nas.address}\n[Boot]\nExport=\n")
-    assert pi.boot() == "degraded"
-    said = pi.try_run("rpinfs check share.answers").stdout
-    assert "Remote I/O error" in said and "nfsv4.directory_delegations=0" in said
-    assert pi.try_run("systemctl is-active docker.service").stdout.strip() != "active"
+    pi.boot()
+    assert "Remote I/O error" in pi.try_run(FOLDERS, 600.0).stderr
     pi.power_off()
 
     pi.cmdline = f"{pi.cmdline} nfsv4.directory_delegations=0"
     assert pi.boot() == "running"
+    pi.run(FOLDERS, 600.0)
     pi.run("rpinfs check share.answers docker.running")
     pi.power_off()

@@ -141,9 +141,9 @@ CHECKS = (
         explanation=f"""
             Asks the server for the free space of the share, in a process that is killed when no answer comes;
             nothing of that is cached. Critical: no answer in time, or an error, such as a stale file handle after
-            an export was replaced, or a "Remote I/O error" for every folder, which Linux 6.19 and later get from
-            nfs-ganesha before 9.11. Warning: the answer took more than {SLOW_ANSWER:g} seconds: every sync of a
-            container takes longer than that.
+            an export was replaced, or a "Remote I/O error" for folders, all or some and now and then, which Linux 6.19
+            and later get from nfs-ganesha before 9.11. Warning: the answer took more than {SLOW_ANSWER:g} seconds:
+            every sync of a container takes longer than that.
         """,
         needs=("share", "files"),
     ),

@@ -722,6 +722,7 @@ def test_it_is_mounted_anew_when_it_is_this_pis_again(image: Image) -> None:
     assert ours.memory.lock is Lock.HELD and ours.action == Action(Do.ASK, (MOUNT, *BOTH))
     down = judge(image, ours.memory, replace(PLACE, result=answer()))
     assert down.action == Action(Do.STOP, (KEPT, MOUNT))
+    assert down.memory.ask_at == NOW + 5.0, "systemd has that long before it is asked again"
     assert down.memory.message == "this Pi's again; unmounted from /var/lib/docker, checked and mounted anew"
     assert judge(image, ours.memory, replace(PLACE, result=answer(unit(DOCKER, "deactivating")))).action is None
     assert judge(image, down.memory, GONE).action == Action(Do.LET_GO, loop="loop3")

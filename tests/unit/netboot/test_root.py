@@ -141,7 +141,7 @@ def test_a_nas_that_knows_no_delegations() -> None:
     nas = replace(WHOLE, delegations=False)
     ((gravity, message, remedy),) = said_of(nas)
     assert gravity == "NOTE"
-    assert "from Linux 6.19 on a Pi can list no folder there by NFS 4.1" in message
+    assert "from Linux 6.19 on a Pi fails at folders there by NFS 4.1" in message
     assert remedy.startswith("write nfsv4.directory_delegations=0 into cmdline.txt, or vers=4.0;")
     assert said_of(nas, replace(SOURCE, delegations=False)) == []
 
