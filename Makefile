@@ -174,7 +174,7 @@ mutants: deps deb ## put small errors in, and say which the tests miss; ROOM=age
 demo: deb ## boot an emulated Pi for the first time, up to a running container (root)
 	@$(AS_ROOT) python3 -m tests.lab.demo --deb '$(DIST)'/rpinfs_*_all.deb
 
-bench: deb ## what rpinfs costs and saves, into tests/bench/RESULTS.md; AREA=boot, rest or storage alone (root)
+bench: deb ## what rpinfs costs and saves, into tests/bench/RESULTS.md; AREA=boot, rest, storage or scale alone (root)
 	@$(call installed,$(PLOTTERS))
 	$(AS_ROOT) python3 -m tests.bench --deb '$(DIST)'/rpinfs_*_all.deb --keep $(addprefix --area ,$(AREA))
 
