@@ -76,6 +76,23 @@ def test_the_size_in_a_zstd_frame(head: str, size: int) -> None:
     assert zstd_size(bytes.fromhex(head)) == size
 
 
+@pytest.mark.parametrize(("attributes", "version", "said"), [
+    ({"user.a": b"1"}, "4.2", []),
+    ({"user.a": b"1"}, "4.1", ["extended attributes of 1 file (f) are not seen by a Pi over NFS 4.1"]),
+    ({"trusted.a": b"1"}, "4.2", ["extended attributes of 1 file (f) are not seen by a Pi over NFS 4.2"]),
+    ({"system.posix_acl_access": b"1"}, "3", []),
+    ({"system.posix_acl_access": b"1", "system.posix_acl_default": b"1"}, "4.2",
+     ["ACLs of 1 file (f) are not seen by a Pi over NFS 4.2"]),
+    ({"security.capability": b"1", "user.a": b"1"}, "3",
+     ["capabilities of 1 file (f) are not seen by a Pi over NFS 3",
+      "extended attributes of 1 file (f) are not seen by a Pi over NFS 3"]),
+    ({}, "3", []),
+])  # fmt: skip
+def test_what_a_pi_does_not_see(attributes: dict[str, bytes], version: str, said: list[str]) -> None:
+    entry = replace(ENTRY, attributes=tuple(attributes.items()))
+    assert survey.unseen(survey.Survey(entries={"f": entry}), version) == said
+
+
 @pytest.mark.parametrize(("names", "said"), [
     (["a"], "1 file (a)"), (["a", "b"], "2 files (a, b)"), (["a", "b", "c"], "3 files (a, b, c)"),
     (["a", "b", "c", "d"], "4 files (a, b, c, ...)"),

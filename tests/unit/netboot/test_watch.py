@@ -210,7 +210,7 @@ def test_a_share_that_cannot_be_looked_at_is_told_once() -> None:
 
 
 def test_who_falls_silent_is_told_how_far_it_got() -> None:
-    times = iter([0.0, 1.0, QUIET_SECONDS, QUIET_SECONDS + 2, QUIET_SECONDS * 9, 0, 0, 0])
+    times = iter([0.0, 1.0, QUIET_SECONDS, QUIET_SECONDS + 2, *(QUIET_SECONDS * number for number in range(9, 13))])
     watch = Watch("", NAMES, now=lambda: next(times))
     events = [FOUR, Said(TFTP_PORT, b"\0\1" + b"1a2b3c4d/start4.elf\0", PI, NAS), None, None, None]
     assert list(watch.lines(events))[2:] == [

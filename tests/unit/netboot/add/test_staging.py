@@ -187,7 +187,7 @@ def test_alone_in_both_folders(place: Place) -> None:
         with staging.alone(replace(place, name="pi2")):
             pass
     assert names(place) == ([], [])
-    with staging.alone(replace(place, tftp=place.roots)):
+    with staging.alone(replace(place, tftp=str(Path(place.roots)))):
         assert names(place) == ([".pi1.rpinfs-lock"], [])
     with pytest.raises(KeyError), staging.alone(place):
         raise KeyError
