@@ -97,8 +97,8 @@ def copy_tree(copy: Path) -> None:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(TOP / name, copy / name, follow_symlinks=False)
     # `make deb`, which some tests call, asks git what belongs to the tree.
+    who = ("-c", "user.name=mutants", "-c", "user.email=mutants@localhost", "-c", "commit.gpgSign=false")
     for words in (("init", "--quiet"), ("add", "--all"), ("commit", "--quiet", "--message", "copy")):
-        who = ("-c", "user.name=mutants", "-c", "user.email=mutants@localhost", "-c", "commit.gpgSign=false")
         subprocess.run(["git", "-C", copy, *who, *words], check=True)
 
 

@@ -11,7 +11,7 @@ import pytest
 from rpinfs.lease import owner as owners
 from rpinfs.lease.lock import path_of
 from rpinfs.netboot.add import record
-from rpinfs.netboot.add.boards import Known, all_boards
+from rpinfs.netboot.add.boards import all_boards
 from rpinfs.netboot.add.record import Record
 
 PI1 = Record("pi1", "a1b2c3d4", "", "4", "192.168.1.10", "/r/pi1", "/t/a1b2c3d4", "/i.img", sha256="0f")
@@ -82,7 +82,3 @@ def test_what_is_wrong_with_them(here: tuple[Path, Path]) -> None:
     assert "expected the record of a board" in said["pi5"][0]
     assert f"{share}/" in said[""][0]
     assert len(said) == 6
-
-
-def test_a_board_without_anything_known() -> None:
-    assert Known("x") == Known("x", None, [], 0, "", [])
