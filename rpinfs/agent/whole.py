@@ -7,14 +7,32 @@ over and nothing waits for what it reads from the NAS, it imports all that it mi
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable
 
-ROOMS = ("boot", "system", "lease", "image", "agent")
-"""Where the modules are that the agent may import, see the test."""
-
-MODULES = ("rpinfs.health.metrics",)
-"""Likewise, of rooms of which the agent needs nothing else."""
+MODULES = (
+    "rpinfs.agent.beside",
+    "rpinfs.agent.leaving",
+    "rpinfs.agent.measure",
+    "rpinfs.agent.near",
+    "rpinfs.agent.news",
+    "rpinfs.agent.shutdown",
+    "rpinfs.agent.summary",
+    "rpinfs.boot.daemons",
+    "rpinfs.boot.options",
+    "rpinfs.boot.ordering",
+    "rpinfs.boot.overlay",
+    "rpinfs.boot.suggest",
+    "rpinfs.health.metrics",
+    "rpinfs.image.copying",
+    "rpinfs.lease.report",
+    "rpinfs.system.deadline",
+    "rpinfs.system.fullness",
+    "rpinfs.system.syscalls",
+    "rpinfs.system.systemd",
+)
+"""What the agent imports on need: these and no others, see the test. All stay in its memory, on each Pi."""
 
 LIBRARY = ("traceback",)
 """What of Python's own is imported on need, with the NAS that it comes from gone perhaps."""
@@ -36,20 +54,11 @@ def soon(then: Callable[[], None] = lambda: None, more: Iterable[str] = ()) -> t
 
 
 def load(then: Callable[[], None] = lambda: None, more: Iterable[str] = ()) -> None:
-    """Import the modules of ROOMS, MODULES and LIBRARY that are not there yet, and more."""
-    import contextlib
-    import importlib
-    import pkgutil
-
-    import rpinfs
-
-    for room in ROOMS:
-        for module in pkgutil.iter_modules([f"{rpinfs.__path__[0]}/{room}"], f"rpinfs.{room}."):
-            importlib.import_module(module.name)
+    """Import MODULES and LIBRARY, and more."""
     for name in (*MODULES, *LIBRARY):
-        importlib.import_module(name)
+        __import__(name)
     for name in more:
         # Who needs it says what is missing.
         with contextlib.suppress(ImportError):
-            importlib.import_module(name)
+            __import__(name)
     then()

@@ -14,7 +14,14 @@ from rpinfs.boot.units import FROM_NEXT_BOOT, Units, guards, unescape_octal, uni
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from rpinfs.boot.config import Config
+
+
+def run(arguments: "list[str]") -> "NoReturn":
+    """main(), and the end of the process with what it returns: at once, without Python's taking down of its modules."""
+    os._exit(main(arguments))
 
 
 def main(arguments: "list[str]") -> int:

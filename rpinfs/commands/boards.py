@@ -6,11 +6,12 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rpinfs.commands.cli import Group, UsageError, add_command
+from rpinfs.commands.cli import UsageError, add_command
 from rpinfs.commands.common import Progress, end_in_order, print_document
 from rpinfs.errors import printable
 
 if TYPE_CHECKING:
+    from rpinfs.commands.cli import Group
     from rpinfs.netboot.add.boards import Known
     from rpinfs.netboot.add.order import Order
     from rpinfs.netboot.add.record import Record

@@ -15,22 +15,27 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NoReturn, TextIO, cast
 
 from rpinfs import __version__
+from rpinfs.boot.values import dataclass
 from rpinfs.errors import RpinfsError, printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn, TextIO
+
+    Handler = Callable[[argparse.Namespace], int]
+    Group = Any
+    """What argparse makes of a parser that has commands of its own; it does not name this type."""
 
 BAD_USAGE = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 """Exit statuses as a shell gives them for SIGINT and SIGPIPE."""
 
-Handler = Callable[[argparse.Namespace], int]
-Group = Any
-"""What argparse makes of a parser that has commands of its own; it does not name this type."""
 
-
-class Command(NamedTuple):
+@dataclass(frozen=True)
+class Command:
     """A command: `module` of rpinfs.commands has a function add_NAME, which gives its parser what the command takes."""
 
     help: str
@@ -81,7 +86,7 @@ class UsageError(RpinfsError):
 def main(arguments: Sequence[str]) -> int:
     """Run a command; returns the exit status. What goes wrong becomes text here and nowhere else."""
     try:
-        with contextlib.redirect_stdout(cast(TextIO, Printable(sys.stdout))):
+        with contextlib.redirect_stdout(Printable(sys.stdout)):  # type: ignore[type-var]
             status = _dispatch(list(arguments))
         sys.stdout.flush()
         return status

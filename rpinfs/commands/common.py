@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from rpinfs.commands.cli import BAD_USAGE, UsageError
 from rpinfs.errors import RpinfsError, printable
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rpinfs.boot.config import Config, Image
     from rpinfs.boot.host import Host

@@ -9,11 +9,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from rpinfs.commands.boards import add_boards
-from rpinfs.commands.cli import Group, UsageError, add_command, add_group
+from rpinfs.commands.cli import UsageError, add_command, add_group
 from rpinfs.commands.common import Progress, print_document
 from rpinfs.errors import RpinfsError, printable, quoted
 
 if TYPE_CHECKING:
+    from rpinfs.commands.cli import Group
     from rpinfs.netboot.doctor import Diagnosis
     from rpinfs.netboot.model import Plan
     from rpinfs.netboot.render.text import Rendered

@@ -6,10 +6,13 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
 
 from rpinfs.commands.cli import CLEAR, describe
 from rpinfs.commands.common import HOST_SECONDS, facts_within, paint, print_document
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def add_status(parser: argparse.ArgumentParser) -> None:

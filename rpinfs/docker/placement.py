@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from rpinfs.docker.rules import Expected
 from rpinfs.docker.told import Problem
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rpinfs.boot.config import Image
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rpinfs.boot import storage
 from rpinfs.boot.host import Host, read_text
@@ -18,6 +17,7 @@ from rpinfs.errors import RpinfsError
 from rpinfs.system import deadline
 from rpinfs.system.run import CommandError, run
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rpinfs.boot.config import Image
 

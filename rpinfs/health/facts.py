@@ -7,7 +7,6 @@ Status answers whatever the NAS does. So the main process reads only what the ke
 from __future__ import annotations
 
 import time
-from typing import Any, TypeVar
 
 from rpinfs.boot import gate, storage
 from rpinfs.boot.config import Config, Image, examine
@@ -20,7 +19,11 @@ from rpinfs.system import network
 from rpinfs.system.network import Link, Route
 from rpinfs.system.systemd import UnitState
 
-T = TypeVar("T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 NOBODY = Owner("")
 """Stands for the owner of an image that has none."""

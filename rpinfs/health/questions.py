@@ -11,7 +11,6 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
 
 from rpinfs.boot import gate
 from rpinfs.boot.config import Config, Image
@@ -37,7 +36,12 @@ from rpinfs.system import deadline, network, systemd
 from rpinfs.system.files import open_regular
 from rpinfs.system.network import Route
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
+    from rpinfs.boot.daemons import Told
+    from rpinfs.boot.host import Host
     from rpinfs.system.nic import Manager
 
 BUDGET_SECONDS = 1.5
@@ -248,12 +252,16 @@ def ask_gate(facts: Facts, image: Image) -> list[RpinfsError]:
 
 def _ask_placed(facts: Facts) -> list[RpinfsError]:
     """What the gate would say of where Docker and containerd will write; it says so only where all mounts are right."""
-    # Imported here: it is asked in a child.
-    from rpinfs.docker import roots
-
     if gate.verdict(facts.config, facts.host):
         raise NotAskedError("what is mounted is not right")
-    return gate.misplaced(facts.config, facts.host, roots.read)
+    return gate.misplaced(facts.config, facts.host, _roots)
+
+
+def _roots(host: Host) -> list[Told]:
+    # Only where something may have moved Docker's folders is it asked.
+    from rpinfs.docker import roots
+
+    return roots.read(host)
 
 
 def _ask_overlay(facts: Facts, image: Image) -> list[RpinfsError]:

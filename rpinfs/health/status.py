@@ -6,7 +6,6 @@ this machine -> Facts (facts.py) -> (checks judge them) -> a document -> JSON, o
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
 
 from rpinfs import __version__
 from rpinfs.boot.config import Image
@@ -16,7 +15,10 @@ from rpinfs.errors import printable
 from rpinfs.health.facts import Docker, Facts, File, Machine, Nas, Space, ext4_errors, link_to_nas, route
 from rpinfs.system import deadline
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from rpinfs.health.checks import Result
 
 SCHEMA = 1

@@ -9,6 +9,8 @@ A program that uses this must not reap children that it does not know (waitpid(-
 question that starts programs must tie them to the child (run(..., die_with_us=True)).
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import pickle
@@ -16,12 +18,15 @@ import selectors
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NoReturn, TypeVar, cast
 
 from rpinfs.boot.host import read_text
 from rpinfs.errors import RpinfsError
 
-T = TypeVar("T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn, TypeVar
+
+    T = TypeVar("T")
 
 
 class TimedOut(RpinfsError):
@@ -83,7 +88,7 @@ def _gather(questions: Mapping[str, Callable[[], T]], seconds: float, *, leads: 
         for name, question in questions.items():
             children[name] = _Child(question, leads)
         _listen(children.values(), deadline)
-        return {name: cast("T | Exception", child.answer(seconds)) for name, child in children.items()}
+        return {name: child.answer(seconds) for name, child in children.items()}  # type: ignore[misc]
     finally:
         for child in children.values():
             child.end()

@@ -195,7 +195,11 @@ def knock(address: str, seconds: float) -> float:
     """
     asked = time.monotonic()
     try:
-        with socket.create_connection((address, NFS_PORT), timeout=seconds):
+        # Not by create_connection(): it looks the number up as if it were a name, for which Python loads idna.
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as connection:
+            connection.settimeout(seconds)
+            connection.connect((address, NFS_PORT))
             return time.monotonic() - asked
     except TimeoutError as error:
         raise RpinfsError(

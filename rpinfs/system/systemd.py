@@ -15,12 +15,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
-from typing import Any
+from types import ModuleType
 
 from rpinfs.boot.host import near
 from rpinfs.boot.values import dataclass
 from rpinfs.errors import RpinfsError, printable
 from rpinfs.system.run import run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _JOURNAL_SECONDS = 20.0
 _WHY_LINES, _WHY_SECONDS, _LONGEST_LINE = 20, 5.0, 200
@@ -329,7 +333,20 @@ def _pystemd(module: str) -> Any:  # noqa: ANN401  pystemd has no types
     """
     if "pystemd" not in sys.modules and (spec := PathFinder.find_spec("pystemd")):
         sys.modules["pystemd"] = module_from_spec(spec)
-    return import_module(f"pystemd.{module}")
+    # With pprint, by which it shows a message to whoever looks for a fault in it, came dataclasses, inspect and ten
+    # more: half of what it took to ask systemd.
+    stand_in = ModuleType("pprint")
+    stand_in.pprint = _pprint  # type: ignore[attr-defined]
+    has_it = sys.modules.setdefault("pprint", stand_in) is not stand_in
+    try:
+        return import_module(f"pystemd.{module}")
+    finally:
+        if not has_it:
+            del sys.modules["pprint"]
+
+
+def _pprint(*arguments: Any, **more: Any) -> None:  # noqa: ANN401  As that of the library.
+    import_module("pprint").pprint(*arguments, **more)
 
 
 def _text(value: object) -> str:

@@ -8,7 +8,6 @@ the facts; where a question got no answer, taking it raises, and the check is `u
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from rpinfs.boot.config import Image
 from rpinfs.boot.gate import mount_anew
@@ -19,6 +18,10 @@ from rpinfs.health.checks import docker, image, machine, network, share
 from rpinfs.health.checks.base import Check, Finding, Status
 from rpinfs.health.facts import Facts, NotAskedError
 from rpinfs.system.trouble import remedy_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["CHECKS", "Check", "Finding", "Result", "Status", "judge", "needs", "select", "worst"]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rpinfs.boot.config import Image
 from rpinfs.boot.settings import BLOCK_SIZE, GIB, human_size, size_text
 from rpinfs.boot.units import KEPT_FOLDER, fstab_mount_points
@@ -14,6 +12,7 @@ from rpinfs.health.questions import HIDDEN_SECONDS
 from rpinfs.image.superblock import Superblock
 from rpinfs.lease.owner import Owner
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rpinfs.system.hidden import Hidden
 

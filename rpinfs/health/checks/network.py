@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rpinfs.boot.settings import milliseconds
 from rpinfs.errors import RpinfsError, quoted
 from rpinfs.health.checks.base import Check, Finding, critical, ok, warning
 from rpinfs.health.facts import Facts, Nas, NotAskedError, Space, link_to_nas, route
 from rpinfs.system.deadline import TimedOut
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rpinfs.system.nic import Manager
 

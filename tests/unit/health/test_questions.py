@@ -17,7 +17,6 @@ import pytest
 
 from rpinfs.boot import gate
 from rpinfs.boot.host import read_text
-from rpinfs.docker import roots
 from rpinfs.errors import RpinfsError
 from rpinfs.health import questions
 from rpinfs.health.facts import Docker, DockerConfig, File, Machine, Nas, NotAskedError, Space
@@ -218,7 +217,7 @@ def test_where_docker_writes_is_asked_where_all_mounts_are_right(root: Path, mon
     monkeypatch.setattr(gate, "verdict", lambda *_: wrong)
     elsewhere = [RpinfsError("elsewhere")]
     monkeypatch.setattr(gate, "misplaced", lambda *what: asked.append(what) or elsewhere)  # type: ignore[func-returns-value]
-    assert questions._ask_placed(found) is elsewhere and asked == [(found.config, found.host, roots.read)]
+    assert questions._ask_placed(found) is elsewhere and asked == [(found.config, found.host, questions._roots)]
     wrong.append(RpinfsError("not mounted"))
     with pytest.raises(NotAskedError, match="what is mounted is not right"):
         questions._ask_placed(found)
