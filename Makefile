@@ -32,7 +32,7 @@ WINDOWS := python3-psutil python3-pyroute2 python3-pystemd python3-lxml python3-
 PACKAGES := \
   git make build-essential debhelper dh-python lintian autopkgtest gpg gpg-agent man-db \
   python3 python3-venv python3-pip $(WINDOWS) \
-  e2fsprogs xfsprogs btrfs-progs strace kmod mount util-linux util-linux-extra nfs-common systemd systemd-container \
+  e2fsprogs xfsprogs btrfs-progs strace valgrind kmod mount util-linux util-linux-extra nfs-common systemd systemd-container \
   fdisk dosfstools mtools acl attr libcap2-bin xz-utils zstd openssh-client \
   procps bash-completion curl mmdebstrap debian-archive-keyring busybox-static dnsmasq-base iproute2 \
   nfs-ganesha nfs-ganesha-vfs $(QEMU) $(UML) xfslibs-dev $(CROSS)

@@ -1,4 +1,4 @@
-"""What the programs of the boot cost: modules imported and files opened, each of them a round trip to the NAS.
+"""What the programs of the boot cost: modules imported, files opened, each a round trip to the NAS, and instructions.
 
 Exact lists, not limits: who adds to them sees it here. What `rpinfs status` costs has a limit, and the agent's is in
 tests/tools/agent/test_weight.py.
@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 
 import rpinfs
-from tests.support import PATH, Installed, make_pi
+from tests.instructions import instructions
+from tests.support import PATH, Installed, Tell, make_pi
 
 PYTHON = ("/usr/bin/python3", "-ISB")
-NOTHING = (*PYTHON, "-c", "import os, sys")
+NOTHING = (*PYTHON, "-c", "import gc, os, sys")
 DECISION = ["boot", "boot.config", "errors", "boot.host", "boot.settings", "boot.syntax", "boot.units"]
 MODULES = {
     "generator": ["boot.generator", *DECISION],
@@ -306,3 +307,31 @@ def test_files_that_status_opens(installed: Installed, tmp_path: Path) -> None:
     library = [path for path in of_root if not path.startswith(elsewhere) and not toml.search(path)]
     assert len(library) <= STATUS_LIBRARY.get(sys.version_info[:2], STATUS_LIMIT), (len(of_root), *library)
     assert [path for path in of_root if path.startswith(str(installed.share))] == program(installed)
+
+
+PROGRAMS_LIMITS = {(3, 11): (1.40, 1.48)}
+OTHERS_LIMITS = 1.47, 1.54
+"""Times the instructions of a bare `python3 -ISB -c pass` for generator and gate, by version of Python.
+
+From 3.13 on `import os`, of which a bare one does without, is 0.3 of them, and was 0.25.
+"""
+
+STATUS_INSTRUCTIONS = 200_000_000
+"""With all its children, of which there are more where nothing is mounted."""
+
+
+def test_instructions_of_the_programs_of_the_boot(pi: Path, installed: Installed, tmp_path: Path, tell: Tell) -> None:
+    bare = instructions(*PYTHON, "-c", "pass", environment=environment(pi))
+    generator = instructions(installed.generator, tmp_path / "units", environment=environment(pi)) / bare
+    gate = instructions(installed.rpinfs, "gate", environment=environment(pi)) / bare
+    tell(f"of a bare Python's {bare / 1e6:.1f} million instructions: generator {generator:.3f}, gate {gate:.3f}")
+    of_generator, of_gate = PROGRAMS_LIMITS.get(sys.version_info[:2], OTHERS_LIMITS)
+    assert generator <= of_generator
+    assert gate <= of_gate
+
+
+def test_instructions_of_status(installed: Installed, tell: Tell) -> None:
+    told = {"LC_ALL": "C", "PATH": PATH, "SYSTEMD_PROC_CMDLINE": "root=/dev/nfs nfsroot=127.0.0.1:/pi"}
+    found = instructions(installed.rpinfs, "status", environment=told)
+    tell(f"rpinfs status, nothing mounted: {found / 1e6:.0f} million instructions")
+    assert found <= STATUS_INSTRUCTIONS
