@@ -11,10 +11,12 @@ from tests.lab.lab import require_root
 from tests.lab.process import LabError
 from tests.lab.root import say
 
-from . import boot, report, rest, scale, storage
+from . import boot, docker, first, report, rest, scale, storage
 
 AREAS: dict[str, Callable[[Path, Callable[[str], None]], Iterator[report.Area]]] = {
     "boot": boot.measure,
+    "docker": docker.measure,
+    "first": first.measure,
     "rest": rest.measure,
     "scale": scale.measure,
     "storage": storage.measure,

@@ -25,6 +25,32 @@ HOUR = 3600 / SECONDS
 AGENT = "$(systemctl show --property MainPID --value rpinfs-agent.service)"
 
 
+LIBRARY = (
+    "contextlib, ctypes, enum, functools, glob, importlib.util, json, pickle, select, signal, socket, struct, "
+    "subprocess, threading, traceback"
+)
+"""What the agent imports of Python's own."""
+
+LIMITS = {"a bare Python": "sys", "a Python with what the agent imports of its library": LIBRARY}
+"""Of the memory, by what they import; on the Pi that runs no other Python, which would share its pages."""
+
+
+def memory(rollup: str) -> int:
+    """The part of the memory that is a process's own, in bytes, by its smaps_rollup (proc_pid_smaps_rollup(5))."""
+    (pss,) = [int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")]
+    return pss * 1024
+
+
+def limits(pi: Pi) -> Figures:
+    """The memory of LIMITS."""
+    return {
+        f"{name}: bytes of memory (PSS)": memory(
+            pi.run(f"python3 -ISBc 'import {modules}; print(open(\"/proc/self/smaps_rollup\").read())'")
+        )
+        for name, modules in LIMITS.items()
+    }
+
+
 def counted(pi: Pi) -> Figures:
     """What has come together so far."""
     root, share = traffic(pi, "/"), traffic(pi)
@@ -38,9 +64,8 @@ def counted(pi: Pi) -> Figures:
 def agents(pi: Pi) -> Figures:
     """Of the agent: its part of the memory, in bytes, and how often it has been woken."""
     rollup, status = pi.run(f"cat /proc/{AGENT}/smaps_rollup; echo; cat /proc/{AGENT}/task/*/status").split("\n\n")
-    (pss,) = [int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")]
     woken = [int(line.split()[1]) for line in status.splitlines() if line.startswith("voluntary_ctxt_switches")]
-    return {"agent: bytes of memory (PSS)": pss * 1024, "agent: wake-ups an hour": sum(woken)}
+    return {"agent: bytes of memory (PSS)": memory(rollup), "agent: wake-ups an hour": sum(woken)}
 
 
 def measure(deb: Path, say: Progress) -> Iterator[Area]:
@@ -64,5 +89,6 @@ def measure(deb: Path, say: Progress) -> Iterator[Area]:
         )
         own = agents(pis[1])
         own = {name: (own[name] - woken[name]) * HOUR if "an hour" in name else own[name] for name in own}
+        own |= limits(pis[0])
     rows = [Row(name, {"by hand": hand[name], "rpinfs": ours[name]}) for name in hand]
     yield Area("rest", ("by hand", "rpinfs"), [*rows, *(Row(name, {"rpinfs": value}) for name, value in own.items())])

@@ -5,9 +5,11 @@ Runs in the Pi, by its own Python: nothing of the tests is there. FOLDER is on t
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -88,6 +90,46 @@ def sqlite(folder: str) -> int:
     return COUNT // 2
 
 
+def postgresql(folder: str) -> int:
+    """A transaction of one row, by PostgreSQL's own defaults."""
+    rows = "".join(f"insert into t (b) values (repeat('x', {number}));\n" for number in range(200, 200 + COUNT // 2))
+    _as_postgres("psql", "--quiet", "--host", _socket(folder), "postgres", input=rows)
+    return COUNT // 2
+
+
+def start_postgresql(folder: str) -> None:
+    """A server with a database beside the folder, made where there is none; the one that ran before is ended."""
+    while subprocess.run(["pkill", "--exact", "--signal", "INT", "postgres"], check=False).returncode == 0:
+        time.sleep(0.5)
+    cluster = Path(folder).with_name("postgresql")
+    is_new = not cluster.exists()
+    if is_new:
+        cluster.mkdir()
+        shutil.chown(cluster, "postgres")
+        _as_postgres("initdb", "--no-sync", "--auth=trust", "--pgdata", str(cluster))
+    options = f"-c listen_addresses= -c unix_socket_directories={_socket(folder)}"
+    log = f"{_socket(folder)}/log"
+    _as_postgres("pg_ctl", "--wait", "--pgdata", str(cluster), "--log", log, "--options", options, "start")
+    if is_new:
+        _as_postgres(
+            "psql", "--host", _socket(folder), "postgres", input="create table t (a serial primary key, b text);"
+        )
+
+
+def _socket(folder: str) -> str:
+    # Not in the folder: the path of a socket is short.
+    where = f"{tempfile.gettempdir()}/{folder.replace('/', '-')}"
+    Path(where).mkdir(exist_ok=True)
+    shutil.chown(where, "postgres")
+    return where
+
+
+def _as_postgres(program: str, *words: str, input: str = "") -> None:
+    (folder,) = glob.glob("/usr/lib/postgresql/*/bin")
+    argv = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", f"{folder}/{program}", *words]
+    subprocess.run(argv, input=input, text=True, check=True, stdout=subprocess.DEVNULL, cwd="/")
+
+
 def untar(folder: str) -> int:
     """An archive of 2,000 small files in 50 folders, one folder after the other, and a sync of it all."""
     return _unpack(FOLDER_BY_FOLDER, folder)
@@ -144,7 +186,7 @@ FOLDERS = 50
 DROP_CACHES = "/proc/sys/vm/drop_caches"
 ROWS: dict[str, Callable[[str], int]] = {
     function.__name__: function
-    for function in (append, threads, create, overwrite, sqlite, untar, scatter, write, read)
+    for function in (append, threads, create, overwrite, sqlite, postgresql, untar, scatter, write, read)
 }
 
 
@@ -154,6 +196,8 @@ def prepare(row: str, folder: str) -> None:
         make_archives()
     if row == "overwrite":
         Path(folder, "there").write_bytes(BLOCK * (16 * MIB // len(BLOCK)))
+    if row == "postgresql":
+        start_postgresql(folder)
     if row == "read":
         write(folder)
     os.sync()

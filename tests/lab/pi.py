@@ -13,6 +13,7 @@ from .machine import AGENT_SOCKET, MONITOR_SOCKET, Machine
 from .nas import Nas
 from .network import NETWORK, Namespace, Switch
 from .process import Daemon, LabError, run, tail
+from .slow_disk import SlowDisk
 
 BOOTROM = Path(__file__).with_name("bootrom.py")
 BOOT_SECONDS = 600.0
@@ -60,6 +61,8 @@ class Pi:
         self.cpus = 1
         self.qemu_options: list[str] = []
         """More options for QEMU, such as `-rtc base=1970-01-02`, from the next power_on()."""
+        self.slow_disk: SlowDisk | None = None
+        """What a disk of its own, which only such options give it, is to be."""
         self.boot_log = folder / "bootrom.log"
         self._lab = lab
         self._nas = nas
@@ -131,7 +134,8 @@ class Pi:
         boot = self._netboot()
         agent, monitor = Listener(self._folder / AGENT_SOCKET), Listener(self._folder / MONITOR_SOCKET)
         board = self._machine.argv(boot, self.name, self.mac, self.memory, self._folder)
-        argv = self._switch.inside(*board, "-smp", str(self.cpus), *self.qemu_options)
+        disk = self.slow_disk.argv() if self.slow_disk else []
+        argv = self._switch.inside(*disk, *board, "-smp", str(self.cpus), *self.qemu_options)
         self._qemu = Daemon(f"{self.name}: QEMU", argv, self._folder / "console.log")
         try:
             self._agent = Agent(agent.accept())

