@@ -88,8 +88,26 @@ def ordinary_boot(pi: Pi) -> Figures:
     cached = pages(pi)
     pi.run(f"cat {FOLDER}/data >/dev/null")
     figures[f"reading {READ_BYTES // MIB} MiB: bytes of memory for pages"] = pages(pi) - cached
+    figures |= bare_python(pi)
     pi.power_off()
     return figures
+
+
+BARE_PYTHON = "chroot /proc/1/root /usr/bin/python3 -ISBc pass"
+
+
+def bare_python(pi: Pi) -> Figures:
+    """What a start of the interpreter asks of the root, when nothing of that is in memory, and the next time."""
+    pi.run("echo 3 >/proc/sys/vm/drop_caches", from_memory=True)
+    found = []
+    for _ in range(2):
+        before = traffic(pi, "/")
+        pi.run(BARE_PYTHON, from_memory=True)
+        found.append(traffic(pi, "/").since(before).requests.total())
+    return {
+        f"a bare Python, {when}: requests for the root": count
+        for when, count in zip(("cold", "again"), found, strict=True)
+    }
 
 
 def pages(pi: Pi) -> int:
