@@ -62,7 +62,7 @@ def assert_shims_are_ours(root: Path) -> None:
     """Packaging helpers like to rewrite first lines, and -ISB is what keeps Python short at boot."""
     for path in EXECUTABLE:
         shim = (root / path).read_text()
-        assert shim.startswith("#!/usr/bin/python3 -ISBcimport sys;")
+        assert shim.startswith("#!/usr/bin/python3 -ISBcimport gc,sys;")
         assert shim == (TREE / "units" / Path(path).name).read_text()
 
 
