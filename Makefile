@@ -17,14 +17,16 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(CACHE)/hypothesis
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 # What of our environment is to pass sudo.
 AS_ROOT = $(SUDO) env PATH="$$PATH" PYTHONDONTWRITEBYTECODE=1 PYTHONNOUSERSITE=1 \
-  HYPOTHESIS_STORAGE_DIRECTORY='$(HYPOTHESIS_STORAGE_DIRECTORY)' RPINFS_ALL_POINTS="$${RPINFS_ALL_POINTS-}" RPINFS_SEED="$${RPINFS_SEED-}"
+  HYPOTHESIS_STORAGE_DIRECTORY='$(HYPOTHESIS_STORAGE_DIRECTORY)' RPINFS_ALL_POINTS="$${RPINFS_ALL_POINTS-}" \
+  RPINFS_LAB_ARCH="$${RPINFS_LAB_ARCH-}" RPINFS_SEED="$${RPINFS_SEED-}"
 
-QEMU := $(if $(filter arm64,$(shell dpkg --print-architecture)),qemu-system-arm,qemu-system-x86)
+ARCHITECTURE := $(shell dpkg --print-architecture)
+QEMU := $(if $(filter arm64,$(ARCHITECTURE)),qemu-system-arm,qemu-system-x86)
 # ext4 grows only where root may do all, which it may not in a container: the tests then boot a kernel of their own.
-UML := $(if $(filter amd64,$(shell dpkg --print-architecture)),user-mode-linux)
+UML := $(if $(filter amd64,$(ARCHITECTURE)),user-mode-linux)
 # The C headers of the Pis' architectures, and of their compilers what reads these (cc1): 30 MB.
-CROSS := $(foreach cross,$(if $(filter amd64,$(shell dpkg --print-architecture)),aarch64-linux-gnu/arm64) \
-  $(if $(filter amd64 arm64,$(shell dpkg --print-architecture)),arm-linux-gnueabihf/armhf),\
+CROSS := $(foreach cross,$(if $(filter amd64,$(ARCHITECTURE)),aarch64-linux-gnu/arm64) \
+  $(if $(filter amd64 arm64,$(ARCHITECTURE)),arm-linux-gnueabihf/armhf),\
   cpp-$(patsubst %/,%,$(dir $(cross))) libc6-dev-$(notdir $(cross))-cross)
 # The modules of Debian's that rpinfs and the tests import, with lxml for pystemd: the environment has these and no more.
 WINDOWS := python3-psutil python3-pyroute2 python3-pystemd python3-lxml python3-sdnotify
@@ -38,6 +40,11 @@ PACKAGES := \
   nfs-ganesha nfs-ganesha-vfs $(QEMU) $(UML) xfslibs-dev $(CROSS)
 # They run on Python 3.11 (Debian 12) and 3.13 (Debian 13).
 TOOLS := ruff==0.17.6 mypy==2.4.1 pytest==9.2.0 pytest-xdist==3.8.0 hypothesis==6.170.15
+
+# For a Pi of arm64 on another processor: what runs it, what runs its programs while its root is made, and what compiles
+# the one that the tests have in it.
+EMULATION := $(if $(filter-out arm64,$(ARCHITECTURE)),qemu-system-arm qemu-user-static arch-test)
+COMPILER := $(if $(filter-out arm64,$(ARCHITECTURE)),gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
 
 # What people watch by, unpacked beside the caches and not installed: the packages start daemons, and want a mail server.
 WATCHERS := prometheus prometheus-node-exporter nagios4-core monitoring-plugins-common
@@ -81,16 +88,16 @@ define environment
 	fi
 endef
 
-# Debian packages of one target alone, where they are missing.
+# Debian packages of one target alone, where they are missing; where it wants none, that is nothing.
 define installed
-	dpkg-query -W $(1) >/dev/null 2>&1 ||
+	test -z '$(strip $(1))' || dpkg-query -W $(1) >/dev/null 2>&1 ||
 	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $(1)
 endef
 
-.PHONY: help packages deps venv watchers deb lint test test-fast test-fresh mutants test-crash test-lab demo bench pictures clean
+.PHONY: help packages deps venv watchers deb lint test test-fast test-fresh mutants test-crash test-lab test-arm64 demo bench pictures clean
 
 help: ## show this
-	@sed -nE 's/^([a-z-]+):.* ## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r target text; do
+	@sed -nE 's/^([a-z0-9-]+):.* ## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r target text; do
 	    printf '  make %-10s %s\n' "$$target" "$$text"
 	done
 
@@ -158,7 +165,13 @@ test-crash: venv deb watchers ## every crash point, every failing call, all powe
 
 test-lab: export RPINFS_ALL_POINTS := 1
 test-lab: venv deb watchers ## all that the lab can do, each round of it (root; hours)
-	@$(PYTEST) -m 'lab or long'
+	@$(PYTEST) -m '(lab or long) and not arm64'
+
+test-arm64: export RPINFS_ALL_POINTS := 1
+test-arm64: export RPINFS_LAB_ARCH := arm64
+test-arm64: venv deb watchers ## a Pi of arm64: boots, containers, a power cut; on any processor (root; an hour)
+	@$(call installed,$(EMULATION) $(COMPILER))
+	$(PYTEST) -m arm64
 
 test-fresh: deps ## make test and make demo on a Debian made from nothing, SUITE=bookworm or trixie (root; an hour)
 	@$(AS_ROOT) python3 -m tests.fresh --suite '$(SUITE)' $(FRESH) $(if $(ARGS),"ARGS=$(ARGS)")
@@ -171,8 +184,9 @@ mutants: deps deb ## put small errors in, and say which the tests miss; ROOM=age
 	$(AS_ROOT) RPINFS_DEB="$$(realpath '$(DIST)'/rpinfs_*_all.deb)" '$(MUTANTS_VENV)/bin/python' -m tests.mutants \
 	    $(if $(ROOM),--room $(ROOM)) $(if $(MODULE),--module $(MODULE)) $(if $(SEED),--seed $(SEED)) --sample $(SAMPLE)
 
-demo: deb ## boot an emulated Pi for the first time, up to a running container (root)
-	@$(AS_ROOT) python3 -m tests.lab.demo --deb '$(DIST)'/rpinfs_*_all.deb
+demo: deb ## boot an emulated Pi for the first time, up to a running container; ARCH=arm64 on any processor (root)
+	@$(call installed,$(if $(filter arm64,$(ARCH)),$(EMULATION)))
+	$(AS_ROOT) python3 -m tests.lab.demo --deb '$(DIST)'/rpinfs_*_all.deb $(addprefix --arch ,$(ARCH))
 
 bench: deb ## what rpinfs costs and saves, into tests/bench/RESULTS.md; AREA=boot, rest, storage or scale alone (root)
 	@$(call installed,$(PLOTTERS))
@@ -184,7 +198,7 @@ pictures: deb watchers ## take the pictures of README from a run in the lab, int
 
 # For tests/origin.py and test-fresh.
 packages:
-	@echo $(PACKAGES)
+	@echo $(PACKAGES) $(if $(RPINFS_LAB_ARCH),$(EMULATION) $(COMPILER))
 
 clean: ## remove what was built; the caches in ~/.cache/rpinfs stay
 	@rm -rf dist debian/man debian/rpinfs debian/.debhelper debian/files debian/*.substvars debian/*.debhelper \

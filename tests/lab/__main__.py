@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .lab import WORK, Lab, remove_leftovers, require_root
-from .machine import native_machine
+from .machine import MACHINES, machine_of
 from .process import LabError
 from .releases import DEFAULT, RELEASES
 from .root import cache_folder, root_with, say
@@ -23,11 +23,15 @@ def main() -> int:
     shell_command = commands.add_parser("shell", help="boot a Pi and run the commands typed here in it")
     shell_command.add_argument("--deb", type=Path, help="package to install in its root")
     shell_command.add_argument("--release", default=DEFAULT, help=f"Debian release ({', '.join(RELEASES)})")
+    shell_command.add_argument(
+        "--arch", default="", help=f"architecture, if not this machine's ({', '.join(MACHINES)})"
+    )
     shell_command.set_defaults(act=shell)
 
     root_command = commands.add_parser("root", help="make the cached root of a release and say where it is")
     root_command.add_argument("--deb", type=Path, help="package to install in it")
     root_command.add_argument("--release", default=DEFAULT, help=f"Debian release ({', '.join(RELEASES)})")
+    root_command.add_argument("--arch", default="", help=f"architecture, if not this machine's ({', '.join(MACHINES)})")
     root_command.set_defaults(act=root)
 
     clean_command = commands.add_parser("clean", help="remove what labs that were killed have left")
@@ -49,7 +53,7 @@ def main() -> int:
 
 def shell(arguments: argparse.Namespace) -> None:
     """Commands from standard input, one a line; a few words are the lab's own."""
-    with Lab(deb=arguments.deb, release=arguments.release, progress=say) as lab:
+    with Lab(deb=arguments.deb, release=arguments.release, progress=say, architecture=arguments.arch) as lab:
         pi = lab.pi()
         own: dict[str, Callable[[], str | None]] = {
             "@on": pi.boot,
@@ -77,7 +81,7 @@ def shell(arguments: argparse.Namespace) -> None:
 def root(arguments: argparse.Namespace) -> None:
     """Make the root."""
     say(f"cache: {cache_folder()}")
-    say(str(root_with(arguments.release, native_machine(), arguments.deb, say)))
+    say(str(root_with(arguments.release, machine_of(arguments.arch), arguments.deb, say)))
 
 
 def clean(arguments: argparse.Namespace) -> None:

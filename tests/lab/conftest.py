@@ -1,7 +1,8 @@
 """Labs for tests: one with our package in its Pis' roots, one without. Both end with the test that asked for them.
 
-RPINFS_LAB_RELEASE=bookworm, or another of releases.py, in the environment makes the Pis that Debian. When a test fails,
-the report has what its Pis wrote to their consoles and journals and what the NAS logged.
+RPINFS_LAB_RELEASE=bookworm, or another of releases.py, in the environment makes the Pis that Debian, and
+RPINFS_LAB_ARCH=arm64, or another of machine.py, gives them that processor. When a test fails, the report has what its
+Pis wrote to their consoles and journals and what the NAS logged.
 """
 
 from __future__ import annotations
@@ -52,18 +53,24 @@ def release() -> str:
     return os.environ.get("RPINFS_LAB_RELEASE", DEFAULT)
 
 
+@pytest.fixture(scope="session")
+def architecture() -> str:
+    """The architecture of the Pis, "" for this machine's own."""
+    return os.environ.get("RPINFS_LAB_ARCH", "")
+
+
 @pytest.fixture
-def lab(request: pytest.FixtureRequest, deb: Path, release: str) -> Iterator[Lab]:
+def lab(request: pytest.FixtureRequest, deb: Path, release: str, architecture: str) -> Iterator[Lab]:
     """A lab whose Pis have our package."""
-    with Lab(deb=deb, release=release) as lab:
+    with Lab(deb=deb, release=release, architecture=architecture) as lab:
         request.node.stash[LABS] = [lab]
         yield lab
 
 
 @pytest.fixture
-def plain_lab(request: pytest.FixtureRequest, release: str) -> Iterator[Lab]:
+def plain_lab(request: pytest.FixtureRequest, release: str, architecture: str) -> Iterator[Lab]:
     """A lab whose Pis are Debian and nothing else."""
-    with Lab(release=release) as lab:
+    with Lab(release=release, architecture=architecture) as lab:
         request.node.stash[LABS] = [lab]
         yield lab
 

@@ -18,6 +18,7 @@ from .channel import Result
 from .container import IMAGE, container_tar
 from .image import Space, is_clean, space, superblock
 from .lab import Lab, require_root
+from .machine import MACHINES
 from .pi import Pi
 from .process import LabError
 from .releases import DEFAULT, RELEASES
@@ -60,11 +61,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python3 -m tests.lab.demo", description="The first boot of a Pi, emulated.")
     parser.add_argument("--deb", type=Path, required=True, help="the package to install in the Pi's root")
     parser.add_argument("--release", default=DEFAULT, help=f"Debian release ({', '.join(RELEASES)})")
+    parser.add_argument(
+        "--arch", default="", help=f"the Pi's architecture, if not this machine's ({', '.join(MACHINES)})"
+    )
     arguments = parser.parse_args()
     story = Story()
     try:
         require_root()
-        demonstrate(story, arguments.deb, arguments.release)
+        demonstrate(story, arguments.deb, arguments.release, arguments.arch)
     except LabError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
@@ -74,10 +78,10 @@ def main() -> int:
     return 0
 
 
-def demonstrate(story: Story, deb: Path, release: str) -> None:
+def demonstrate(story: Story, deb: Path, release: str, architecture: str) -> None:
     """Three commands, the first boot from what they made, what came of it, and what it left on the NAS."""
     story.tell(f"a stock image with Debian {release}, {deb.name}, and a NAS with an empty share")
-    with Lab(release=release, progress=story.tell) as lab:
+    with Lab(release=release, progress=story.tell, architecture=architecture) as lab:
         pi = lab.board("pi1")
         shell = Shell(lab, deb, stock_image(lab.base, story.tell))
         for command in shell.three_commands(pi, lab.nas.address):

@@ -71,7 +71,7 @@ class KernelNas:
         try:
             self._agent = Agent(agent.accept())
             Monitor(monitor.accept()).close()
-            self._agent.wait_ready(SERVING_SECONDS)
+            self._agent.wait_ready(SERVING_SECONDS * self._machine.patience)
         except LabError as error:
             raise LabError(f"{self.name}: {error}\n{tail(self.log())}") from None
 
@@ -107,7 +107,7 @@ class KernelNas:
         """Run a command of busybox's shell in it; its standard output without the last line end."""
         if self._agent is None:
             raise LabError(f"{self.name}: it is off")
-        result: Result = self._agent.call(command, timeout, "memory")
+        result: Result = self._agent.call(command, timeout * self._machine.patience, "memory")
         if result.status != 0:
             raise LabError(f"{self.name}: {result}")
         return result.stdout.rstrip("\n")

@@ -18,7 +18,7 @@ from typing import IO
 
 from .initramfs import kernel_version, make_initramfs
 from .kernel_nas import KernelNas
-from .machine import native_machine
+from .machine import machine_of, native_machine
 from .nas import GaneshaNas
 from .network import Switch, namespaces_of, processes_in, wait_readable
 from .pi import Pi
@@ -37,8 +37,9 @@ _numbers = itertools.count(1)
 class Lab:
     """A lab of our own, from `with Lab() as lab:` to the end of the block.
 
-    deb is the package to install in the Pis' roots; None leaves it out. release is one of releases.py. progress
-    is told of long work. nas serves everything and is on; second_nas() and kernel_nas() add one for shares alone.
+    deb is the package to install in the Pis' roots; None leaves it out. release is one of releases.py, architecture
+    of machine.py, "" this machine's own. progress is told of long work. nas serves everything and is on; second_nas()
+    and kernel_nas() add one for shares alone.
     """
 
     def __init__(
@@ -47,10 +48,11 @@ class Lab:
         release: str = DEFAULT,
         progress: Progress = quiet,
         work: Path = WORK,
+        architecture: str = "",
     ) -> None:
         self.name = f"{PREFIX}{os.getpid()}-{next(_numbers)}"
         self.folder = work / self.name
-        self.machine = native_machine()
+        self.machine = machine_of(architecture)
         self.pis: dict[str, Pi] = {}
         self._progress = progress
         self._deb = deb
@@ -118,7 +120,8 @@ class Lab:
 
     def _nas(self, name: str, number: int, netboot: bool, disk: int = 0, ganesha: str | None = None) -> GaneshaNas:
         server = release_of(self._release).ganesha if ganesha is None else ganesha
-        root = ganesha_root(server, self.machine, self._progress) if server else None
+        # It runs on this machine, whatever the Pis are.
+        root = ganesha_root(server, native_machine(), self._progress) if server else None
         nas = GaneshaNas(self.name, name, self.switch, number, self.folder / name, netboot, disk, root)
         self._undo.callback(nas.pull_power)
         return nas

@@ -1,11 +1,12 @@
-"""The emulated board: the host's own architecture, so that nothing is slower than it must be."""
+"""The emulated board: of the host's own architecture, so that nothing is slower than it must be, or of another."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from .process import LabError, run
+from .foreign import native_architecture
+from .process import LabError
 
 AGENT_SOCKET = "agent.sock"
 MONITOR_SOCKET = "monitor.sock"
@@ -13,12 +14,19 @@ MONITOR_SOCKET = "monitor.sock"
 
 @dataclass(frozen=True)
 class Machine:
-    """What differs between the architectures that the lab knows."""
+    """What differs between the architectures that the lab knows.
+
+    Attributes:
+        compiler: what compiles for it, on any machine.
+        patience: times that anything may take longer on it.
+    """
 
     architecture: str
     kernel_package: str
     qemu: tuple[str, ...]
     serial_console: str
+    compiler: str
+    patience: float = 1.0
 
     def argv(self, boot: tuple[Path, Path, str], port: str, mac: str, memory: int, folder: Path) -> list[str | Path]:
         """QEMU's arguments for a machine with a network card, the lab's agent and a monitor.
@@ -56,20 +64,28 @@ MACHINES = {
             *("-cpu", "max,-svm,-la57,-aes,-pclmulqdq,-sha-ni"),
         ),
         serial_console="ttyS0",
+        compiler="x86_64-linux-gnu-gcc",
     ),
     "arm64": Machine(
         architecture="arm64",
         kernel_package="linux-image-cloud-arm64",
-        # QEMU's own pointer authentication is many times cheaper to emulate than the architected algorithm.
-        qemu=("qemu-system-aarch64", "-machine", "virt", "-cpu", "max,pauth-impdef=on"),
+        # A Raspberry Pi 3's processor; it has no pointer authentication, which would be dear to emulate.
+        qemu=("qemu-system-aarch64", "-machine", "virt", "-cpu", "cortex-a53"),
         serial_console="ttyAMA0",
+        compiler="aarch64-linux-gnu-gcc",
+        patience=3.0,
     ),
 }
 
 
 def native_machine() -> Machine:
     """The machine of the host's architecture."""
-    architecture = run(["dpkg", "--print-architecture"]).strip()
+    return machine_of("")
+
+
+def machine_of(architecture: str) -> Machine:
+    """The machine of an architecture, of the host's where none is named."""
+    architecture = architecture or native_architecture()
     if architecture not in MACHINES:
         raise LabError(f"architecture {architecture}: the lab emulates {' and '.join(MACHINES)}")
     return MACHINES[architecture]

@@ -45,7 +45,10 @@ class CommandFailed(LabError):
 
 
 class Pi:
-    """One board with its own MAC address, serial number, root and line in DHCP."""
+    """One board with its own MAC address, serial number, root and line in DHCP.
+
+    Every timeout is in seconds of a patience of 1: see machine.py.
+    """
 
     def __init__(
         self, lab: str, name: str, number: int, machine: Machine, switch: Switch, nas: Nas, folder: Path
@@ -66,7 +69,7 @@ class Pi:
         self.boot_log = folder / "bootrom.log"
         self._lab = lab
         self._nas = nas
-        self._machine = machine
+        self.machine = machine
         self._switch = switch
         self._folder = folder
         self._qemu: Daemon | None = None
@@ -133,7 +136,7 @@ class Pi:
         self._powered_on = time.monotonic()
         boot = self._netboot()
         agent, monitor = Listener(self._folder / AGENT_SOCKET), Listener(self._folder / MONITOR_SOCKET)
-        board = self._machine.argv(boot, self.name, self.mac, self.memory, self._folder)
+        board = self.machine.argv(boot, self.name, self.mac, self.memory, self._folder)
         disk = self.slow_disk.argv() if self.slow_disk else []
         argv = self._switch.inside(*disk, *board, "-smp", str(self.cpus), *self.qemu_options)
         self._qemu = Daemon(f"{self.name}: QEMU", argv, self._folder / "console.log")
@@ -146,7 +149,7 @@ class Pi:
     def wait_agent(self, timeout: float = BOOT_SECONDS) -> None:
         """Wait until commands can be run: early, long before the boot is done."""
         try:
-            self._on()[1].wait_ready(timeout)
+            self._on()[1].wait_ready(timeout * self.machine.patience)
         except LabError as error:
             raise LabError(f"{self.name}: {error}\n{tail(self.console())}") from None
 
@@ -188,7 +191,7 @@ class Pi:
 
     def wait_off(self, timeout: float = POWER_OFF_SECONDS) -> None:
         """Wait until it has gone off by itself."""
-        self._on_once()[0].wait(timeout)
+        self._on_once()[0].wait(timeout * self.machine.patience)
 
     def is_on(self) -> bool:
         """Whether it has power."""
@@ -224,7 +227,8 @@ class Pi:
     def try_run(self, command: str, timeout: float = COMMAND_SECONDS, from_memory: bool = False) -> Result:
         """Run a shell command in it; whatever its exit status, the caller decides."""
         try:
-            return self._on()[1].call(command, timeout, "memory" if from_memory else "root")
+            seconds = timeout * self.machine.patience
+            return self._on()[1].call(command, seconds, "memory" if from_memory else "root")
         except LabError as error:
             raise LabError(f"{self.name}: {error}") from None
 
@@ -250,7 +254,7 @@ class Pi:
     def _shut_down(self, verb: str, timeout: float) -> None:
         qemu, _, _ = self._on()
         self.run(f"systemctl --no-block {verb}")
-        qemu.wait(timeout)
+        qemu.wait(timeout * self.machine.patience)
 
     def _netboot(self) -> tuple[Path, Path, str]:
         """The boot ROM at work, in the Pi's end of the cable: kernel, initramfs, and the command line it passes on."""
@@ -272,5 +276,5 @@ class Pi:
         names = dict(word.split("=", 1) for word in output.splitlines()[-1].split())
         cmdline = (fetched / "cmdline.txt").read_text().strip()
         # The Pi's firmware does the same: serial0 is whichever UART is the primary one.
-        cmdline = cmdline.replace("console=serial0", f"console={self._machine.serial_console}")
+        cmdline = cmdline.replace("console=serial0", f"console={self.machine.serial_console}")
         return fetched / names["kernel"], fetched / names["initramfs"], cmdline

@@ -63,16 +63,16 @@ class Recorder:
         self._listener.wait_until(lambda heard: _last(heard) > number, timeout, f"a record after {number}")
 
 
-def writer() -> bytes:
+def writer(compiler: str) -> bytes:
     """The writer, linked statically."""
     with tempfile.NamedTemporaryFile() as binary:
-        run(["gcc", "-Wall", "-Werror", "-O1", "-static", "-o", binary.name, WRITER])
+        run([compiler, "-Wall", "-Werror", "-O1", "-static", "-o", binary.name, WRITER])
         return Path(binary.name).read_bytes()
 
 
 def install_writer(pi: Pi) -> None:
     """Import the container image with the writer. Docker must run."""
-    pi.path("/root/writer.tar").write_bytes(container_tar(pi.root, {"bin/writer": writer()}))
+    pi.path("/root/writer.tar").write_bytes(container_tar(pi.root, {"bin/writer": writer(pi.machine.compiler)}))
     pi.run(f"docker import /root/writer.tar {IMAGE}")
 
 

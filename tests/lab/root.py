@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .foreign import SLOWER, is_foreign, make_runnable
 from .machine import Machine
 from .process import run
 from .releases import release_of
@@ -75,9 +76,10 @@ cat >etc/systemd/system/systemd-udev-trigger.service.d/lab.conf <<EOF
 {COLDPLUG}EOF
 rm -f etc/dpkg/dpkg.cfg.d/99mmdebstrap etc/machine-id var/lib/dbus/machine-id
 : > etc/machine-id
-ldconfig -r .
+chroot . ldconfig
 touch -r usr etc/.updated var/.updated
 """
+BOOTSTRAP_SECONDS = 1800.0
 KEPT = 3
 DIGITS = 12
 
@@ -121,6 +123,7 @@ def _root_of(
     kind: str, release: str, machine: Machine, packages: list[str], progress: Progress, finish: str = FINISH
 ) -> Path:
     """A cached root with these packages, by a hash of its recipe."""
+    make_runnable(machine.architecture)
     recipe = hashlib.sha256(repr((release, machine.architecture, packages, DPKG_OPTIONS, finish)).encode()).hexdigest()
     root = cache_folder() / f"{kind}-{machine.architecture}-{recipe[:DIGITS]}"
 
@@ -175,7 +178,7 @@ def bootstrap(folder: Path, release: str, architecture: str, packages: list[str]
                 folder,
                 work / "sources.list",
             ],
-            timeout=1800,
+            timeout=BOOTSTRAP_SECONDS * (SLOWER if is_foreign(architecture) else 1),
             # The lab has an initramfs of its own: the kernel's hook would spend half a minute on another.
             env={"INITRD": "No"},
         )

@@ -97,7 +97,7 @@ def image_and_writes(lab: Lab, folder: Path, filesystem: str) -> tuple[Path, lis
     make.create(str(before), SIZE, filesystem)
     block_log.copy(before, disk)
     machine = lab.kernel_nas()
-    machine.install("/writer", writer())
+    machine.install("/writer", writer(lab.machine.compiler))
     machine.qemu_options = block_log.qemu_options(disk, log)
     machine.start()
     records = 1000 if thorough() else 50

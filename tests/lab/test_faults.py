@@ -111,8 +111,8 @@ class Workplace:
 
 
 @pytest.fixture(scope="module")
-def standing(deb: Path, release: str) -> Iterator[Workplace]:
-    with Lab(deb=deb, release=release) as lab:
+def standing(deb: Path, release: str, architecture: str) -> Iterator[Workplace]:
+    with Lab(deb=deb, release=release, architecture=architecture) as lab:
         nas = lab.second_nas(disk=DISK)
         nas.start_nfs()
         pi = lab.pi("faulty")

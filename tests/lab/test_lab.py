@@ -68,7 +68,7 @@ def netboots_as_a_pi_does(pi: Pi) -> None:
     log = pi.boot_log.read_text()
     assert f"boot ROM: {pi.serial}/cmdline.txt: " in log
     assert "boot ROM: vmlinuz: " in log
-    assert pi.run("cat /proc/cmdline") == pi.cmdline.replace("serial0", "ttyS0")
+    assert pi.run("cat /proc/cmdline") == pi.cmdline.replace("serial0", pi.machine.serial_console)
     source, kind, options = pi.run("findmnt --noheadings --output SOURCE,FSTYPE,OPTIONS /").split()
     assert (source, kind) == (f"10.77.0.1:/nfsroot/{pi.name}", "nfs4")
     assert {"rw", "vers=4.1", "hard"} <= set(options.split(","))
@@ -83,7 +83,7 @@ def runs_commands(pi: Pi) -> None:
         pi.run("echo out; echo err >&2; exit 3")
     assert failed.value.result.status == 3
     assert len(pi.run("head -c 300000 /dev/zero | tr '\\0' x")) == 300000
-    with pytest.raises(LabError, match="no answer within 5 s"):
+    with pytest.raises(LabError, match=r"no answer within \d+ s"):
         pi.run("sleep 1000", timeout=5)
     with ThreadPoolExecutor() as pool:
         assert list(pool.map(pi.run, ("sleep 2; echo a", "echo b"))) == ["a", "b"]

@@ -1,0 +1,61 @@
+"""Pis as they are: arm64, on whatever this machine is. Their roots are made through qemu-user where need be."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support import Tell, random_seed
+
+from .container import IMAGE, without_network
+from .image import is_clean, repair, superblock
+from .lab import Lab
+from .pi import Pi
+from .records import Recorder, count_records, install_writer, start_writer
+from .test_power_cuts import LONGEST_RUN, cut_power, wait_at_random
+from .test_storage import assert_storage_is_up, give_container_image, image_of
+
+pytestmark = [pytest.mark.lab, pytest.mark.root, pytest.mark.long, pytest.mark.arm64]
+
+VERSIONS = "uname -r; systemctl --version | head -1; python3 --version; dockerd --version; getconf PAGE_SIZE"
+
+
+def boots(pi: Pi, tell: Tell) -> None:
+    """From power on to storage in its image, with nothing failed."""
+    assert pi.boot() == "running"
+    tell(f"{pi.name}: up {pi.seconds_since_power_on():.0f} s after power-on")
+    assert_storage_is_up(pi)
+
+
+@pytest.mark.parametrize("architecture", ["arm64"])
+def test_two_boots_and_a_power_cut(lab: Lab, tell: Tell) -> None:
+    pi = lab.pi("arm64")
+    image = image_of(lab, pi)
+    give_container_image(pi)
+    without_network(pi)
+    boots(pi, tell)
+    tell(pi.run(VERSIONS))
+    assert pi.run("uname -m; dpkg --print-architecture").split() == ["aarch64", "arm64"]
+    pi.run(f"docker import /root/busybox.tar {IMAGE}")
+    assert pi.run(f"docker run --name first {IMAGE} uname -m") == "aarch64"
+    pi.power_off()
+    assert is_clean(image), superblock(image)
+    made = superblock(image)["Filesystem UUID"]
+
+    chance, seed = random_seed()
+    with Recorder(lab.nas, lab.folder) as recorder:
+        boots(pi, tell)
+        assert pi.run("docker start --attach first") == "aarch64"
+        install_writer(pi)
+        start_writer(pi, recorder, rest=20)
+        recorder.wait_beyond(0)
+        instant = wait_at_random(chance, LONGEST_RUN)
+        cut_power(pi)
+        acknowledged = recorder.acknowledged
+        boots(pi, tell)
+        checked = count_records(pi, acknowledged)
+        tell(f"power cut after {instant:.1f} s, seed {seed}: {acknowledged} records acknowledged, {checked} found")
+        assert pi.run("docker start --attach first") == "aarch64"
+        pi.power_off()
+    assert is_clean(image), superblock(image)
+    assert superblock(image)["Filesystem UUID"] == made
+    repair(image)
