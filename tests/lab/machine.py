@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .foreign import native_architecture
@@ -17,6 +17,7 @@ class Machine:
     """What differs between the architectures that the lab knows.
 
     Attributes:
+        architecture: that of its programs, as Debian calls it.
         compiler: what compiles for it, on any machine.
         patience: times that anything may take longer on it.
     """
@@ -52,6 +53,15 @@ class Machine:
         ]
 
 
+ARM64 = Machine(
+    architecture="arm64",
+    kernel_package="linux-image-cloud-arm64",
+    # A Raspberry Pi 3's processor; it has no pointer authentication, which would be dear to emulate.
+    qemu=("qemu-system-aarch64", "-machine", "virt", "-cpu", "cortex-a53"),
+    serial_console="ttyAMA0",
+    compiler="aarch64-linux-gnu-gcc",
+    patience=3.0,
+)
 MACHINES = {
     "amd64": Machine(
         architecture="amd64",
@@ -66,14 +76,19 @@ MACHINES = {
         serial_console="ttyS0",
         compiler="x86_64-linux-gnu-gcc",
     ),
-    "arm64": Machine(
-        architecture="arm64",
-        kernel_package="linux-image-cloud-arm64",
-        # A Raspberry Pi 3's processor; it has no pointer authentication, which would be dear to emulate.
-        qemu=("qemu-system-aarch64", "-machine", "virt", "-cpu", "cortex-a53"),
-        serial_console="ttyAMA0",
-        compiler="aarch64-linux-gnu-gcc",
-        patience=3.0,
+    "arm64": ARM64,
+    # Raspberry Pi OS in 32 bits has a kernel in 64 bits, on all boards that can run one.
+    "armhf": replace(
+        ARM64,
+        architecture="armhf",
+        kernel_package="linux-image-cloud-arm64:arm64",
+        compiler="arm-linux-gnueabihf-gcc",
+    ),
+    # A Raspberry Pi 5, and a kernel like that of its own: with pages of 16 KiB, which the boards before it cannot have.
+    "arm64-16k": replace(
+        ARM64,
+        kernel_package="linux-image-arm64-16k",
+        qemu=("qemu-system-aarch64", "-machine", "virt", "-cpu", "cortex-a76"),
     ),
 }
 
@@ -87,5 +102,5 @@ def machine_of(architecture: str) -> Machine:
     """The machine of an architecture, of the host's where none is named."""
     architecture = architecture or native_architecture()
     if architecture not in MACHINES:
-        raise LabError(f"architecture {architecture}: the lab emulates {' and '.join(MACHINES)}")
+        raise LabError(f"architecture {architecture}: the lab emulates {', '.join(MACHINES)}")
     return MACHINES[architecture]

@@ -157,7 +157,11 @@ def copy_root(source: Path, target: Path) -> None:
 
 
 def bootstrap(folder: Path, release: str, architecture: str, packages: list[str], finish: str = FINISH) -> None:
-    """mmdebstrap from the machine's own apt sources; `finish`: commands at its end, with the root as $1."""
+    """mmdebstrap from the machine's own apt sources; `finish`: commands at its end, with the root as $1.
+
+    A package of another architecture is written with that, as apt has it: linux-image-cloud-arm64:arm64.
+    """
+    architectures = dict.fromkeys([architecture, *(name.partition(":")[2] for name in packages if ":" in name)])
     with tempfile.TemporaryDirectory(prefix="rpinfs-lab-apt-") as name:
         work = Path(name)
         (work / "sources.list").write_text(sources_for(release))
@@ -169,7 +173,7 @@ def bootstrap(folder: Path, release: str, architecture: str, packages: list[str]
                 "mmdebstrap",
                 "--mode=root",
                 "--variant=apt",
-                f"--architectures={architecture}",
+                f"--architectures={','.join(architectures)}",
                 f"--aptopt={work}/apt.conf",
                 *(f"--dpkgopt={option}" for option in DPKG_OPTIONS),
                 f"--include={','.join(packages)}",

@@ -59,3 +59,24 @@ def test_two_boots_and_a_power_cut(lab: Lab, tell: Tell) -> None:
     assert is_clean(image), superblock(image)
     assert superblock(image)["Filesystem UUID"] == made
     repair(image)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "runs", "page"), [("armhf", "armhf", "4096"), ("arm64-16k", "arm64", "16384")]
+)
+def test_other_boards(lab: Lab, runs: str, page: str, tell: Tell) -> None:
+    """Programs in 32 bits on a kernel in 64; a kernel with pages of 16 KiB, four times a block of the image."""
+    pi = lab.pi(f"on-{runs}")
+    give_container_image(pi)
+    without_network(pi)
+    for boot in (1, 2):
+        boots(pi, tell)
+        assert pi.run("uname -m; dpkg --print-architecture; getconf PAGE_SIZE").split() == ["aarch64", runs, page]
+        if boot == 1:
+            tell(pi.run(VERSIONS))
+            pi.run(f"docker import /root/busybox.tar {IMAGE}")
+            assert pi.run(f"docker run --name first {IMAGE} echo here") == "here"
+        else:
+            assert pi.run("docker start --attach first") == "here"
+        pi.power_off()
+        assert is_clean(image_of(lab, pi))
