@@ -10,8 +10,8 @@
         image.is_clean(lab.nas.image_path("docker-b8-27-eb-77-00-01.img"))
 
 `python3 -m tests.lab shell` does that by hand. lab.py has the lab, pi.py a Pi, nas.py the NAS, kernel_nas.py one that
-speaks NFS 4.2, root.py how roots are made and kept, bootrom.py and guest/ what stands in for a Pi's firmware and
-kernel.
+speaks NFS 4.2, machine.py the boards, root.py how roots are made and kept (foreign.py: those of other processors),
+bootrom.py and guest/ what stands in for a Pi's firmware and kernel.
 """
 
 from .lab import Lab
