@@ -23,6 +23,7 @@ from tests.tools.netboot.stock import make_image
 
 from .initramfs import kernel_version, make_initramfs
 from .lab import CONFIG_TXT, Lab
+from .machine import Machine
 from .network import NETWORK, PREFIX_LENGTH, Namespace
 from .pi import Pi
 from .process import Daemon, run
@@ -50,14 +51,14 @@ DNSMASQ = ("dnsmasq", "--keep-in-foreground", "--pid-file=", "--log-facility=-",
 READY_SECONDS = 60.0
 
 
-def stock_image(base: Path, progress: Progress = quiet) -> Path:
+def stock_image(base: Path, machine: Machine, progress: Progress = quiet) -> Path:
     """An image of a root, from the cache: its boot files have the kernel and the initramfs of the emulated board."""
     boot = {
         "cmdline.txt": f"{STOCK_CMDLINE}\n".encode(),
         "config.txt": CONFIG_TXT.encode(),
         "start4.elf": b"firmware",
         "vmlinuz": (base / "boot" / f"vmlinuz-{kernel_version(base)}").read_bytes(),
-        "initramfs.img": make_initramfs(base),
+        "initramfs.img": make_initramfs(base, machine.modules),
     }
     digest = hashlib.sha256(repr((BOOT_MIB, ROOT_MIB)).encode())
     for name, content in boot.items():

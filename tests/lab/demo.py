@@ -83,7 +83,7 @@ def demonstrate(story: Story, deb: Path, release: str, architecture: str) -> Non
     story.tell(f"a stock image with Debian {release}, {deb.name}, and a NAS with an empty share")
     with Lab(release=release, progress=story.tell, architecture=architecture) as lab:
         pi = lab.board("pi1")
-        shell = Shell(lab, deb, stock_image(lab.base, story.tell))
+        shell = Shell(lab, deb, stock_image(lab.base, lab.machine, story.tell))
         for command in shell.three_commands(pi, lab.nas.address):
             story.tell(f"# {command}")
             story.print(shell.type(command))

@@ -16,7 +16,6 @@ from stat import S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG
 from .process import LabError, run
 
 GUEST = Path(__file__).parent / "guest"
-MODULES = ("virtio_pci", "virtio_net", "nfsv4")
 DIRECTORIES = ("bin", "dev", "lab", "modules", "proc", "root", "run", "sys")
 NAS_MODULES = ("virtio_pci", "virtio_net", "virtio_blk", "virtio_console", "ext4", "xfs", "nfsd")
 NAS_DIRECTORIES = ("bin", "dev", "jobs", "modules", "proc", "srv", "sys")
@@ -32,9 +31,12 @@ class Entry:
     device: tuple[int, int] = (0, 0)
 
 
-def make_initramfs(root: Path) -> bytes:
-    """The initramfs for the kernel that is installed in a root: it mounts a Pi's root and hands over to it."""
-    entries = _common(root, DIRECTORIES, MODULES)
+def make_initramfs(root: Path, network: tuple[str, ...]) -> bytes:
+    """The initramfs for the kernel that is installed in a root: it mounts a Pi's root and hands over to it.
+
+    network are the modules of its network card.
+    """
+    entries = _common(root, DIRECTORIES, (*network, "nfsv4"))
     entries += [_program(name, name) for name in ("init", "dhcp")]
     entries += [
         Entry(f"lab/{name}", S_IFREG | 0o644, (GUEST / name).read_bytes())

@@ -130,7 +130,7 @@ class Lab:
         boot = self.nas.tftpboot
         (boot / "config.txt").write_text(CONFIG_TXT)
         shutil.copyfile(self.base / "boot" / f"vmlinuz-{kernel_version(self.base)}", boot / "vmlinuz")
-        (boot / "initramfs.img").write_bytes(make_initramfs(self.base))
+        (boot / "initramfs.img").write_bytes(make_initramfs(self.base, self.machine.modules))
 
 
 def claim(folder: Path) -> IO[str]:

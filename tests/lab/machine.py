@@ -10,6 +10,7 @@ from .process import LabError
 
 AGENT_SOCKET = "agent.sock"
 MONITOR_SOCKET = "monitor.sock"
+VIRTIO = ("virtio_pci", "virtio_net")
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Machine:
 
     Attributes:
         architecture: that of its programs, as Debian calls it.
+        modules: what its kernel needs for its network card.
         compiler: what compiles for it, on any machine.
         patience: times that anything may take longer on it.
     """
@@ -27,6 +29,7 @@ class Machine:
     qemu: tuple[str, ...]
     serial_console: str
     compiler: str
+    modules: tuple[str, ...] = VIRTIO
     patience: float = 1.0
 
     def argv(self, boot: tuple[Path, Path, str], port: str, mac: str, memory: int, folder: Path) -> list[str | Path]:
@@ -55,11 +58,13 @@ class Machine:
 
 ARM64 = Machine(
     architecture="arm64",
-    kernel_package="linux-image-cloud-arm64",
+    # With the drivers of QEMU's raspi3b as well, whose card is on USB.
+    kernel_package="linux-image-arm64",
     # A Raspberry Pi 3's processor; it has no pointer authentication, which would be dear to emulate.
     qemu=("qemu-system-aarch64", "-machine", "virt", "-cpu", "cortex-a53"),
     serial_console="ttyAMA0",
     compiler="aarch64-linux-gnu-gcc",
+    modules=(*VIRTIO, "dwc2", "rndis_host"),
     patience=3.0,
 )
 MACHINES = {
@@ -83,6 +88,7 @@ MACHINES = {
         architecture="armhf",
         kernel_package="linux-image-cloud-arm64:arm64",
         compiler="arm-linux-gnueabihf-gcc",
+        modules=VIRTIO,
     ),
     # A Raspberry Pi 5, and a kernel like that of its own: with pages of 16 KiB, which the boards before it cannot have.
     "arm64-16k": replace(

@@ -134,7 +134,7 @@ class Pi:
             raise LabError(f"{self.name}: it is on already")
         self.close()
         self._powered_on = time.monotonic()
-        boot = self._netboot()
+        boot = self.netboot()
         agent, monitor = Listener(self._folder / AGENT_SOCKET), Listener(self._folder / MONITOR_SOCKET)
         board = self.machine.argv(boot, self.name, self.mac, self.memory, self._folder)
         disk = self.slow_disk.argv() if self.slow_disk else []
@@ -145,6 +145,29 @@ class Pi:
             self._monitor = Monitor(monitor.accept())
         except LabError as error:
             raise LabError(f"{self.name}: {error}\n{tail(self.console())}") from None
+
+    def netboot(self) -> tuple[Path, Path, str]:
+        """The boot ROM at work, in its end of the cable: kernel, initramfs, and the command line it passes on."""
+        fetched = self._folder / "fetched"
+        shutil.rmtree(fetched, ignore_errors=True)
+        fetched.mkdir()
+        port = f"{self.name}-rom"
+        end = Namespace(f"{self._lab}-{port}")
+        try:
+            self._switch.connect(end, port, self.mac)
+            output = run(end.inside(sys.executable, "-I", BOOTROM, "eth0", self.mac, self.serial, fetched))
+        except LabError as error:
+            raise LabError(f"{self.name}: {error}\n{self._nas.log()}") from None
+        finally:
+            # The interface explicitly: a namespace lets go of its own in its own time, and this MAC moves on now.
+            self._switch.ip("link", "del", port)
+            end.remove()
+        self.boot_log.write_text(output)
+        names = dict(word.split("=", 1) for word in output.splitlines()[-1].split())
+        cmdline = (fetched / "cmdline.txt").read_text().strip()
+        # The Pi's firmware does the same: serial0 is whichever UART is the primary one.
+        cmdline = cmdline.replace("console=serial0", f"console={self.machine.serial_console}")
+        return fetched / names["kernel"], fetched / names["initramfs"], cmdline
 
     def wait_agent(self, timeout: float = BOOT_SECONDS) -> None:
         """Wait until commands can be run: early, long before the boot is done."""
@@ -255,26 +278,3 @@ class Pi:
         qemu, _, _ = self._on()
         self.run(f"systemctl --no-block {verb}")
         qemu.wait(timeout * self.machine.patience)
-
-    def _netboot(self) -> tuple[Path, Path, str]:
-        """The boot ROM at work, in the Pi's end of the cable: kernel, initramfs, and the command line it passes on."""
-        fetched = self._folder / "fetched"
-        shutil.rmtree(fetched, ignore_errors=True)
-        fetched.mkdir()
-        port = f"{self.name}-rom"
-        end = Namespace(f"{self._lab}-{port}")
-        try:
-            self._switch.connect(end, port, self.mac)
-            output = run(end.inside(sys.executable, "-I", BOOTROM, "eth0", self.mac, self.serial, fetched))
-        except LabError as error:
-            raise LabError(f"{self.name}: {error}\n{self._nas.log()}") from None
-        finally:
-            # The interface explicitly: a namespace lets go of its own in its own time, and this MAC moves on now.
-            self._switch.ip("link", "del", port)
-            end.remove()
-        self.boot_log.write_text(output)
-        names = dict(word.split("=", 1) for word in output.splitlines()[-1].split())
-        cmdline = (fetched / "cmdline.txt").read_text().strip()
-        # The Pi's firmware does the same: serial0 is whichever UART is the primary one.
-        cmdline = cmdline.replace("console=serial0", f"console={self.machine.serial_console}")
-        return fetched / names["kernel"], fetched / names["initramfs"], cmdline

@@ -18,7 +18,7 @@ from .pi import Pi
 @pytest.mark.root
 def test_from_an_image_to_a_container(plain_lab: Lab, deb: Path) -> None:
     pi, nas = plain_lab.board("pi1"), plain_lab.nas
-    shell = Shell(plain_lab, deb, stock_image(plain_lab.base))
+    shell = Shell(plain_lab, deb, stock_image(plain_lab.base, plain_lab.machine))
     plan, render, add = shell.three_commands(pi, nas.address)
     assert "everything from the NAS" in shell.type(plan)
     assert "netboot/dnsmasq-proxy.conf" in shell.type(render)
@@ -44,7 +44,7 @@ def test_from_an_image_to_a_container(plain_lab: Lab, deb: Path) -> None:
 def test_a_linux_box_answers(plain_lab: Lab, deb: Path) -> None:
     """Topology D: the boot files come from the box, the root from the NAS."""
     pi, nas = plain_lab.board("pi1"), plain_lab.nas
-    shell = Shell(plain_lab, deb, stock_image(plain_lab.base))
+    shell = Shell(plain_lab, deb, stock_image(plain_lab.base, plain_lab.machine))
     plan, render, add = shell.three_commands(pi, nas.address, f" --box {BOX},eth0 --topology D")
     page = shell.type(plan)
     assert "a Linux box answers" in page
