@@ -10,7 +10,6 @@ from .process import LabError
 
 AGENT_SOCKET = "agent.sock"
 MONITOR_SOCKET = "monitor.sock"
-VIRTIO = ("virtio_pci", "virtio_net")
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Machine:
     qemu: tuple[str, ...]
     serial_console: str
     compiler: str
-    modules: tuple[str, ...] = VIRTIO
+    modules: tuple[str, ...] = ("virtio_pci", "virtio_net")
     patience: float = 1.0
 
     def argv(self, boot: tuple[Path, Path, str], port: str, mac: str, memory: int, folder: Path) -> list[str | Path]:
@@ -58,13 +57,11 @@ class Machine:
 
 ARM64 = Machine(
     architecture="arm64",
-    # With the drivers of QEMU's raspi3b as well, whose card is on USB.
-    kernel_package="linux-image-arm64",
+    kernel_package="linux-image-cloud-arm64",
     # A Raspberry Pi 3's processor; it has no pointer authentication, which would be dear to emulate.
     qemu=("qemu-system-aarch64", "-machine", "virt", "-cpu", "cortex-a53"),
     serial_console="ttyAMA0",
     compiler="aarch64-linux-gnu-gcc",
-    modules=(*VIRTIO, "dwc2", "rndis_host"),
     patience=3.0,
 )
 MACHINES = {
@@ -88,13 +85,16 @@ MACHINES = {
         architecture="armhf",
         kernel_package="linux-image-cloud-arm64:arm64",
         compiler="arm-linux-gnueabihf-gcc",
-        modules=VIRTIO,
     ),
     # A Raspberry Pi 5, and a kernel like that of its own: with pages of 16 KiB, which the boards before it cannot have.
     "arm64-16k": replace(
         ARM64,
         kernel_package="linux-image-arm64-16k",
         qemu=("qemu-system-aarch64", "-machine", "virt", "-cpu", "cortex-a76"),
+    ),
+    # With the drivers of real boards, such as that of a card on USB.
+    "arm64-full": replace(
+        ARM64, kernel_package="linux-image-arm64", modules=("virtio_pci", "virtio_net", "dwc2", "rndis_host")
     ),
 }
 

@@ -94,7 +94,7 @@ def test_other_boards(lab: Lab, runs: str, page: str, tell: Tell) -> None:
         assert is_clean(image_of(lab, pi))
 
 
-@pytest.mark.parametrize("architecture", ["arm64"])
+@pytest.mark.parametrize("architecture", ["arm64-full"])
 def test_the_board_of_a_pi_3(plain_lab: Lab) -> None:
     """QEMU's own, whose card is on USB. That passes less than 200 kB/s, too little for Docker; systemd comes up."""
     pi = plain_lab.pi("raspi3b")
