@@ -167,6 +167,9 @@ test-lab: export RPINFS_ALL_POINTS := 1
 test-lab: venv deb watchers ## all that the lab can do, each round of it (root; hours)
 	@$(PYTEST) -m '(lab or long) and not arm64'
 
+# One at a time: time limits on a Pi run on however slow its processor is, and QEMU's Pi 3 keeps four of ours busy. Beside
+# that, on two, the mounts of another Pi timed out.
+test-arm64: JOBS := 1
 test-arm64: export RPINFS_ALL_POINTS := 1
 test-arm64: export RPINFS_LAB_ARCH := arm64
 test-arm64: venv deb watchers ## a Pi of arm64: boots, containers, a power cut; on any processor (root; an hour)
