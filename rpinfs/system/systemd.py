@@ -333,10 +333,7 @@ def _pystemd(module: str) -> Any:  # noqa: ANN401  pystemd has no types
     """
     if "pystemd" not in sys.modules and (spec := PathFinder.find_spec("pystemd")):
         sys.modules["pystemd"] = module_from_spec(spec)
-    # With pprint, by which it shows a message to whoever looks for a fault in it, came dataclasses, inspect and ten
-    # more: half of what it took to ask systemd.
-    stand_in = ModuleType("pprint")
-    stand_in.pprint = _pprint  # type: ignore[attr-defined]
+    stand_in = _OnNeed("pprint")
     has_it = sys.modules.setdefault("pprint", stand_in) is not stand_in
     try:
         return import_module(f"pystemd.{module}")
@@ -345,8 +342,21 @@ def _pystemd(module: str) -> Any:  # noqa: ANN401  pystemd has no types
             del sys.modules["pprint"]
 
 
-def _pprint(*arguments: Any, **more: Any) -> None:  # noqa: ANN401  As that of the library.
-    import_module("pprint").pprint(*arguments, **more)
+class _OnNeed(ModuleType):
+    """In the place of a module of functions, which is imported when one of them is called.
+
+    That is pprint, with which pystemd shows a message to whoever looks for a fault in it, by one function or another
+    from version to version. With it came dataclasses, inspect and ten more: half of what it took to ask systemd.
+    """
+
+    def __getattr__(self, function: str) -> object:
+        if function.startswith("__"):
+            raise AttributeError(function)
+
+        def called(*arguments: Any, **more: Any) -> Any:  # noqa: ANN401
+            return getattr(import_module(self.__name__), function)(*arguments, **more)
+
+        return called
 
 
 def _text(value: object) -> str:

@@ -322,3 +322,21 @@ def test_without_pystemd_it_is_said_what_to_install() -> None:
     )
     done = subprocess.run([*PYTHON, "-c", code], cwd=TOP, capture_output=True, text=True, check=True)
     assert done.stdout == "systemd cannot be asked: No module named 'pystemd' apt install python3-pystemd\n"
+
+
+LIGHT = """
+import sys
+sys.path[:0] = [sys.argv[1]]
+sys.path.append('/usr/lib/python3/dist-packages')
+from rpinfs.system import systemd
+with_it = [systemd._pystemd(name).__name__ for name in ("dbusexc", "dbuslib")]
+print(*with_it, *{"pprint", "dataclasses", "inspect", "lxml"} & set(sys.modules))
+stand_in = systemd._OnNeed("pprint")
+print(stand_in.pformat({1: 2}), hasattr(stand_in, "__path__"))
+"""
+
+
+def test_pystemd_comes_without_what_it_needs_for_others() -> None:
+    """What it takes of pprint differs from version to version of it."""
+    done = subprocess.run([*PYTHON, "-c", LIGHT, str(TOP)], capture_output=True, text=True, check=True)
+    assert done.stdout == "pystemd.dbusexc pystemd.dbuslib\n{1: 2} False\n"
