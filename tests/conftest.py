@@ -47,7 +47,7 @@ def scope_of(nodeid: str) -> str:
     path = nodeid.partition("::")[0]
     if path.startswith(("tests/tools/", "tests/package/")):
         return "loop devices, and control groups of containers"
-    return path if path == "tests/lab/test_faults.py" else ""
+    return path if path in ("tests/lab/test_faults.py", "tests/lab/test_containerd_store.py") else ""
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -2,7 +2,8 @@
 
 Pure: nothing is read here. The rules were read in the sources of the daemon (moby): daemon/graphdriver/driver.go and
 driver_linux.go (order of the drivers, prior data), daemon/image_store_choice.go and daemon/command/daemon_linux.go
-(29), daemon/daemon.go (24 to 28), daemon/daemon_unix.go setupDaemonRoot (the folder of userns-remap). `Rules.seen`
+(29), daemon/daemon.go (24 to 28), daemon/daemon_unix.go setupDaemonRoot (the folder of userns-remap) and
+RemapContainerdNamespaces (its namespace in containerd). `Rules.seen`
 says against which package each was tried, and is empty where none was to be had.
 """
 
@@ -19,6 +20,7 @@ from rpinfs.errors import RpinfsError
 
 DATA_ROOT = "/var/lib/docker"
 CONTAINERD_ROOT = "/var/lib/containerd"
+NAMESPACE = "moby"
 GOOD_DRIVERS = ("overlay2", "overlayfs")
 
 _GRAPH_UNTIL = (23, 0)
@@ -80,6 +82,7 @@ class Expected:
         driver: the storage driver, or the snapshotter; `Driver` of `docker info`.
         data_root: as it is set.
         root: where the data really is, `DockerRootDir` of `docker info`: with userns-remap a folder in `data_root`.
+        namespace: whose images it sees of those that containerd has.
         userns_remap: "" is off; so is root to itself, but for the folder.
 
     Where it cannot be told with which options dockerd starts, all of them are "", and their origins say why.
@@ -93,6 +96,7 @@ class Expected:
     root: str
     containerd_root: Choice
     userns_remap: Choice
+    namespace: str
     problems: tuple[Problem, ...]
 
     @property
@@ -165,9 +169,8 @@ def expected(
     if not store.snapshotter:
         storage = (driver.value, folder, on, quota(folder))
         problems += refusals.of_storage(number(version), short(version), settings, *storage)
-    return Expected(
-        version, rules, store.snapshotter, driver, data_root, root, containerd_root, userns_remap, tuple(problems)
-    )
+    places = (data_root, root, containerd_root, userns_remap, _namespace(settings, userns_remap.value, root))
+    return Expected(version, rules, store.snapshotter, driver, *places, tuple(problems))
 
 
 def _untold(version: str, rules: Rules, settings: Settings) -> Expected:
@@ -178,7 +181,7 @@ def _untold(version: str, rules: Rules, settings: Settings) -> Expected:
     )
     containerd = settings.containerd_root or nothing
     problems = (*settings.problems, problem)
-    return Expected(version, rules, False, nothing, nothing, "", containerd, nothing, problems)
+    return Expected(version, rules, False, nothing, nothing, "", containerd, nothing, "", problems)
 
 
 def _data_root(version: str, settings: Settings, default: str) -> Choice:
@@ -338,6 +341,13 @@ def _root(data_root: str, userns_remap: str, remapped: tuple[int, int] | None) -
     if is_root(userns_remap):
         remapped = (0, 0)
     return f"{data_root.rstrip('/')}/{'UID.GID' if remapped is None else '{}.{}'.format(*remapped)}"
+
+
+def _namespace(settings: Settings, userns_remap: str, root: str) -> str:
+    told = settings.text("containerd-namespace", "").value
+    if told or not userns_remap or is_root(userns_remap):
+        return told or NAMESPACE
+    return f"{NAMESPACE}-{root.rpartition('/')[2]}"
 
 
 def number(version: str) -> tuple[int, int]:

@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterator
 
 from rpinfs.boot.values import dataclass
-from rpinfs.docker.rules import RULES, Expected
+from rpinfs.docker import namespaces
+from rpinfs.docker.rules import NAMESPACE, RULES, Expected
 from rpinfs.docker.settings import (
     DATA_SECONDS,
     Installed,
@@ -25,6 +26,8 @@ from rpinfs.system import deadline
 _DRIVERS = frozenset(driver for rules in RULES for driver in rules.drivers)
 _REMAPPED = re.compile(r"\d{1,10}\.\d{1,10}")
 """The data folder of userns-remap: numbers of the user and the group that are root in a container."""
+_NAMESPACE = re.compile(rf"{NAMESPACE}(-{_REMAPPED.pattern})?")
+"""Docker's in containerd: what others have there is not Docker's to see."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,20 @@ def _look(root: str, expected: Expected) -> list[Unseen]:
         for what in _in(root + folder, expected, is_seen=folder == expected.root)
     ]
     containerd = expected.containerd_root.value
-    there = of_containerd(root + containerd) if containerd and not expected.snapshotter else ""
-    return [*found, Unseen(f"{there} of containerd", containerd)] if str(there) else found
+    there = _of_containerd(root + containerd, expected) if containerd else ""
+    return [*found, Unseen(f"{there} of containerd", containerd)] if there else found
+
+
+def _of_containerd(folder: str, expected: Expected) -> str:
+    if not expected.snapshotter:
+        return str(of_containerd(folder))
+    try:
+        found = namespaces.images(folder)
+    except ValueError:
+        # Not to be read today: that there is nothing would be a guess.
+        return "perhaps images"
+    of_docker = {name: number for name, number in found.items() if _NAMESPACE.fullmatch(name)}
+    return str(Stored(images=sum(number for name, number in of_docker.items() if name != expected.namespace)))
 
 
 def _remapped(root: str, data: str) -> list[str]:

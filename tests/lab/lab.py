@@ -37,9 +37,9 @@ _numbers = itertools.count(1)
 class Lab:
     """A lab of our own, from `with Lab() as lab:` to the end of the block.
 
-    deb is the package to install in the Pis' roots; None leaves it out. release is one of releases.py, architecture
-    of machine.py, "" this machine's own. progress is told of long work. nas serves everything and is on; second_nas()
-    and kernel_nas() add one for shares alone.
+    deb is the package to install in the Pis' roots; None leaves it out. release is one of releases.py, packages are
+    more of that, and architecture is of machine.py, "" this machine's own. progress is told of long work. nas serves
+    everything and is on; second_nas() and kernel_nas() add one for shares alone.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Lab:
         progress: Progress = quiet,
         work: Path = WORK,
         architecture: str = "",
+        packages: str = "",
     ) -> None:
         self.name = f"{PREFIX}{os.getpid()}-{next(_numbers)}"
         self.folder = work / self.name
@@ -57,10 +58,11 @@ class Lab:
         self._progress = progress
         self._deb = deb
         self._release = release
+        self._packages = packages
         self._undo = ExitStack()
 
     def __enter__(self) -> Lab:
-        self.base = root_with(self._release, self.machine, self._deb, self._progress)
+        self.base = root_with(self._release, self.machine, self._deb, self._progress, self._packages)
         remove_leftovers(self.folder.parent)
         # Undone from the last to the first, once, whichever way this process ends; killed outright, by the janitor.
         self._undo.callback(dismiss, start_janitor(self.folder.parent))

@@ -101,15 +101,15 @@ def cache_folder() -> Path:
     return Path(base) / "rpinfs" / "lab"
 
 
-def root_with(release: str, machine: Machine, deb: Path | None, progress: Progress) -> Path:
+def root_with(release: str, machine: Machine, deb: Path | None, progress: Progress, more: str = "") -> Path:
     """The cached root of a release, with the package installed if there is one; made when it is missing."""
-    base = base_root(release, machine, progress)
+    base = base_root(release, machine, progress, more)
     return base if deb is None else deb_layer(base, deb, progress)
 
 
-def base_root(release: str, machine: Machine, progress: Progress) -> Path:
-    """The bare Debian, about a minute of work when it is not in the cache."""
-    packages = f"{PACKAGES} {release_of(release).packages} {machine.kernel_package}".split()
+def base_root(release: str, machine: Machine, progress: Progress, more: str = "") -> Path:
+    """The bare Debian, about a minute of work when it is not in the cache; with more packages than all have."""
+    packages = f"{PACKAGES} {release_of(release).packages} {machine.kernel_package} {more}".split()
     return _root_of(release, release, machine, packages, progress)
 
 

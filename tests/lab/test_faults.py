@@ -14,7 +14,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -22,23 +22,21 @@ import pytest
 from rpinfs.lease.lease import RENEW_SECONDS
 from tests.support import Tell, thorough
 
-from .conftest import FAILED, LABS
 from .container import without_network
 from .image import is_clean, repair
 from .lab import Lab
 from .nas import GaneshaNas
 from .pi import Pi
 from .process import run
-from .records import Recorder, count_records, install_writer, start_writer
+from .records import Recorder
 from .said import image_state, wait_for_state
 from .test_storage import MOUNTS, assert_storage_is_up
+from .work import Work, taken_up
 
 pytestmark = [pytest.mark.lab, pytest.mark.root]
 long = pytest.mark.long
 
 MIB = 1 << 20
-WRITER_RESTS = 100
-"""Milliseconds after each record: what is looked at meanwhile wants its share of an emulated processor."""
 DISK = 1500 * MIB
 """Smaller than the image looks: the NAS can be full before the image is."""
 STOP = "systemctl stop docker.socket docker.service containerd.service var-lib-docker.mount rpinfs-agent.service"
@@ -50,64 +48,14 @@ that locks are lost or must be reclaimed."""
 
 
 @dataclass
-class Workplace:
-    """A Pi at work."""
+class Workplace(Work):
+    """One whose image comes from a NAS of its own."""
 
-    lab: Lab
-    nas: GaneshaNas
-    pi: Pi
-    recorder: Recorder
-    fault: str = ""
-    tell: Tell = print
-    writer_installed: bool = False
-    cursor: str = ""
+    nas: GaneshaNas = field(kw_only=True)
 
     @property
     def image(self) -> Path:
         return self.nas.image_path("docker.img")
-
-    def put_to_work(self) -> None:
-        """Storage up and a writer writing, from whatever state the last test left."""
-        if not self.pi.is_on():
-            self.pi.power_on()
-        self.pi.wait_started("docker.service")
-        if not self.writer_installed:
-            install_writer(self.pi)
-            start_writer(self.pi, self.recorder, rest=WRITER_RESTS)
-            self.writer_installed = True
-        self.recorder.wait_beyond(self.recorder.acknowledged)
-
-    def nothing_is_lost(self) -> None:
-        """Everything acknowledged is there, and the writer goes on."""
-        acknowledged = self.recorder.acknowledged
-        checked = count_records(self.pi, acknowledged)
-        self.recorder.wait_beyond(acknowledged)
-        self.tell(f"{self.fault}: {checked} records checked, lost 0")
-
-    def listen(self) -> None:
-        """Forget what the agent has told so far: a row that finds an earlier row's words has found nothing."""
-        self.cursor = self.pi.run("journalctl --quiet --lines 0 --show-cursor").removeprefix("-- cursor: ")
-
-    @property
-    def journal(self) -> str:
-        """The command that shows what the agent has told since listen()."""
-        return f"journalctl --after-cursor '{self.cursor}' --unit rpinfs-agent.service --output cat"
-
-    def told(self) -> str:
-        """What the agent has told since listen()."""
-        return self.pi.run(self.journal)
-
-    def wait_for_docker(self) -> None:
-        self.pi.run("until docker info >/dev/null 2>&1; do sleep 1; done", timeout=300)
-
-    def status(self, *words: str) -> str:
-        """What `rpinfs status` says in a fault: it must not be well, and must have all these words."""
-        report = self.pi.try_run("rpinfs status")
-        print(report.stdout)
-        assert report.status != 0, report.stdout
-        for word in words:
-            assert word in report.stdout, report.stdout
-        return report.stdout
 
 
 @pytest.fixture(scope="module")
@@ -122,17 +70,12 @@ def standing(deb: Path, release: str, architecture: str) -> Iterator[Workplace]:
             f"[Server]\nAddress={nas.address}\n[Boot]\nExport=\n[Image docker]\nFile=docker.img\nSize=2G\n",
         )
         with Recorder(nas, lab.folder) as recorder:
-            yield Workplace(lab, nas, pi, recorder)
+            yield Workplace(lab, pi, recorder, nas=nas)
 
 
 @pytest.fixture
 def work(request: pytest.FixtureRequest, standing: Workplace, tell: Tell) -> Workplace:
-    if failed := request.node.parent.stash.get(FAILED, ""):
-        pytest.skip(f"{failed} has failed, and left the Pi who knows how")
-    request.node.stash[LABS] = [standing.lab]
-    standing.fault, standing.tell = request.node.name.removeprefix("test_").replace("_", " "), tell
-    standing.put_to_work()
-    standing.listen()
+    taken_up(request, standing, tell)
     return standing
 
 

@@ -22,8 +22,8 @@ LAYERS = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots"
 
 
 def shown(pi: Pi) -> dict[str, Any]:
-    """What `rpinfs docker show` says."""
-    found: dict[str, Any] = json.loads(pi.run("rpinfs docker show --json"))
+    """What `rpinfs docker show` says, whether anything is wrong or not."""
+    found: dict[str, Any] = json.loads(pi.try_run("rpinfs docker show --json").stdout)
     return found
 
 
