@@ -16,6 +16,7 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -28,7 +29,14 @@ INTO_GROUPS = 'for group in $0; do echo $$ > "$group/cgroup.procs"; done; exec "
 _numbers = itertools.count()
 
 
-def put_units(root: chroot.Chroot, units: Mapping[str, str]) -> None:
+class Root(Protocol):
+    """The root of a container or of an emulated Pi, as this machine sees it."""
+
+    def path(self, inside: str, /) -> Path:
+        """Where a path of the root is on this machine."""
+
+
+def put_units(root: Root, units: Mapping[str, str]) -> None:
     """Write unit files and drop-ins of the administrator's."""
     for name, text in units.items():
         unit = root.path(f"/etc/systemd/system/{name}")

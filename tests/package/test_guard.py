@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.package.guarded import RESULT, SHARE, STEPS
 from tests.support import CMDLINE
 
 INSIDE = "/srv/guarded.py"
+DRIVE = "drive.service"
 # A container is none, and has no kernel command line of its own.
 WORLD = {"SYSTEMD_VIRTUALIZATION": "none", "SYSTEMD_PROC_CMDLINE": CMDLINE}
 GENERATOR = "/etc/systemd/system-generators/rpinfs-generator"
@@ -47,7 +49,7 @@ UNITS = {
     "containerd.service": CONTAINERD_SLEEPS,
     "podman.service": "[Service]\nExecStart=/bin/sleep infinity\n",
     "asked-for.service": "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n",
-    "drive.service": (
+    DRIVE: (
         "[Unit]\nFailureAction=exit-force\n"
         # Not stopped by the shutdown that it asks for itself before all others are.
         f"[Service]\nType=exec\nRemainAfterExit=yes\nExecStart=/usr/bin/python3 {INSIDE} drive\n"
@@ -61,7 +63,7 @@ class Seen(NamedTuple):
     """Of the agent, from boot to shutdown."""
 
 
-def put_sleepers(root: chroot.Chroot) -> None:
+def put_sleepers(root: container.Root) -> None:
     """Put in what stands in for Docker and containerd."""
     for path in (DOCKERD, CONTAINERD):
         root.path(path).write_text("#!/bin/sh\nexec sleep infinity\n")
@@ -70,38 +72,44 @@ def put_sleepers(root: chroot.Chroot) -> None:
 
 def see(release: str, deb: Path, driver: str = "guarded", steps: list[Callable[[], Any]] = STEPS) -> Seen:
     """Boot a container of a release with the package in it, and have it go through all steps of a driver."""
-    inside = f"/srv/{driver}.py"
     with chroot.chroot(release) as root:
         root.put(deb, "/tmp/rpinfs.deb")
         root.run("dpkg", "-i", "/tmp/rpinfs.deb")
-        for path in ("guarded.py", "remedied.py", f"{driver}.py", "../remedies.py"):
-            root.put(Path(__file__).parent / path, f"/srv/{Path(path).name}")
-        container.put_units(
-            root, {name: text.replace(f"{INSIDE} drive", f"{inside} drive") for name, text in UNITS.items()}
-        )
-        for folder in ("/srv/share", "/var/log/journal", str(Path(GENERATOR).parent), "/etc/rpinfs"):
-            root.path(folder).mkdir(parents=True, exist_ok=True)
-        environment = " ".join(f"'{name}={value}'" for name, value in WORLD.items())
-        root.path(GENERATOR).write_text(
-            f'#!/bin/sh\nexec env {environment} {GENERATOR.replace("/etc", "/usr/lib")} "$@"\n'
-        )
-        root.path(GENERATOR).chmod(0o755)
-        put_sleepers(root)
-        # What people type meets the same world.
-        typed = root.path("/usr/local/bin/rpinfs")
-        typed.write_text(f'#!/bin/sh\nexec env {environment} /usr/bin/python3 -ISB {INSIDE} "$@"\n')
-        typed.chmod(0o755)
-        # All containers of a machine see the same loop devices, and know them by the name of the file.
-        root.path("/etc/rpinfs/rpinfs.conf").write_text(
-            f"[Boot]\nExport=\n[Image docker]\nFile=docker-{release}-{os.getpid()}.img\nSize=64M\n"
-            "Before=docker.service containerd.service podman.service\n"
-        )
-        console = container.boot(root, "drive.service")
-        result = root.path(str(RESULT))
-        results = json.loads(result.read_text()) if result.exists() else {}
-        said = journal(root.path("/var/log/journal"))
-        assert list(results) == [step.__name__ for step in steps], console + "\n".join(said)
-        return Seen(results, journal(root.path("/var/log/journal"), "--unit=rpinfs-agent.service"))
+        furnish(root, f"docker-{release}-{os.getpid()}.img", driver)
+        return seen(root, container.boot(root, DRIVE), steps)
+
+
+def furnish(root: container.Root, image: str, driver: str = "guarded") -> None:
+    """Put a driver into a root with the package, with a world around it in which the share is a folder."""
+    for path in ("guarded.py", "remedied.py", f"{driver}.py", "../remedies.py"):
+        shutil.copy(Path(__file__).parent / path, root.path("/srv"))
+    container.put_units(
+        root, {name: text.replace(f"{INSIDE} drive", f"/srv/{driver}.py drive") for name, text in UNITS.items()}
+    )
+    for folder in ("/srv/share", "/var/log/journal", str(Path(GENERATOR).parent), "/etc/rpinfs"):
+        root.path(folder).mkdir(parents=True, exist_ok=True)
+    environment = " ".join(f"'{name}={value}'" for name, value in WORLD.items())
+    root.path(GENERATOR).write_text(f'#!/bin/sh\nexec env {environment} {GENERATOR.replace("/etc", "/usr/lib")} "$@"\n')
+    root.path(GENERATOR).chmod(0o755)
+    put_sleepers(root)
+    # What people type meets the same world.
+    typed = root.path("/usr/local/bin/rpinfs")
+    typed.write_text(f'#!/bin/sh\nexec env {environment} /usr/bin/python3 -ISB {INSIDE} "$@"\n')
+    typed.chmod(0o755)
+    # All containers of a machine see the same loop devices, and know them by the name of the file.
+    root.path("/etc/rpinfs/rpinfs.conf").write_text(
+        f"[Boot]\nExport=\n[Image docker]\nFile={image}\nSize=64M\n"
+        "Before=docker.service containerd.service podman.service\n"
+    )
+
+
+def seen(root: container.Root, console: str, steps: list[Callable[[], Any]] = STEPS) -> Seen:
+    """What has come of all steps, once the world has ended by itself."""
+    result = root.path(str(RESULT))
+    results = json.loads(result.read_text()) if result.exists() else {}
+    said = journal(root.path("/var/log/journal"))
+    assert list(results) == [step.__name__ for step in steps], console + "\n".join(said)
+    return Seen(results, journal(root.path("/var/log/journal"), "--unit=rpinfs-agent.service"))
 
 
 def journal(folder: Path, *words: str) -> list[str]:
