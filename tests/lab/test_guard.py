@@ -10,6 +10,7 @@ from tests.support import Tell
 from .lab import Lab
 
 SECONDS = 3000.0
+PATIENCE = "[Service]\nEnvironment=GUARDED_SECONDS=600\n"
 
 
 @pytest.mark.lab
@@ -19,6 +20,7 @@ SECONDS = 3000.0
 def test_docker_and_its_storage(lab: Lab, tell: Tell, subtests: pytest.Subtests) -> None:
     pi = lab.pi("guard")
     guard.furnish(pi, "docker.img")
+    pi.write(f"/etc/systemd/system/{guard.DRIVE}.d/lab.conf", PATIENCE)
     pi.cmdline += f" systemd.unit={guard.DRIVE}"
     pi.power_on()
     pi.wait_off(SECONDS)
