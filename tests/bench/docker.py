@@ -35,7 +35,7 @@ FILES = {BY_HAND: "byhand", EXT4: "ext4", XFS: "xfs"}
 """The image files on the share, by column."""
 
 IMAGE = "bench"
-LAYERS, FILES_OF_A_LAYER, LARGEST_FILE = 5, 600, 8192
+LAYERS, FILES_OF_A_LAYER, LARGEST_FILE = 3, 700, 8192
 ARCHIVE = "/run/image.tar"
 SECONDS = 3600.0
 DOCKER = "docker --host unix:///run/bench.sock"
