@@ -191,7 +191,7 @@ demo: deb ## boot an emulated Pi for the first time, up to a running container; 
 	@$(call installed,$(if $(filter arm64,$(ARCH)),$(EMULATION)))
 	$(AS_ROOT) python3 -m tests.lab.demo --deb '$(DIST)'/rpinfs_*_all.deb $(addprefix --arch ,$(ARCH))
 
-bench: deb ## what rpinfs costs and saves, into tests/bench/RESULTS.md; AREA=boot, rest, storage or scale alone (root)
+bench: deb ## what rpinfs costs and saves, into tests/bench/RESULTS.md; AREA=boot, docker, first, rest, scale or storage alone (root)
 	@$(call installed,$(PLOTTERS))
 	$(AS_ROOT) python3 -m tests.bench --deb '$(DIST)'/rpinfs_*_all.deb --keep $(addprefix --area ,$(AREA))
 

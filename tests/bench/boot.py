@@ -62,6 +62,7 @@ def as_on_a_pi(pi: Pi) -> None:
     On the root, a journal makes requests that differ by 200 a boot. The kernels: raspberrypi/linux, bcm2711_defconfig.
     """
     pi.cmdline = f"{pi.cmdline} transparent_hugepage=never"
+    pi.write("/etc/systemd/system/bare.service", "[Service]\nType=oneshot\nExecStart=true\n")
     pi.write("/etc/systemd/journald.conf.d/50-bench.conf", "[Journal]\nStorage=volatile\n")
 
 
@@ -88,7 +89,7 @@ def ordinary_boot(pi: Pi) -> Figures:
     cached = pages(pi)
     pi.run(f"cat {FOLDER}/data >/dev/null")
     figures[f"reading {READ_BYTES // MIB} MiB: bytes of memory for pages"] = pages(pi) - cached
-    figures |= bare_python(pi)
+    figures |= bare_python(pi) | bare_unit(pi)
     pi.power_off()
     return figures
 
@@ -108,6 +109,18 @@ def bare_python(pi: Pi) -> Figures:
         f"a bare Python, {when}: requests for the root": count
         for when, count in zip(("cold", "again"), found, strict=True)
     }
+
+
+def bare_unit(pi: Pi) -> Figures:
+    """What a service asks of the root that does nothing, when all that it needs is in memory."""
+    pi.run("systemctl daemon-reload")
+    costs = []
+    for command in ("start", "start", "is-active"):
+        before = traffic(pi, "/")
+        pi.run(f"chroot /proc/1/root systemctl {command} bare.service; true", from_memory=True)
+        costs.append(traffic(pi, "/").since(before).requests.total())
+    _, start, asking = costs
+    return {"a service that does nothing: requests for the root": start - asking}
 
 
 def pages(pi: Pi) -> int:
