@@ -14,6 +14,9 @@ import struct
 from collections.abc import Iterator
 
 DATABASE = "io.containerd.metadata.v1.bolt/meta.db"
+LARGEST = 64 << 20
+"""Bytes that are read of it, at most: those of a Pi have less than one MiB."""
+
 _MAGIC, _VERSION = 0xED0CDAED, 2
 _HEADER, _META = struct.Struct("<QHHI"), struct.Struct("<IIIIQQQQQ")
 _LEAF, _BRANCH = struct.Struct("<IIII"), struct.Struct("<IIQ")
@@ -33,9 +36,11 @@ def images(folder: str) -> dict[str, int]:
     """
     try:
         with open(f"{folder}/{DATABASE}", "rb") as file:
-            data = memoryview(file.read())
+            data = memoryview(file.read(LARGEST + 1))
     except FileNotFoundError:
         return {}
+    if len(data) > LARGEST:
+        raise ValueError(f"{folder}/{DATABASE}: expected at most {LARGEST} bytes")
     try:
         database = _Database(data)
         first = dict(database.buckets(database.root)).get(b"v1")

@@ -96,6 +96,13 @@ def test_what_is_none_is_an_error(tmp_path: Path, content: bytes) -> None:
         namespaces.images(put(tmp_path, content))
 
 
+def test_a_file_of_any_size_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(namespaces, "LARGEST", len(WHOLE))
+    assert namespaces.images(put(tmp_path, WHOLE)) == FOUND
+    with pytest.raises(ValueError, match="expected at most"):
+        namespaces.images(put(tmp_path, WHOLE + b"\0"))
+
+
 def test_a_page_that_leads_to_itself_comes_to_an_end(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no known kind"):
         namespaces.images(put(tmp_path, database(meta(0, 2), meta(1, 2), branch({"a": 2}))))
