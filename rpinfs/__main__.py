@@ -43,11 +43,6 @@ def main(arguments: "list[str]") -> int:
 
         gc.enable()
         return agent.main()
-    if arguments == ["--version"]:
-        from rpinfs import __version__
-
-        print(f"rpinfs {__version__}")
-        return 0
     # A command ends before there is much; some go on for as long as somebody watches.
     gc.set_threshold(_OBJECTS_OF_A_COMMAND)
     gc.enable()

@@ -14,7 +14,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rpinfs import __version__
 from rpinfs.boot.values import dataclass
@@ -85,23 +85,41 @@ class UsageError(RpinfsError):
 
 def main(arguments: Sequence[str]) -> int:
     """Run a command; returns the exit status. What goes wrong becomes text here and nowhere else."""
+    if sys.stdout is None:
+        # It was closed; so the first file that is opened does not take its number.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     try:
-        with contextlib.redirect_stdout(Printable(sys.stdout)):  # type: ignore[type-var]
-            status = _dispatch(list(arguments))
-        sys.stdout.flush()
+        try:
+            with contextlib.redirect_stdout(Printable(sys.stdout)):  # type: ignore[type-var]
+                status = _dispatch(list(arguments))
+        except SystemExit:
+            # argparse has printed --help.
+            _flush()
+            raise
+        _flush()
         return status
     except RpinfsError as error:
         tell(error.message, error.remedy)
         return error.status
     except BrokenPipeError:
-        # Nobody reads on: `rpinfs config show | head`. Python would complain when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Nobody reads on: `rpinfs config show | head`.
+        _drop_output()
         return BROKEN_PIPE
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:
         tell(f"{error.filename}: {error.strerror}" if error.filename else str(error), None)
         return 1
+
+
+def _flush() -> None:
+    with _named():
+        sys.stdout.flush()
+
+
+def _drop_output() -> None:
+    """What could not be written is not tried again: Python would complain when it flushes at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -120,7 +138,10 @@ def _dispatch(arguments: list[str]) -> int:
 
 def tell(message: str, remedy: str | None) -> None:
     """Write an error; the gate writes its own in the same form, without all this."""
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
     for line in (message, remedy):
         if line:
             sys.stderr.write(f"rpinfs: {_one_line(line)}\n")
@@ -152,11 +173,21 @@ class Printable:
         if text == CLEAR and self._stream.isatty():
             return self._stream.write(text)
         parts = _COLOUR.split(text) if self._coloured else [text]
-        self._stream.write("".join(part if number % 2 else _harmless(part) for number, part in enumerate(parts)))
+        with _named():
+            self._stream.write("".join(part if number % 2 else _harmless(part) for number, part in enumerate(parts)))
         return len(text)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def _named() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or "standard output"
+        raise
 
 
 def _harmless(text: str) -> str:

@@ -90,7 +90,11 @@ def log(pi: Pi, unit: str) -> int:
 def wait_for_containers(pi: Pi, before: dict[str, int]) -> None:
     """Both units run, with the volumes that they had, and write more to them."""
     for unit, lines in before.items():
-        pi.run(f"until [ $(wc -l <{LOGS[unit]}) -gt {lines} ]; do sleep 1; done", timeout=300)
+        runs = f"systemctl is-active --quiet {unit}"
+        # What was written after the last count, while everything went down, is there before.
+        pi.run(f"until {runs} && [ $(wc -l <{LOGS[unit]}) -gt {lines} ]; do sleep 1; done", timeout=600)
+        now = log(pi, unit)
+        pi.run(f"until [ $(wc -l <{LOGS[unit]}) -gt {now} ]; do sleep 1; done", timeout=300)
         assert pi.run(f"systemctl is-active {unit}") == "active"
 
 
