@@ -19,7 +19,7 @@ PATIENCE = "[Service]\nEnvironment=GUARDED_SECONDS=600\n"
 @pytest.mark.parametrize("release", ["forky"])
 def test_docker_and_its_storage(lab: Lab, tell: Tell, subtests: pytest.Subtests) -> None:
     pi = lab.pi("guard")
-    guard.furnish(pi, "docker.img")
+    guard.furnish(pi, "docker-pi.img")
     pi.write(f"/etc/systemd/system/{guard.DRIVE}.d/lab.conf", PATIENCE)
     pi.cmdline += f" systemd.unit={guard.DRIVE}"
     pi.power_on()
