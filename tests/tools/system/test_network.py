@@ -115,11 +115,12 @@ def test_knocking(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_nobody_there(error: OSError, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def connect(_: object, timeout: float) -> NoReturn:
-        assert timeout == 3.0
-        raise error
+    class Unanswered(socket.socket):
+        def connect(self, address: object) -> NoReturn:
+            assert (self.gettimeout(), address) == (3.0, ("192.0.2.1", 2049))
+            raise error
 
-    monkeypatch.setattr(socket, "create_connection", connect)
+    monkeypatch.setattr(socket, "socket", Unanswered)
     with pytest.raises(RpinfsError) as refusal:
         network.knock("192.0.2.1", 3.0)
     assert refusal.value.message == f"192.0.2.1 {message}"
