@@ -17,7 +17,8 @@ OPTIONS = (
 
 def instructions(*argv: str | Path, environment: Mapping[str, str]) -> int:
     """Count them by valgrind, whatever the exit status; a program that begins with #! is started as by the kernel."""
-    first = Path(argv[0]).read_bytes()[:256].partition(b"\n")[0].decode("latin-1")
+    with open(argv[0], "rb") as program:
+        first = program.readline(256).rstrip(b"\n").decode("latin-1")
     # Not left to valgrind, which makes several words of what stands behind the interpreter.
     interpreter = first.removeprefix("#!").split(" ", 1) if first.startswith("#!") else []
     done = subprocess.run(

@@ -7,16 +7,13 @@ one folder. Straight on NFS there are vfs, which copies for each layer all of th
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import random
-import tarfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tests.lab.container import container_tar
-from tests.lab.machine import native_machine
+from tests.lab.container import container_tar, tar_of
 from tests.lab.root import Progress
 from tests.lab.traffic import traffic
 
@@ -63,7 +60,7 @@ def measure(deb: Path, say: Progress) -> Iterator[Area]:
     """Each column once: what is counted repeats, and the times are far apart."""
     with bench(deb, say) as on:
         on.disk.take(HARD_DISK)
-        image = archive(container_tar(on.pi.root), native_machine().architecture)
+        image = archive(container_tar(on.pi.root), on.pi.machine.architecture)
         on.pi.path("/root/image.tar").write_bytes(image)
         on.pi.run(f"cp /root/image.tar {ARCHIVE}", SECONDS)
         found = {}
@@ -118,19 +115,9 @@ def archive(base: bytes, architecture: str) -> bytes:
     names = [f"{number}/layer.tar" for number in range(len(layers))]
     manifest = json.dumps([{"Config": name, "RepoTags": [f"{IMAGE}:latest"], "Layers": names}]).encode()
     files = {name: config, "manifest.json": manifest, **dict(zip(names, layers, strict=True))}
-    return _tar(files)
+    return tar_of(files)
 
 
 def _layer(chance: random.Random, number: int) -> bytes:
     sizes = (chance.randrange(1, LARGEST_FILE) for _ in range(FILES_OF_A_LAYER))
-    return _tar({f"layer{number}/{one % 20}/{one}": chance.randbytes(size) for one, size in enumerate(sizes)})
-
-
-def _tar(files: Mapping[str, bytes]) -> bytes:
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w") as tar:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return content.getvalue()
+    return tar_of({f"layer{number}/{one % 20}/{one}": chance.randbytes(size) for one, size in enumerate(sizes)})

@@ -42,6 +42,15 @@ def container_tar(root: Path, programs: Mapping[str, bytes] | None = None) -> by
     return content.getvalue()
 
 
+def tar_of(files: Mapping[str, bytes]) -> bytes:
+    """A tar of plain files."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as tar:
+        for name, data in files.items():
+            _add(tar, name, tarfile.REGTYPE, 0o644, data)
+    return content.getvalue()
+
+
 def _add(tar: tarfile.TarFile, name: str, kind: bytes, mode: int, data: bytes = b"", target: str = "") -> None:
     member = tarfile.TarInfo(name)
     member.type, member.mode, member.size, member.linkname = kind, mode, len(data), target

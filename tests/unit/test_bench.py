@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import os
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 
-from tests.bench import report, scale, storage, work
+from tests.bench import docker, report, scale, storage, work
 from tests.lab.slow_disk import SlowDisk
 from tests.support import PYTHON
 
@@ -35,6 +39,23 @@ def test_a_row_does_what_it_says(row: str, tmp_path: Path, monkeypatch: pytest.M
     assert any(path.is_file() and path.stat().st_size for path in folder.rglob("*"))
     if row in ("untar", "scatter"):
         assert len([path for path in folder.rglob("*") if path.is_file()]) == 100
+
+
+def test_an_image_for_docker_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers by their digests, in the order of the manifest; each on top of the container's own."""
+    monkeypatch.setattr(docker, "FILES_OF_A_LAYER", 40)
+    with tarfile.open(fileobj=io.BytesIO(docker.archive(b"base", "arm64"))) as image:
+        content = {member.name: image.extractfile(member).read() for member in image}  # type: ignore[union-attr]
+    (manifest,) = json.loads(content["manifest.json"])
+    config = json.loads(content[manifest["Config"]])
+    layers = [content[name] for name in manifest["Layers"]]
+    assert layers[0] == b"base" and config["architecture"] == "arm64" and len(layers) == docker.LAYERS + 1
+    assert config["rootfs"]["diff_ids"] == [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]
+    names = set[str]()
+    for layer in layers[1:]:
+        with tarfile.open(fileobj=io.BytesIO(layer)) as files:
+            names.update(files.getnames())
+    assert len(names) == 40 * docker.LAYERS
 
 
 def test_flushes_are_counted_and_take_their_time(tmp_path: Path) -> None:

@@ -214,6 +214,7 @@ def test_the_same_would_be_seen(other: Path) -> None:
     assert {"argparse", "json"} <= modules
     # The windows on the system are imported only by the children that look through them.
     assert modules & {"psutil", "pystemd", "pyroute2"} == set()
+    assert modules & {"typing", "dataclasses", "inspect"} == set()
 
 
 @pytest.mark.parametrize(
