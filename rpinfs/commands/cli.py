@@ -85,9 +85,11 @@ class UsageError(RpinfsError):
 
 def main(arguments: Sequence[str]) -> int:
     """Run a command; returns the exit status. What goes wrong becomes text here and nowhere else."""
+    # Where one was closed: so the first file that is opened does not take its number.
     if sys.stdout is None:
-        # It was closed; so the first file that is opened does not take its number.
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     try:
         try:
             with contextlib.redirect_stdout(Printable(sys.stdout)):  # type: ignore[type-var]
@@ -103,7 +105,7 @@ def main(arguments: Sequence[str]) -> int:
         return error.status
     except BrokenPipeError:
         # Nobody reads on: `rpinfs config show | head`.
-        _drop_output()
+        _drop(sys.stdout)
         return BROKEN_PIPE
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -117,9 +119,9 @@ def _flush() -> None:
         sys.stdout.flush()
 
 
-def _drop_output() -> None:
+def _drop(stream: TextIO) -> None:
     """What could not be written is not tried again: Python would complain when it flushes at the end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -141,10 +143,13 @@ def tell(message: str, remedy: str | None) -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        _drop_output()
-    for line in (message, remedy):
-        if line:
-            sys.stderr.write(f"rpinfs: {_one_line(line)}\n")
+        _drop(sys.stdout)
+    try:
+        sys.stderr.write("".join(f"rpinfs: {_one_line(line)}\n" for line in (message, remedy) if line))
+        sys.stderr.flush()
+    except OSError:
+        # The exit status still tells.
+        _drop(sys.stderr)
 
 
 def _one_line(text: str) -> str:

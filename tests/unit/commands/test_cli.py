@@ -150,6 +150,12 @@ def test_what_is_printed_cannot_be_written(pi: Path, installed: Installed, words
     assert done.stdout == said
 
 
+@pytest.mark.parametrize("where", ["2>/dev/full", "2>&-", ">&- 2>&-"])
+def test_an_error_that_cannot_be_written_keeps_its_status(pi: Path, installed: Installed, where: str) -> None:
+    done = installed.run("bash", "-c", f'"$0" nonsense {where}', installed.rpinfs, root=pi)
+    assert done.returncode == cli.BAD_USAGE
+
+
 def test_nobody_reads_on(pi: Path, installed: Installed) -> None:
     command = f"{installed.rpinfs} units; echo $? >&2"
     done = subprocess.run(
