@@ -13,6 +13,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
+from rpinfs.system import syscalls
 from tests import origin, watch
 from tests.support import TOP, Installed, Tell, thorough
 
@@ -51,8 +52,14 @@ def scope_of(nodeid: str) -> str:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Watch over whoever runs tests: without xdist's workers that is this process."""
+    """Watch over whoever runs tests: without xdist's workers that is this process.
+
+    Its mounts are its own: whoever makes a mount namespace beside it, as another worker's container or a service of the
+    machine, would copy them, and keep their devices busy for as long as it runs.
+    """
     if not session.config.getoption("numprocesses", None):
+        if os.geteuid() == 0:
+            syscalls.mounts_of_our_own()
         session.stash[WATCH] = watch.Watch(session.config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]
 
 

@@ -49,7 +49,7 @@ def clean_up(folder: Path) -> list[str]:
         left += [f"{where} was mounted"] + ["and frozen"] * watchdog.thaw(where)
         unmount(Path(where))
     for one in attached_below(folder):
-        left.append(f"{one.path} was attached to {one.backing_file}")
+        left.append(f"{one.path} was attached to {one.backing_file}: {holders({one.path})}")
         subprocess.run(["losetup", "--detach", one.path], check=False)
     return left
 
@@ -62,15 +62,22 @@ def attached_below(folder: Path) -> list[storage.Loop]:
 
 BUSY_SECONDS = 300.0
 """For whoever looks at a new device or mount in passing: udev, and containers of tests beside, each with its copy."""
+DETACHED_SECONDS = 30.0
+"""For a loop device to go after its mount; what is left then, is of no matter until it keeps a file system busy."""
 
 
 def unmount(folder: Path) -> None:
-    """Unmount, and wait for the loop device to be gone with it: until then what holds its file stays busy."""
+    """Unmount, and wait for the loop device to be gone with it: until then what holds its file stays busy.
+
+    Whoever has a copy of the mount or the device open keeps it, maybe for as long as all tests run: that is waited for
+    only where something else has to be unmounted, and found by `nothing_stays` where nobody has a copy.
+    """
     mounted = {line.rpartition(" - ")[2].split()[1] for line in mounts(folder) if line.split()[4] == str(folder)}
     going = [one for one in storage.loops() if one.path in mounted - held_open() and one.autoclear]
     attached = [(one.path, one.backing_file) for one in going]
-    until(lambda: subprocess.run(["umount", folder], capture_output=True, check=False).returncode == 0)
-    until(lambda: not any((one.path, one.backing_file) in attached for one in storage.loops()))
+    done = comes_true(lambda: subprocess.run(["umount", folder], capture_output=True, check=False).returncode == 0)
+    assert done, f"{folder} is still busy: {holders({str(folder), *mounted})}"
+    comes_true(lambda: not any((one.path, one.backing_file) in attached for one in storage.loops()), DETACHED_SECONDS)
 
 
 def held_open() -> set[str]:
@@ -81,10 +88,33 @@ def held_open() -> set[str]:
 
 def until(done: Callable[[], bool]) -> None:
     """Wait for what another process is about to do, of which nobody tells us."""
-    end = time.monotonic() + BUSY_SECONDS
+    assert comes_true(done), "still busy"
+
+
+def comes_true(done: Callable[[], bool], seconds: float = BUSY_SECONDS) -> bool:
+    """Wait for as long as that for what another process is about to do; whether it did it."""
+    end = time.monotonic() + seconds
     while not done():
-        assert time.monotonic() < end, "still busy"
+        if time.monotonic() > end:
+            return False
         time.sleep(0.025)
+    return True
+
+
+def holders(paths: set[str]) -> str:
+    """Who has some devices or what is mounted at some folders open, or mounted in a mount namespace of its own."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            links = [*(process / "fd").iterdir(), process / "cwd", process / "root"]
+            opened = {os.readlink(link) for link in links if os.path.lexists(link)}
+            table = {word for line in (process / "mountinfo").read_text().splitlines() for word in line.split()}
+            ways = [("open", opened), ("mounted", table)]
+            kept = [f"{way} {path}" for way, there in ways for path in sorted(paths & there)]
+            if kept and process.name != str(os.getpid()):
+                name = (process / "cmdline").read_text().replace("\0", " ").strip()[:200]
+                found.append(f"process {process.name} ({name}) has {', '.join(kept)}")
+    return "; ".join(found) or "nobody is seen to hold it"
 
 
 @pytest.fixture(autouse=True)
