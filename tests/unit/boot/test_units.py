@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from rpinfs.boot.config import examine, load
 from rpinfs.boot.host import MAIN_FILE, Host
+from rpinfs.boot.storage import LOOP_MAJOR
 from rpinfs.boot.units import Units, fstab_mount_points, guards, mount_unit, unescape_octal, units
+from tests.support import TOP
 
 THREE = "[Image docker]\n[Image data]\nWhere=/srv/data\nBind=/srv/a-b /srv/50%\nBefore=docker.service k3s.service\n"
 AWKWARD = (
@@ -191,3 +195,10 @@ def test_mount_points_of_an_fstab() -> None:
 )
 def test_octal_escapes(text: str, plain: str) -> None:
     assert unescape_octal(text) == plain
+
+
+@pytest.mark.parametrize("unit", ["rpinfs-agent.service", "rpinfs-gate.service"])
+def test_loop_devices_are_allowed_with_and_without_their_driver(unit: str) -> None:
+    """By their number: systemd leaves out a name that is not in /proc/devices yet."""
+    groups = re.findall(r"^DeviceAllow=((?:block|char)-\S+)", (TOP / "units" / unit).read_text(), re.MULTILINE)
+    assert groups == [f"block-{LOOP_MAJOR}"]
