@@ -1,8 +1,8 @@
 """Storage: what containers wait for, on a NAS with a disk that takes its time to flush.
 
 One emulated Pi, one NAS (the kernel's nfsd, `sync`), and on its disk side by side what people could have: an image
-mounted by hand, images of rpinfs with ext4 and with xfs, an iSCSI LUN, a network block device. The limit is a disk of
-the Pi's own that flushes as slowly. They take turns, round by round.
+mounted by hand, images of rpinfs with ext4, the same by DirectIO=no, and with xfs, an iSCSI LUN, a network block
+device. The limit is a disk of the Pi's own that flushes as slowly. They take turns, round by round.
 """
 
 from __future__ import annotations
@@ -36,17 +36,18 @@ CASES = ((HARD_DISK, 0.0), (1.0, 0.0), (1.0, 1.0))
 """Milliseconds of a flush, and of the way to the NAS: a hard disk, an SSD, this behind a bridge or a busy switch."""
 
 SECONDS = 1800.0
-BY_HAND, EXT4, XFS = "by hand", "rpinfs, ext4", "rpinfs, xfs"
+BY_HAND, EXT4, BUFFERED, XFS = "by hand", "rpinfs, ext4", "ext4, DirectIO=no", "rpinfs, xfs"
 ISCSI, NBD, LOCAL = "iSCSI LUN", "NBD", "local disk"
 FOLDERS = {
     BY_HAND: "/var/lib/byhand",
     EXT4: "/var/lib/docker",
+    BUFFERED: "/var/lib/buffered",
     XFS: "/var/lib/xfs",
     ISCSI: "/var/lib/iscsi",
     NBD: "/var/lib/nbd",
     LOCAL: "/var/lib/local",
 }
-OVER_NFS = (BY_HAND, EXT4, XFS)
+OVER_NFS = (BY_HAND, EXT4, BUFFERED, XFS)
 """Columns whose requests the kernel counts."""
 
 CONFIG = f"""\
@@ -59,6 +60,12 @@ Export=
 File=ext4
 Size={SIZE}
 FileSystem=ext4
+[Image buffered]
+File=buffered
+Size={SIZE}
+FileSystem=ext4
+DirectIO=no
+Where={FOLDERS[BUFFERED]}
 [Image xfs]
 File=xfs
 Size={SIZE}
@@ -172,7 +179,9 @@ def bench(deb: Path, say: Progress) -> Iterator[Bench]:
             nas.run(script.format(address=nas.address, loader=loader))
         pi.boot()
         # Nobody wants them at the boot, where Docker is masked.
-        pi.run("systemctl start var-lib-docker.mount var-lib-xfs.mount", timeout=SECONDS)
+        images = (EXT4, BUFFERED, XFS)
+        mounts = " ".join(f"{FOLDERS[name].strip('/').replace('/', '-')}.mount" for name in images)
+        pi.run(f"systemctl start {mounts}", timeout=SECONDS)
         for script in (MOUNT_BY_HAND, USE_LUN, USE_NBD, USE_LOCAL):
             pi.run(script.format(address=nas.address), timeout=SECONDS)
         yield Bench(pi, nas, disk)
