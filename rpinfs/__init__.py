@@ -1,8 +1,8 @@
 """Docker storage on a netbooted Raspberry Pi: an image on NFS, made, checked, guarded and watched.
 
 A module that is imported costs its file and, once, its folder: at a boot each is a handful of requests to the NAS. So
-the package binds all of them in one file when it is installed, with those of Python's own library that the boot needs
-(system/binding.py). That file is looked for here.
+the package binds all of them in one file when it is installed, with those of others that the boot needs: of Python's
+own library, and sdnotify (system/binding.py). That file is looked for here.
 """
 
 import marshal
@@ -22,7 +22,7 @@ BOUND = f"bound.{sys.implementation.cache_tag}"
 """Name of the file, beside the package: each Python has its own byte code."""
 
 LARGEST_HEAD = 16384
-"""Bytes that the head of the file may have: WHOSE, the index and the parts, see Bound."""
+"""Bytes that the head of the file may have: WHOSE, the index, the windows and the parts, see Bound."""
 
 READ_AHEAD = 128 << 10
 """Bytes that Linux reads ahead at least (VM_READAHEAD_PAGES)."""
@@ -39,6 +39,7 @@ class Bound:
         file: descriptor of the file.
         folders: where the modules are otherwise, for the ways that they name: of rpinfs, of Python's library.
         index: of each module whether it is a package, its offset in the file, and its size in bytes.
+        windows: folders of those modules that are neither of rpinfs nor of Python's library.
         parts: from where to where the file has what is needed as a whole; such a part is read ahead, by few requests.
             The rest is read module by module.
     """
@@ -48,11 +49,13 @@ class Bound:
         file: int,
         folders: "tuple[str, str]",
         index: "Mapping[str, tuple[bool, int, int]]",
+        windows: "Mapping[str, str]",
         parts: "Sequence[tuple[int, int]]",
     ) -> None:
         self._file = file
         self._folders = folders
         self._index = index
+        self._windows = windows
         self._parts = list(parts)
 
     def find_spec(self, name: str, _path: object = None, _target: object = None) -> "ModuleSpec | None":
@@ -61,7 +64,8 @@ class Bound:
             return None
         is_package = self._index[name][0]
         ours, library = self._folders
-        path = f"{ours if name.startswith('rpinfs.') else library}/{name.replace('.', '/')}"
+        folder = ours if name.startswith("rpinfs.") else self._windows.get(name, library)
+        path = f"{folder}/{name.replace('.', '/')}"
         origin = f"{path}/__init__.py" if is_package else f"{path}.py"
         found = ModuleSpec(name, self, origin=origin)  # type: ignore[arg-type]
         found.has_location = True
@@ -120,11 +124,11 @@ def _look_for_bound(package: str) -> None:
     except OSError:
         return
     try:
-        whose, index, parts = marshal.loads(os.pread(file, LARGEST_HEAD, 0))
+        whose, index, windows, parts = marshal.loads(os.pread(file, LARGEST_HEAD, 0))
     except (OSError, *_NONE):
-        whose, index, parts = None, {}, ()
+        whose, index, windows, parts = None, {}, {}, ()
     if whose == WHOSE:
-        sys.meta_path.insert(0, Bound(file, (above, os.path.dirname(os.__file__)), index, parts))
+        sys.meta_path.insert(0, Bound(file, (above, os.path.dirname(os.__file__)), index, windows, parts))
     else:
         os.close(file)
 

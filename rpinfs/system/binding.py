@@ -7,6 +7,7 @@ depends on it. It is not looked at whether a module has changed since: who chang
 it made anew.
 """
 
+import json
 import marshal
 import os
 import sys
@@ -21,27 +22,38 @@ from rpinfs.system.run import run
 PARTS = (
     # The generator, and what the gate has more.
     ("rpinfs.boot.generator", "rpinfs.__main__", "rpinfs.boot.gate", "rpinfs.boot.overlay"),
-    ("rpinfs.agent.agent", "rpinfs.agent.whole"),
+    ("rpinfs.agent.agent", "rpinfs.agent.whole", "sdnotify"),
     # By which the gate tries an overlay.
     ("ctypes",),
 )
 """What the programs of the boot import, part by part: what one of them needs lies together, in the order of its
 imports, and comes with few requests."""
 
+WINDOWS = "/usr/lib/python3/dist-packages"
+"""Where the packages are that rpinfs depends on. One that is not there is imported when it is."""
+
 _ORDER = """\
 import sys
 sys.path.insert(0, sys.argv[1])
+sys.path.append(sys.argv[2])
 import rpinfs
 # What an earlier binding says of a tree that has changed since is not asked.
 sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, rpinfs.Bound)]
 seen = set(sys.modules)
-for part in sys.argv[2:]:
+found = []
+for part in sys.argv[3:]:
     for name in part.split(","):
-        __import__(name)
+        try:
+            __import__(name)
+        except ImportError:
+            if name.startswith("rpinfs."):
+                raise
     new = [name for name in sys.modules if name not in seen]
     seen.update(new)
     specs = [(name, sys.modules[name].__spec__) for name in new]
-    print(*(name for name, spec in specs if spec and (spec.origin or "").endswith(".py") and spec.name == name))
+    found.append([(name, spec.origin) for name, spec in specs if spec and spec.has_location and spec.name == name])
+import json
+print(json.dumps([[one for one in part if one[1].endswith(".py")] for part in found]))
 """
 
 
@@ -53,20 +65,21 @@ def bind(package: str = rpinfs.__path__[0]) -> str:
         SyntaxError: a module is none for this Python.
         RpinfsError: there are too many modules, or the programs of the boot cannot be imported.
     """
-    ours = {name: (path, is_package) for name, path, is_package in _modules(package)}
+    ours = dict(_modules(package))
     early = _imported(package)
-    rest = sorted(ours.keys() - {name for part in early for name in part})
-    index, pieces, parts, offset = {}, [], [], rpinfs.LARGEST_HEAD
+    rest = sorted((name, ours[name]) for name in ours.keys() - {name for part in early for name, _ in part})
+    index, windows, pieces, parts, offset = {}, {}, [], [], rpinfs.LARGEST_HEAD
     for part in (*early, rest):
         begin = offset
-        for name in part:
-            path, is_package = ours.get(name) or _of_the_library(name)
+        for name, path in part:
             data = _code(name, path)
-            index[name] = (is_package, offset, len(data))
+            index[name] = (os.path.basename(path) == "__init__.py", offset, len(data))
+            if path.startswith(f"{WINDOWS}/"):
+                windows[name] = WINDOWS
             offset += len(data)
             pieces.append(data)
         parts.append((begin, offset))
-    head = marshal.dumps((rpinfs.WHOSE, index, parts[:-1]))
+    head = marshal.dumps((rpinfs.WHOSE, index, windows, parts[:-1]))
     if len(head) > rpinfs.LARGEST_HEAD:
         raise RpinfsError(f"expected a head of at most {rpinfs.LARGEST_HEAD} bytes, found {len(head)}")
     path = f"{os.path.dirname(package)}/{rpinfs.BOUND}"
@@ -75,30 +88,23 @@ def bind(package: str = rpinfs.__path__[0]) -> str:
     return path
 
 
-def _imported(package: str) -> list[list[str]]:
-    """The modules of each of PARTS, by a Python that has nothing else: of rpinfs, and of its own library."""
-    above = os.path.dirname(package)
-    argv = [sys.executable, "-ISB", "-c", _ORDER, above, *map(",".join, PARTS)]
-    return [line.split() for line in run(argv).stdout.splitlines()]
+def _imported(package: str) -> list[list[tuple[str, str]]]:
+    """The modules of each of PARTS and their files, by a Python that has nothing else."""
+    argv = [sys.executable, "-ISB", "-c", _ORDER, os.path.dirname(package), WINDOWS, *map(",".join, PARTS)]
+    return [[(name, path) for name, path in part] for part in json.loads(run(argv).stdout)]
 
 
-def _of_the_library(name: str) -> tuple[str, bool]:
-    path = f"{os.path.dirname(os.__file__)}/{name.replace('.', '/')}"
-    is_package = os.path.isdir(path)
-    return f"{path}/__init__.py" if is_package else f"{path}.py", is_package
-
-
-def _modules(package: str) -> Iterator[tuple[str, str, bool]]:
-    """The modules below a package: name, path, and whether it is a package."""
+def _modules(package: str) -> Iterator[tuple[str, str]]:
+    """The modules below a package, and their files."""
     for folder, folders, files in os.walk(package):
         folders[:] = sorted(set(folders) - {"__pycache__"})
         inner = "rpinfs" + folder.removeprefix(package).replace("/", ".")
         for file in sorted(files):
             name, kind = os.path.splitext(file)
             if kind == ".py" and name != "__init__":
-                yield f"{inner}.{name}", f"{folder}/{file}", False
+                yield f"{inner}.{name}", f"{folder}/{file}"
             elif kind == ".py" and inner != "rpinfs":
-                yield inner, f"{folder}/{file}", True
+                yield inner, f"{folder}/{file}"
 
 
 def _code(name: str, path: str) -> bytes:

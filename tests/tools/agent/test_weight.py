@@ -21,10 +21,10 @@ from tests.tools.conftest import command
 
 pytestmark = pytest.mark.root
 
-LIMITS = {"python3": 20, "blkid": 3, "e2fsck": 10}
+LIMITS = {"python3": 19, "blkid": 3, "e2fsck": 10}
 """Files of the root by program; setpriv, by which e2fsck dies with the agent, counts with that.
 
-Of the agent's 20 (Python 3.11) 11 are the bare interpreter's, 3 hold all of rpinfs with what it needs of the library.
+Of the agent's 19 (Python 3.11) 11 are the bare interpreter's, 3 hold all of rpinfs with what it needs of the library.
 e2fsck is started for a file system that calls itself clean as well: what it finds there, and what no look at the
 superblock can tell, is in tests/tools/image/test_clean.py.
 """

@@ -60,7 +60,7 @@ def test_modules_come_from_it_and_look_as_ever(share: Path) -> None:
 
 def test_it_has_every_module_once(share: Path) -> None:
     data = (share / rpinfs.BOUND).read_bytes()
-    whose, index, parts = marshal.loads(data[: rpinfs.LARGEST_HEAD])
+    whose, index, windows, parts = marshal.loads(data[: rpinfs.LARGEST_HEAD])
     assert whose == rpinfs.WHOSE
     found = {name.removeprefix("rpinfs.") for name in index if name.startswith("rpinfs.")}
     assert found == {name.removesuffix(".__init__") for name in modules(TOP / "rpinfs")} - {"__init__"}
@@ -73,14 +73,36 @@ def test_it_has_every_module_once(share: Path) -> None:
     assert parts == list(itertools.pairwise(ends)) and len(parts) == len(binding.PARTS)
     for (begin, end), names in zip(parts, binding.PARTS, strict=True):
         assert all(begin <= index[name][1] < end for name in names)
+    assert windows.keys() <= index.keys()
 
 
 def test_of_pythons_own_library_it_has_what_the_boot_imports(share: Path) -> None:
-    _, index, parts = marshal.loads((share / rpinfs.BOUND).read_bytes()[: rpinfs.LARGEST_HEAD])
+    _, index, windows, parts = marshal.loads((share / rpinfs.BOUND).read_bytes()[: rpinfs.LARGEST_HEAD])
     library = {name for name in index if not name.startswith("rpinfs.")}
     assert {"json", "json.decoder", "re", "subprocess", "threading", "ctypes"} <= library
-    assert not library & {"os", "posixpath", "encodings", "sdnotify", "_json", "importlib"}
+    assert not library & {"os", "posixpath", "encodings", "_json", "importlib"}
+    assert windows == {"sdnotify": binding.WINDOWS} and "sdnotify" in library
     assert not [name for name in library if index[name][1] < parts[0][1]], "the generator imports none"
+
+
+SDNOTIFY = (
+    "import sys; sys.path.append({!r}); import sdnotify as one; print(type(one.__spec__.loader).__name__, one.__file__)"
+)
+
+
+def test_the_window_that_the_boot_needs_comes_from_it_and_looks_as_ever(share: Path) -> None:
+    said = f"import sys; sys.path.insert(0, {str(share)!r}); import rpinfs; {SDNOTIFY.format(binding.WINDOWS)}"
+    done = subprocess.run([*PYTHON, "-c", said], capture_output=True, text=True, check=True, cwd="/")
+    assert done.stdout == f"Bound {binding.WINDOWS}/sdnotify/__init__.py\n"
+    triggers = (TOP / "debian/rpinfs.triggers").read_text().splitlines()
+    assert f"interest-noawait {binding.WINDOWS}/sdnotify" in triggers, "a new version of it makes the file anew"
+
+
+def test_without_the_window_the_rest_is_bound(share: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(binding, "WINDOWS", str(tmp_path / "none"))
+    binding.bind(str(share / "rpinfs"))
+    _, index, windows, _ = marshal.loads((share / rpinfs.BOUND).read_bytes()[: rpinfs.LARGEST_HEAD])
+    assert windows == {} and "sdnotify" not in index and "rpinfs.agent.agent" in index
 
 
 def test_what_is_needed_together_is_read_ahead(share: Path, tmp_path: Path) -> None:
@@ -99,7 +121,7 @@ def test_what_is_needed_together_is_read_ahead(share: Path, tmp_path: Path) -> N
         steps = [(start, end) for begin, end in parts for start in range(begin, end, rpinfs.READ_AHEAD)]
         return [(start, min(rpinfs.READ_AHEAD, end - start)) for start, end in steps]
 
-    _, _, parts = marshal.loads((share / rpinfs.BOUND).read_bytes()[: rpinfs.LARGEST_HEAD])
+    _, _, _, parts = marshal.loads((share / rpinfs.BOUND).read_bytes()[: rpinfs.LARGEST_HEAD])
     boot, agent, overlay = parts
     assert asked("rpinfs") == []
     assert asked("rpinfs.boot.generator") == asked("rpinfs.boot.gate") == whole(boot)
