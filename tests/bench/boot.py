@@ -30,6 +30,9 @@ READ_BYTES = 64 * MIB
 BOOTS = 5
 """Of each; the median counts: how often the kernel asks for attributes again (GETATTR) depends on what takes long."""
 
+BUILT_IN = ("loop", "ext4", "mq_deadline")
+"""Of what a boot with Docker needs, what Raspberry Pi's kernels have built in: bcm2711_defconfig, Kconfig.iosched."""
+
 FSTAB = """\
 {server}:/docker /nfs/docker nfs defaults,vers=4.1,nofail 0 0
 /nfs/docker/loop /var/lib/docker ext4 loop,nofail,x-systemd.requires=/nfs/docker,x-systemd.before=docker.service 0 2
@@ -163,7 +166,7 @@ def first_boot(nas: GaneshaNas, pi: Pi) -> Figures:
 
 def both(stack: ExitStack, deb: Path, say: Progress, size: int = SIZE) -> list[tuple[GaneshaNas, Pi]]:
     """The Pi with its lines by hand, and the one with rpinfs; off, and each with a NAS of its own that serves."""
-    labs = [stack.enter_context(Lab(deb=which, progress=say)) for which in (None, deb)]
+    labs = [stack.enter_context(Lab(deb=which, progress=say, built_in=BUILT_IN)) for which in (None, deb)]
     nases = [lab.second_nas() for lab in labs]
     for nas in nases:
         nas.start_nfs()

@@ -21,7 +21,7 @@ from tests.lab.root import Progress
 from tests.lab.slow_disk import SlowDisk
 from tests.lab.traffic import traffic
 
-from .boot import APPEND, FOLDER, SIZE, Figures, as_on_a_pi
+from .boot import APPEND, BUILT_IN, FOLDER, SIZE, Figures, as_on_a_pi
 from .report import Area, Row
 
 COUNTS = (1, 2, 4)
@@ -47,7 +47,7 @@ APPENDS = 100
 def measure(deb: Path, say: Progress) -> Iterator[Area]:
     """Each number of Pis, from switching on to a while of rest."""
     with ExitStack() as stack:
-        lab = stack.enter_context(Lab(deb=deb, progress=say))
+        lab = stack.enter_context(Lab(deb=deb, progress=say, built_in=BUILT_IN))
         nas = lab.kernel_nas()
         disk = nas.slow_disk = SlowDisk(lab.folder)
         nas.start()

@@ -31,12 +31,12 @@ class Entry:
     device: tuple[int, int] = (0, 0)
 
 
-def make_initramfs(root: Path, network: tuple[str, ...]) -> bytes:
+def make_initramfs(root: Path, modules: tuple[str, ...]) -> bytes:
     """The initramfs for the kernel that is installed in a root: it mounts a Pi's root and hands over to it.
 
-    network are the modules of its network card.
+    modules are those of its network card, and what else a Pi's kernel has built in.
     """
-    entries = _common(root, DIRECTORIES, (*network, "nfsv4"))
+    entries = _common(root, DIRECTORIES, (*modules, "nfsv4"))
     entries += [_program(name, name) for name in ("init", "dhcp")]
     entries += [
         Entry(f"lab/{name}", S_IFREG | 0o644, (GUEST / name).read_bytes())

@@ -38,8 +38,9 @@ class Lab:
     """A lab of our own, from `with Lab() as lab:` to the end of the block.
 
     deb is the package to install in the Pis' roots; None leaves it out. release is one of releases.py, packages are
-    more of that, and architecture is of machine.py, "" this machine's own. progress is told of long work. nas serves
-    everything and is on; second_nas() and kernel_nas() add one for shares alone.
+    more of that, and architecture is of machine.py, "" this machine's own. built_in are modules that the kernel of the
+    Pis has from the start, as if they were built in. progress is told of long work. nas serves everything and is on;
+    second_nas() and kernel_nas() add one for shares alone.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Lab:
         work: Path = WORK,
         architecture: str = "",
         packages: str = "",
+        built_in: tuple[str, ...] = (),
     ) -> None:
         self.name = f"{PREFIX}{os.getpid()}-{next(_numbers)}"
         self.folder = work / self.name
@@ -59,6 +61,7 @@ class Lab:
         self._deb = deb
         self._release = release
         self._packages = packages
+        self._built_in = built_in
         self._undo = ExitStack()
 
     def __enter__(self) -> Lab:
@@ -132,7 +135,7 @@ class Lab:
         boot = self.nas.tftpboot
         (boot / "config.txt").write_text(CONFIG_TXT)
         shutil.copyfile(self.base / "boot" / f"vmlinuz-{kernel_version(self.base)}", boot / "vmlinuz")
-        (boot / "initramfs.img").write_bytes(make_initramfs(self.base, self.machine.modules))
+        (boot / "initramfs.img").write_bytes(make_initramfs(self.base, (*self.machine.modules, *self._built_in)))
 
 
 def claim(folder: Path) -> IO[str]:
