@@ -244,6 +244,19 @@ def test_ext4_made_by_hand(subject: Subject, options: tuple[str, ...], size: int
 
 
 @pytest.mark.parametrize("subject", ["ext4"], indirect=True)
+def test_ext4_past_its_reserve_of_group_descriptors(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel goes over to meta_bg, with which it grows on."""
+    monkeypatch.setattr(make, "_ext4_grows_to", lambda _: 16 << 30)
+    subject.path.with_name("template").unlink()
+    subject.renew()
+    for size in (12 << 30, 40 << 30, 100 << 30):
+        assert subject.grow(size).after == size
+        features = command("dumpe2fs", "-h", subject.path).partition("Filesystem features:")[2].splitlines()[0].split()
+        assert ("resize_inode" in features, "meta_bg" in features) == (size < 16 << 30, size > 16 << 30)
+        subject.assert_whole(size)
+
+
+@pytest.mark.parametrize("subject", ["ext4"], indirect=True)
 def test_ext4_with_multi_mount_protection(subject: Subject) -> None:
     command("tune2fs", "-O", "mmp", subject.path)
     assert subject.grow().after == subject.after
