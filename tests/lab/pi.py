@@ -253,7 +253,8 @@ class Pi:
             seconds = timeout * self.machine.patience
             return self._on()[1].call(command, seconds, "memory" if from_memory else "root")
         except LabError as error:
-            raise LabError(f"{self.name}: {error}") from None
+            last = "" if self.is_on() else f"\n{tail(self.console())}"
+            raise LabError(f"{self.name}: {error}{last}") from None
 
     def wait_started(self, unit: str, timeout: float = BOOT_SECONDS) -> None:
         """Wait until a unit's start, in this boot, has succeeded."""
