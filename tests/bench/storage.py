@@ -118,9 +118,11 @@ truncate -s {SIZE} /srv/nbd
 printf '[generic]\\n[nbd]\\nexportname = /srv/nbd\\nflush = true\\nfua = true\\n' >/nbd.conf
 {{loader}} --library-path /bin /bin/nbd-server -C /nbd.conf
 """
+# While udev still looks at the new device, it is in use.
 USE_NBD = f"""\
 set -e
 modprobe nbd
+udevadm settle
 nbd-client -N nbd {{address}} /dev/nbd0 >/dev/null
 mkfs.ext4 -q -F /dev/nbd0
 mkdir -p {FOLDERS[NBD]}
