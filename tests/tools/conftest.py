@@ -55,8 +55,9 @@ def clean_up(folder: Path) -> list[str]:
 
 
 def attached_below(folder: Path) -> list[storage.Loop]:
-    """The loop devices on files below a folder, but for those whose mount somebody else has a copy of."""
+    """The loop devices on files below a folder, but for those whose mount somebody else has a copy of, or had."""
     found = [one for one in storage.loops() if one.backing_file.startswith(f"{folder}/")]
+    found = [one for one in found if (one.path, one.backing_file) not in _outlived]
     return [one for one in found if not mounted_anywhere(one)]
 
 
@@ -64,20 +65,28 @@ BUSY_SECONDS = 300.0
 """For whoever looks at a new device or mount in passing: udev, and containers of tests beside, each with its copy."""
 DETACHED_SECONDS = 30.0
 """For a loop device to go after its mount; what is left then, is of no matter until it keeps a file system busy."""
+_outlived: set[tuple[str, str]] = set()
+"""Devices and files of mounts that are gone, which somebody else keeps: no test has left them."""
 
 
 def unmount(folder: Path) -> None:
     """Unmount, and wait for the loop device to be gone with it: until then what holds its file stays busy.
 
     Whoever has a copy of the mount or the device open keeps it, maybe for as long as all tests run: that is waited for
-    only where something else has to be unmounted, and found by `nothing_stays` where nobody has a copy.
+    only where something else has to be unmounted.
     """
     mounted = {line.rpartition(" - ")[2].split()[1] for line in mounts(folder) if line.split()[4] == str(folder)}
     going = [one for one in storage.loops() if one.path in mounted - held_open() and one.autoclear]
-    attached = [(one.path, one.backing_file) for one in going]
+    attached = {(one.path, one.backing_file) for one in going}
     done = comes_true(lambda: subprocess.run(["umount", folder], capture_output=True, check=False).returncode == 0)
     assert done, f"{folder} is still busy: {holders({str(folder), *mounted})}"
-    comes_true(lambda: not any((one.path, one.backing_file) in attached for one in storage.loops()), DETACHED_SECONDS)
+
+    def left() -> set[tuple[str, str]]:
+        return attached & {(one.path, one.backing_file) for one in storage.loops()}
+
+    if not comes_true(lambda: not left(), DETACHED_SECONDS):
+        print(f"{sorted(left())} outlived {folder}: {holders(mounted)}")
+        _outlived.update(left())
 
 
 def held_open() -> set[str]:

@@ -56,7 +56,7 @@ def test_mounts_of_this_process_are_its_own() -> None:
 
 
 def test_a_copy_of_a_mount_is_waited_for_in_vain(
-    tmp_path: Path, mounted: Mount, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, mounted: Mount, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As a container's, made by this very process; who has it is said."""
     monkeypatch.setattr("tests.tools.conftest.DETACHED_SECONDS", 0.1)
@@ -68,7 +68,8 @@ def test_a_copy_of_a_mount_is_waited_for_in_vain(
         container = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert container.stdout and container.stdout.read(1) == b"\n"
     assert [one.path for one in storage.loops_on(str(disk))] == [loop.path]
-    assert holders({loop.path}) == f"process {container.pid} (cat) has mounted {loop.path}"
+    said = f"process {container.pid} (cat) has mounted {loop.path}"
+    assert holders({loop.path}) == said and said in capsys.readouterr().out
     assert clean_up(tmp_path) == []
     container.communicate()
     until(lambda: not storage.loops_on(str(disk)))
