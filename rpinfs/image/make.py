@@ -82,15 +82,11 @@ def _ext4_argv(path: str, size: int, label: str, identity: str, mmp: bool) -> li
     """The file is a hole, so its zeros need not be written (assume_storage_prezeroed); a second -E would
     replace the first. -F: mke2fs wants to be asked to write into a file; that it is ours we know.
     """
+    extended = f"assume_storage_prezeroed=1,nodiscard,root_owner=0:0,resize={_ext4_grows_to(size) // BLOCK_SIZE}"
     return [
         *("mkfs.ext4", "-F", "-q", "-b", "4096", "-I", "256", "-i", "16384", "-m", "0", "-e", "remount-ro"),
         *("-O", f"none,{EXT4_FEATURES}{',mmp' * mmp}", "-J", f"size={_ext4_journal(size) // MIB}"),
-        *("-L", label, "-U", identity),
-        *(
-            "-E",
-            f"assume_storage_prezeroed=1,nodiscard,root_owner=0:0,resize={_ext4_grows_to(size) // BLOCK_SIZE}",
-            path,
-        ),
+        *("-L", label, "-U", identity, "-E", extended, path),
     ]
 
 

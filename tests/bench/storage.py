@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from rpinfs.boot.units import mount_unit
 from tests.lab.kernel_nas import KernelNas
 from tests.lab.lab import Lab
 from tests.lab.pi import Pi
@@ -182,8 +183,7 @@ def bench(deb: Path, say: Progress) -> Iterator[Bench]:
         pi.boot()
         # Nobody wants them at the boot, where Docker is masked.
         images = (EXT4, BUFFERED, XFS)
-        mounts = " ".join(f"{FOLDERS[name].strip('/').replace('/', '-')}.mount" for name in images)
-        pi.run(f"systemctl start {mounts}", timeout=SECONDS)
+        pi.run(f"systemctl start {' '.join(mount_unit(FOLDERS[name]) for name in images)}", timeout=SECONDS)
         for script in (MOUNT_BY_HAND, USE_LUN, USE_NBD, USE_LOCAL):
             pi.run(script.format(address=nas.address), timeout=SECONDS)
         yield Bench(pi, nas, disk)

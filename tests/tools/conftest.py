@@ -57,8 +57,12 @@ def clean_up(folder: Path) -> list[str]:
 def attached_below(folder: Path) -> list[storage.Loop]:
     """The loop devices on files below a folder, but for those whose mount somebody else has a copy of, or had."""
     found = [one for one in storage.loops() if one.backing_file.startswith(f"{folder}/")]
-    found = [one for one in found if (one.path, one.backing_file) not in _outlived]
-    return [one for one in found if not mounted_anywhere(one)]
+    return [one for one in found if attachment(one) not in _outlived and not mounted_anywhere(one)]
+
+
+def attachment(one: storage.Loop) -> tuple[str, str]:
+    """What tells a device from one that is attached later: its path, and its file."""
+    return one.path, one.backing_file
 
 
 BUSY_SECONDS = 300.0
@@ -77,12 +81,12 @@ def unmount(folder: Path) -> None:
     """
     mounted = {line.rpartition(" - ")[2].split()[1] for line in mounts(folder) if line.split()[4] == str(folder)}
     going = [one for one in storage.loops() if one.path in mounted - held_open() and one.autoclear]
-    attached = {(one.path, one.backing_file) for one in going}
+    attached = set(map(attachment, going))
     done = comes_true(lambda: subprocess.run(["umount", folder], capture_output=True, check=False).returncode == 0)
     assert done, f"{folder} is still busy: {holders({str(folder), *mounted})}"
 
     def left() -> set[tuple[str, str]]:
-        return attached & {(one.path, one.backing_file) for one in storage.loops()}
+        return attached & set(map(attachment, storage.loops()))
 
     if not comes_true(lambda: not left(), DETACHED_SECONDS):
         print(f"{sorted(left())} outlived {folder}: {holders(mounted)}")

@@ -85,14 +85,12 @@ def test_of_pythons_own_library_it_has_what_the_boot_imports(share: Path) -> Non
     assert not [name for name in library if index[name][1] < parts[0][1]], "the generator imports none"
 
 
-SDNOTIFY = (
-    "import sys; sys.path.append({!r}); import sdnotify as one; print(type(one.__spec__.loader).__name__, one.__file__)"
-)
-
-
 def test_the_window_that_the_boot_needs_comes_from_it_and_looks_as_ever(share: Path) -> None:
-    said = f"import sys; sys.path.insert(0, {str(share)!r}); import rpinfs; {SDNOTIFY.format(binding.WINDOWS)}"
-    done = subprocess.run([*PYTHON, "-c", said], capture_output=True, text=True, check=True, cwd="/")
+    program = (
+        f"import sys; sys.path = [{str(share)!r}, *sys.path, {binding.WINDOWS!r}]\n"
+        "import rpinfs, sdnotify as one; print(type(one.__spec__.loader).__name__, one.__file__)"
+    )
+    done = subprocess.run([*PYTHON, "-c", program], capture_output=True, text=True, check=True, cwd="/")
     assert done.stdout == f"Bound {binding.WINDOWS}/sdnotify/__init__.py\n"
     triggers = (TOP / "debian/rpinfs.triggers").read_text().splitlines()
     assert f"interest-noawait {binding.WINDOWS}/sdnotify" in triggers, "a new version of it makes the file anew"
